@@ -1,0 +1,3 @@
+from dhn.cli import main
+
+main(prog_name="dhn")

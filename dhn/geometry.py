@@ -1,0 +1,95 @@
+"""The one coordinate convention, and the maps between pictures and network inputs.
+
+Continuous coordinates (x, y): a picture of width W and height H spans [0, W] x [0, H]; pixel
+centres lie at +0.5. Pixel (u, v) of a map of stride s lies at ((u + .5) s, (v + .5) s).
+"""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Affine:
+    """A map of the plane, p -> M[:, :2] p + M[:, 2], in continuous coordinates.
+
+    Attributes:
+        matrix: float64 [2, 3].
+    """
+
+    matrix: np.ndarray
+
+    def apply(self, points: np.ndarray) -> np.ndarray:
+        """Maps points [..., 2] (x, y); returns float64 of the same shape."""
+        return np.asarray(points, np.float64) @ self.matrix[:, :2].T + self.matrix[:, 2]
+
+    def inverse(self) -> "Affine":
+        linear = np.linalg.inv(self.matrix[:, :2])
+        return Affine(np.column_stack([linear, -linear @ self.matrix[:, 2]]))
+
+    def then(self, after: "Affine") -> "Affine":
+        """The map that applies this one first and `after` second."""
+        linear = after.matrix[:, :2] @ self.matrix[:, :2]
+        return Affine(np.column_stack([linear, after.apply(self.matrix[:, 2])]))
+
+    def cv2_matrix(self) -> np.ndarray:
+        """The same map for cv2.warpAffine, whose coordinates count pixel centres from 0."""
+        half = np.array([0.5, 0.5])
+        return np.column_stack([self.matrix[:, :2], self.apply(half) - half])
+
+    @property
+    def scale(self) -> float:
+        """Length of a mapped unit: sqrt(|det|)."""
+        return math.sqrt(abs(np.linalg.det(self.matrix[:, :2])))
+
+
+def input_transform(size: tuple[int, int], input_size: int) -> tuple[Affine, tuple[int, int]]:
+    """How a picture enters the network at test time (design: as in HigherHRNet).
+
+    The short side becomes `input_size`, the other one is scaled alike and padded up to a
+    multiple of 64, equally on both sides: centre falls on centre.
+
+    Args:
+        size: (W, H) of the picture in pixels.
+        input_size: short side of the network input, a multiple of 64.
+
+    Returns:
+        the map from picture to network input, and the input's (W, H).
+    """
+    scale = input_size / min(size)
+    padded = tuple(64 * max(1, math.ceil(side * scale / 64 - 1e-9)) for side in size)
+    offset = [(p - side * scale) / 2 for p, side in zip(padded, size, strict=True)]
+    return Affine(np.array([[scale, 0, offset[0]], [0, scale, offset[1]]])), (padded[0], padded[1])
+
+
+def crop_transform(
+    size: tuple[int, int],
+    input_size: int,
+    *,
+    rotation: float = 0.0,
+    scale: float = 1.0,
+    shift: tuple[float, float] = (0.0, 0.0),
+    flip: bool = False,
+) -> Affine:
+    """A square crop of a picture in training.
+
+    Args:
+        size: (W, H) of the picture.
+        input_size: side of the square network input.
+        rotation: degrees, clockwise on the screen.
+        scale: side of the crop in units of the picture's short side.
+        shift: movement of the crop's centre in units of the crop's side.
+        flip: mirror left and right after everything else (x -> input_size - x).
+    """
+    side = scale * min(size)
+    zoom = input_size / side
+    angle = math.radians(rotation)
+    linear = zoom * np.array(
+        [[math.cos(angle), -math.sin(angle)], [math.sin(angle), math.cos(angle)]]
+    )
+    centre = np.array(size) / 2 + np.array(shift) * side
+    matrix = np.column_stack([linear, input_size / 2 - linear @ centre])
+    if flip:
+        matrix = np.diag([-1.0, 1.0]) @ matrix + np.array([[0, 0, input_size], [0, 0, 0]])
+    return Affine(matrix)
