@@ -10,7 +10,7 @@ from dhn.errors import DhnError
 from dhn.files import written_whole
 
 # A picture that cannot be read is reported by us in one line; OpenCV would add several.
-cv2.setLogLevel(0)
+cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
 
 
 def read_image(path: str | os.PathLike[str], *, ignore_orientation: bool = False) -> np.ndarray:
@@ -88,4 +88,4 @@ def write_image(path: str | os.PathLike[str], rgb: np.ndarray) -> None:
     except cv2.error as error:
         raise DhnError(f"{path}: unknown picture format; use .jpg or .png") from error
     with written_whole(path) as temporary:
-        temporary.write_bytes(data)
+        temporary.write_bytes(data.tobytes())
