@@ -1,0 +1,47 @@
+// Values of a map between its pixels: bilinear, align_corners=False, as torch's interpolate.
+#pragma once
+
+#include <cstdint>
+
+#include "compat.h"
+
+namespace dhn {
+
+// Where output pixel `out` of `out_size` reads a line of `in_size` map pixels:
+// (1 - weight) * line[low] + weight * line[high], at (out + .5) * in_size / out_size - .5, clamped.
+// In integers but for one division, so that every device finds the same weight.
+struct Tap {
+  int32_t low;
+  int32_t high;
+  float weight;
+};
+
+DHN_HD Tap bilinear_tap(int64_t out, int64_t in_size, int64_t out_size) {
+  int64_t numerator = (2 * out + 1) * in_size - out_size;
+  if (numerator < 0) numerator = 0;
+  const int64_t low = numerator / (2 * out_size);
+  if (low >= in_size - 1) {
+    return {static_cast<int32_t>(in_size - 1), static_cast<int32_t>(in_size - 1), 0.0f};
+  }
+  const float rest = static_cast<float>(numerator - low * 2 * out_size);
+  return {static_cast<int32_t>(low), static_cast<int32_t>(low + 1),
+          rest / static_cast<float>(2 * out_size)};
+}
+
+// Both products are rounded before the sum: mirrored neighbours give the same bits, so that a
+// symmetric peak between two pixels is a tie on every device.
+DHN_HD float blend(float low, float high, float weight) {
+  return add_rn(mul_rn(1.0f - weight, low), mul_rn(weight, high));
+}
+
+// First along x in both lines, then along y.
+DHN_HD float bilinear(float top_left, float top_right, float bottom_left, float bottom_right,
+                      float weight_x, float weight_y) {
+  return blend(blend(top_left, top_right, weight_x), blend(bottom_left, bottom_right, weight_x),
+               weight_y);
+}
+
+// Blends never exceed their greatest input by more than rounding; bounds are widened by this share.
+constexpr float kBlendSlack = 1e-6f;
+
+}  // namespace dhn
