@@ -1,13 +1,29 @@
 """Pictures and videos in and out. In memory, pictures are RGB uint8 [H, W, 3]."""
 
+import contextlib
+import glob
 import os
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
 
+import av
 import cv2
 import numpy as np
 
 from dhn.errors import DhnError
 from dhn.files import written_whole
+
+IMAGE_SUFFIXES = {
+    *(".jpg", ".jpeg", ".jpe", ".png", ".webp", ".bmp", ".tif", ".tiff"),
+    *(".jp2", ".ppm", ".pgm", ".pnm", ".avif"),
+}
+VIDEO_SUFFIXES = {
+    *(".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg"),
+    *(".ts", ".mts", ".m2ts", ".wmv", ".flv", ".3gp", ".ogv", ".gif"),
+}
 
 # A picture that cannot be read is reported by us in one line; OpenCV would add several.
 cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
@@ -65,9 +81,9 @@ def _is_cut_short(data: bytes) -> bool:
 def _jpeg_scan_start(data: bytes) -> int:
     """Where the first scan begins. End markers before it belong to an embedded thumbnail."""
     position = 2
-    while position + 4 <= len(data) and data[position] == 0xFF:
+    while position + 4 <= len(data):
         marker = data[position + 1]
-        if marker == 0xDA:
+        if data[position] != 0xFF or marker == 0xDA:
             return position
         # 0xFF may be repeated before a marker; every other marker here has a length.
         position += (
@@ -89,3 +105,247 @@ def write_image(path: str | os.PathLike[str], rgb: np.ndarray) -> None:
         raise DhnError(f"{path}: unknown picture format; use .jpg or .png") from error
     with written_whole(path) as temporary:
         temporary.write_bytes(data.tobytes())
+
+
+@dataclass(frozen=True)
+class Source:
+    """One picture or video to read.
+
+    Attributes:
+        path: the file; `-` is a picture on standard input.
+        is_video: by the suffix; anything that is not a known video is read as a picture.
+    """
+
+    path: str
+    is_video: bool
+
+    def read_image(self) -> np.ndarray:
+        """The picture, turned as its EXIF orientation says; raises DhnError."""
+        if self.path == "-":
+            return decode_image(sys.stdin.buffer.read(), "standard input")
+        return read_image(self.path)
+
+
+def list_sources(arguments: Sequence[str]) -> list[Source]:
+    """Expands what the user named: files, folders, quoted globs, and `-` for standard input.
+
+    A folder stands for the pictures and videos directly in it, a glob (`**` included) for those
+    it matches, both sorted by name; other files in them are passed over. A file named by itself
+    is taken whatever its suffix, and need not exist: reading it reports that. A file named
+    twice is taken once.
+
+    Raises:
+        DhnError: a folder or glob without pictures and videos.
+    """
+    paths = dict.fromkeys(path for argument in arguments for path in _expand(argument))
+    return [Source(path, Path(path).suffix.lower() in VIDEO_SUFFIXES) for path in paths]
+
+
+def _expand(argument: str) -> list[str]:
+    if os.path.isdir(argument):
+        names = [os.path.join(argument, name) for name in sorted(os.listdir(argument))]
+    elif glob.has_magic(argument) and not os.path.exists(argument):
+        names = sorted(glob.glob(argument, recursive=True))
+    else:
+        return [argument]
+    paths = [name for name in names if _is_media(name)]
+    if not paths:
+        raise DhnError(f"{argument}: no pictures or videos there; name files by their suffix")
+    return paths
+
+
+def _is_media(path: str) -> bool:
+    known = Path(path).suffix.lower() in IMAGE_SUFFIXES | VIDEO_SUFFIXES
+    return known and not os.path.basename(path).startswith(".") and os.path.isfile(path)
+
+
+@dataclass(frozen=True)
+class VideoFrame:
+    """A frame of a video: its index from 0, its time in seconds from the first frame, RGB."""
+
+    index: int
+    time: Fraction
+    picture: np.ndarray
+
+
+class VideoReader:
+    """The frames of a video, upright (the file's display matrix is applied).
+
+    Attributes:
+        fps: average frames per second.
+        frame_count: as the file states it, or None.
+
+    Raises:
+        DhnError: at once, if the file is not a video; while iterating, after the last frame
+            that can be decoded, if the video is broken or cut short. Names the file.
+    """
+
+    # These formats state their duration; in others it is a guess that proves nothing.
+    _STATING_DURATION = ("mov", "matroska", "avi")
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = os.fspath(path)
+        try:
+            self._container = av.open(self.path)
+        except (av.FFmpegError, OSError) as error:
+            reason = error.strerror or error
+            raise DhnError(f"{path}: cannot be read as a video ({reason})") from error
+        if not self._container.streams.video:
+            self._container.close()
+            raise DhnError(f"{path}: holds no video; name a video or a picture")
+        self._stream = self._container.streams.video[0]
+        self._stream.thread_type = "AUTO"
+        self._tick = self._stream.time_base or Fraction(1, av.time_base)
+        self.fps: Fraction = self._stream.average_rate or self._stream.guessed_rate or Fraction(25)
+        self.frame_count: int | None = self._stream.frames or None
+
+    def __enter__(self) -> "VideoReader":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._container.close()
+
+    def __iter__(self) -> Iterator[VideoFrame]:
+        count = broken = 0
+        start = end = Fraction(0)
+        for packet in self._packets():
+            end = max(end, self._end_time(packet))
+            try:
+                # A damaged packet may still decode, to a picture that is part grey.
+                frames = [] if packet.is_corrupt else packet.decode()
+                broken += packet.is_corrupt
+            except av.FFmpegError:
+                frames = []
+                broken += 1
+            for frame in frames:
+                time = count / self.fps if frame.pts is None else frame.pts * self._tick
+                start = time if count == 0 else start
+                yield VideoFrame(count, time - start, _upright(frame))
+                count += 1
+        if broken or count == 0 or end < self._stated_end():
+            raise DhnError(
+                f"{self.path}: the video is cut short or damaged; {count} frames could be read"
+            )
+
+    def _packets(self) -> Iterator[av.Packet]:
+        try:
+            yield from self._container.demux(self._stream)
+        except av.FFmpegError as error:
+            reason = error.strerror or error
+            raise DhnError(f"{self.path}: the video breaks off ({reason})") from error
+
+    def _end_time(self, packet: av.Packet) -> Fraction:
+        time = packet.dts if packet.pts is None else packet.pts
+        return Fraction(0) if time is None else (time + (packet.duration or 0)) * self._tick
+
+    def _stated_end(self) -> Fraction:
+        """Seconds that an undamaged file reaches at least; 0 where the format does not say."""
+        stream, container = self._stream, self._container
+        if container.format.name.startswith(self._STATING_DURATION):
+            if stream.duration:
+                ticks = (stream.start_time or 0) + stream.duration
+                return ticks * self._tick - Fraction(3, 2) / self.fps
+            if container.duration:
+                # Of the whole file: the sound may outlast the picture a little.
+                return Fraction(container.duration, av.time_base) - 1
+        return Fraction(0)
+
+
+def _upright(frame: av.VideoFrame) -> np.ndarray:
+    rgb = frame.to_ndarray(format="rgb24")
+    turns = round(frame.rotation / 90)  # counterclockwise, like rot90
+    return np.ascontiguousarray(np.rot90(rgb, turns)) if turns else rgb
+
+
+class GrowingFile:
+    """A file that is written while a command runs and appears at its path when kept.
+
+    Unlike with `files.written_whole`, Ctrl-C or a broken input ends it early but keeps it; only
+    when writing it fails is nothing left behind.
+
+    Attributes:
+        temporary: the path to write to.
+        open: neither kept nor failed yet.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.open = True
+        self._whole = contextlib.ExitStack()
+        self.temporary = self._whole.enter_context(written_whole(path))
+
+    @contextlib.contextmanager
+    def writing(self) -> Iterator[None]:
+        """Around everything that writes: turns a failure into a DhnError and removes the file."""
+        try:
+            yield
+        except (OSError, av.FFmpegError) as error:
+            self.open = False
+            failure = error if isinstance(error, OSError) else OSError(str(error))
+            self._whole.__exit__(type(failure), failure, failure.__traceback__)
+            raise
+
+    def keep(self) -> None:
+        """Makes the file appear at its path."""
+        self.open = False
+        self._whole.close()
+
+
+class VideoWriter:
+    """Writes H.264 in yuv420p, as browsers play it, with its index in front (faststart).
+
+    A side of odd length grows by one repeated pixel: yuv420p halves the colour planes.
+    `close` makes the file appear; a failed write leaves none.
+
+    Args:
+        path: an .mp4 file.
+        fps: frames per second, exact (30000/1001, say).
+        size: (W, H) of the pictures.
+
+    Raises:
+        DhnError: the file cannot be written (disk full); names it.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], fps: Fraction, size: tuple[int, int]) -> None:
+        self._size = size[0] + size[0] % 2, size[1] + size[1] % 2
+        self._pts = -1
+        self._file = GrowingFile(path)
+        with self._file.writing():
+            self._container = av.open(
+                str(self._file.temporary), "w", format="mp4", options={"movflags": "+faststart"}
+            )
+            self._stream = self._container.add_stream(
+                "libx264", rate=fps, options={"crf": "20", "preset": "veryfast"}
+            )
+        self._stream.width, self._stream.height = self._size
+        self._stream.pix_fmt = "yuv420p"
+        # In these ticks frames of constant rate fall on whole numbers, and others nearly so.
+        self._tick = Fraction(1, fps.numerator * -(-10_000 // fps.numerator))
+        context = self._stream.codec_context
+        context.time_base = self._tick
+        context.color_primaries = context.color_trc = context.colorspace = 1  # BT.709
+        context.color_range = 1  # limited, 16 to 235
+
+    def write(self, picture: np.ndarray, time: Fraction) -> None:
+        """Adds a frame, RGB uint8 [H, W, 3], shown `time` seconds after the start."""
+        right, bottom = (n - m for n, m in zip(self._size, picture.shape[1::-1], strict=True))
+        if (right, bottom) != (0, 0):
+            edges = (0, max(0, bottom), 0, max(0, right))
+            picture = cv2.copyMakeBorder(picture, *edges, cv2.BORDER_REPLICATE)
+        frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
+        frame = frame.reformat(*self._size, "yuv420p", dst_colorspace="ITU709")
+        self._pts = frame.pts = max(self._pts + 1, round(time / self._tick))
+        frame.time_base = self._tick
+        with self._file.writing():
+            self._container.mux(self._stream.encode(frame))
+
+    def close(self) -> None:
+        """Finishes the file: it appears at its path and plays, however few the frames.
+
+        Nothing happens a second time, or after a failed write.
+        """
+        if not self._file.open:
+            return
+        with self._file.writing():
+            self._container.mux(self._stream.encode(None))
+            self._container.close()
+        self._file.keep()
