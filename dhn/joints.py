@@ -1,7 +1,15 @@
 """Joint sets: what the J channels of a heatmap mean."""
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
+
+from dhn.console import warn
+from dhn.errors import DhnError
+
+# OKS constant of joints for which a file gives none; OpenPifPaf takes it for its car keypoints.
+DEFAULT_SIGMA = 0.05
 
 
 @dataclass(frozen=True)
@@ -106,3 +114,64 @@ COCO = JointSet(
     # nose, eyes, ears, shoulders, hips, elbows, wrists, knees, ankles, as HigherHRNet groups COCO.
     grouping_order=(*range(7), 11, 12, *range(7, 11), *range(13, 17)),
 )
+
+
+def joints_of_category(category: Mapping[str, Any], where: object) -> JointSet:
+    """Joint set of an entry of COCO's `categories`.
+
+    The 17 names of COCO and the 14 of CrowdPose give `COCO` and `CROWDPOSE` themselves
+    (CrowdPose's own file lists COCO's skeleton, with indices up to 17). Otherwise names,
+    `skeleton` (1-based pairs) and `sigmas` (J numbers, default `DEFAULT_SIGMA`) are read from
+    the entry; left and right are paired by name. Limbs outside the joints are dropped with
+    a warning.
+
+    Args:
+        category: has `keypoints`, the list of joint names.
+        where: the file, named in messages.
+
+    Raises:
+        DhnError: names, skeleton or sigmas are malformed.
+    """
+    names = category["keypoints"]
+    if (
+        not isinstance(names, list)
+        or not names
+        or not all(isinstance(name, str) for name in names)
+        or len(set(names)) < len(names)
+    ):
+        raise DhnError(f"{where}: the category's keypoints must be a list of different names")
+    for known in (CROWDPOSE, COCO):
+        if tuple(names) == known.names:
+            return known
+    return JointSet(
+        name=str(category.get("name", "keypoints")),
+        names=tuple(names),
+        skeleton=_skeleton(category.get("skeleton") or [], len(names), where),
+        flip=flip_from_names(names),
+        sigmas=_sigmas(category.get("sigmas"), len(names), where),
+    )
+
+
+def _skeleton(limbs: Any, J: int, where: object) -> tuple[tuple[int, int], ...]:
+    def is_pair(limb: Any) -> bool:
+        return isinstance(limb, list) and len(limb) == 2 and all(type(j) is int for j in limb)
+
+    if not isinstance(limbs, list) or not all(map(is_pair, limbs)):
+        raise DhnError(f"{where}: the category's skeleton must be a list of pairs of joint numbers")
+    inside = tuple((a - 1, b - 1) for a, b in limbs if 1 <= a <= J and 1 <= b <= J)
+    if len(inside) < len(limbs):
+        dropped = len(limbs) - len(inside)
+        warn(f"{where}: {dropped} of {len(limbs)} limbs dropped, joints are numbered 1 to {J}")
+    return inside
+
+
+def _sigmas(sigmas: Any, J: int, where: object) -> tuple[float, ...]:
+    if sigmas is None:
+        return (DEFAULT_SIGMA,) * J
+    if (
+        not isinstance(sigmas, list)
+        or len(sigmas) != J
+        or not all(type(s) in (int, float) and 0 < s < math.inf for s in sigmas)
+    ):
+        raise DhnError(f"{where}: the category's sigmas must be {J} positive numbers")
+    return tuple(map(float, sigmas))
