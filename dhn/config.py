@@ -1,0 +1,207 @@
+"""Settings of a training run: presets, YAML files and `a.b=value` overrides, all validated."""
+
+import difflib
+from collections.abc import Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Any, Literal
+
+import pydantic
+import yaml
+from pydantic import Field
+
+from dhn.errors import DhnError
+
+DEFAULT_PRESET = "doublehighernet_w32_crowdpose"
+
+
+class _Section(pydantic.BaseModel):
+    model_config = pydantic.ConfigDict(extra="forbid", frozen=True)
+
+
+class Network(_Section):
+    """Arguments of `dhn.build_model`; the joints come from the data."""
+
+    name: Literal["doublehighernet", "higherhrnet", "hrnet"] = "doublehighernet"
+    width: int = Field(32, ge=4, le=256, multiple_of=4)
+    fusion: Literal["attention", "concat"] = "attention"
+    modules: tuple[int, int, int] = (1, 4, 3)
+    blocks: int = Field(4, ge=1, le=8)
+    stem: int = Field(64, ge=4, le=256)
+
+
+class Data(_Section):
+    """What is trained on, and how samples are made from it."""
+
+    dataset: str = "crowdpose"  # crowdpose, coco, or a folder or JSON file
+    split: Literal["train", "val", "test", "trainval"] = "trainval"
+    # Held out, scored every `train.eval_every` epochs; none when `split` contains everything.
+    eval_split: Literal["train", "val", "test"] | None = None
+    synthetic: int = Field(0, ge=0)  # procedural crowds made at `dataset` where there is no folder
+    input_size: int = Field(512, ge=64, le=2048, multiple_of=64)
+    max_people: int = Field(30, ge=1)
+    workers: int = Field(4, ge=0)
+    rotation: float = Field(30, ge=0, le=180)  # degrees either way
+    scale: tuple[float, float] = (0.75, 1.5)  # of the short side
+    translation: float = Field(40, ge=0, le=200)  # in 1/200 of the crop's side
+    flip: float = Field(0.5, ge=0, le=1)
+    colour: float = Field(0, ge=0, le=1)
+
+    @pydantic.field_validator("scale")
+    @classmethod
+    def _ordered(cls, value: tuple[float, float]) -> tuple[float, float]:
+        if not 0 < value[0] <= value[1]:
+            raise ValueError("must be two positive numbers, the smaller one first")
+        return value
+
+
+class Loss(_Section):
+    """Targets and the weights of the losses; lengths are in `units`."""
+
+    sigma: float = Field(7, gt=0)
+    tau: tuple[float, float] = (10, 7)  # coarse stage, fine stage
+    units: Literal["input", "heatmap"] = "input"
+    target: Literal["disc", "square"] = "disc"  # square: HigherHRNet's own
+    # Adds this much times the target to a pixel's weight; a crutch for small budgets, 0 in the
+    # paper (training notes: flat maps are the trap of MSE on sparse targets).
+    foreground: float = Field(0, ge=0)
+    pull: float = Field(1e-3, ge=0)
+    push: float = Field(1e-3, ge=0)
+
+    @pydantic.field_validator("tau")
+    @classmethod
+    def _positive(cls, value: tuple[float, float]) -> tuple[float, float]:
+        if min(value) <= 0:
+            raise ValueError("must be two positive numbers")
+        return value
+
+
+class Train(_Section):
+    """The optimisation."""
+
+    epochs: int = Field(300, ge=1)
+    batch_size: int = Field(12, ge=1)
+    optimiser: Literal["adam", "adamw"] = "adam"
+    lr: float = Field(1e-3, gt=0)
+    weight_decay: float = Field(0, ge=0)
+    # step: times `gamma` at each of `milestones`; cosine: to zero at the end.
+    schedule: Literal["step", "cosine"] = "step"
+    milestones: tuple[int, ...] = (200, 260)
+    gamma: float = Field(0.1, gt=0, le=1)
+    warmup: float = Field(0, ge=0, lt=1)  # share of the run in which lr rises from zero
+    clip_grad_norm: float = Field(0, ge=0)  # 0: no clipping
+    amp: Literal["auto", "bf16", "off"] = "auto"  # auto: bf16 where the hardware multiplies it
+    eval_every: int = Field(10, ge=1)  # epochs, where a split is held out
+    seed: int = Field(0, ge=0)
+
+
+class Config(_Section):
+    network: Network = Network()
+    data: Data = Data()
+    loss: Loss = Loss()
+    train: Train = Train()
+
+    @pydantic.model_validator(mode="after")
+    def _held_out(self) -> "Config":
+        held_out, split = self.data.eval_split, self.data.split
+        if held_out is not None and held_out in (("train", "val") if split == "trainval" else ()):
+            raise ValueError(
+                f"data.eval_split: {held_out!r} is part of data.split 'trainval'; set it to null"
+            )
+        return self
+
+    def to_yaml(self) -> str:
+        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False)
+
+
+def presets() -> list[str]:
+    """Names that `load_config` knows."""
+    folder = resources.files("dhn") / "presets"
+    return sorted(f.name.removesuffix(".yaml") for f in folder.iterdir())
+
+
+def load_config(source: str = DEFAULT_PRESET, overrides: Sequence[str] = ()) -> Config:
+    """Reads a preset or a YAML file and applies overrides.
+
+    Args:
+        source: the name of a preset, or the path of a YAML file.
+        overrides: `a.b=value`, the value in YAML.
+
+    Raises:
+        DhnError: no such preset or file, not YAML, an unknown key (the nearest right one is
+            named) or a value out of range.
+    """
+    values = _read(source)
+    for override in overrides:
+        key, equals, text = override.partition("=")
+        if not equals:
+            raise DhnError(f"{override!r}: overrides are written a.b=value, like train.epochs=10")
+        _set(values, key.strip().split("."), _parse(text, override), override)
+    return parse_config(values, source)
+
+
+def parse_config(values: Any, source: str) -> Config:
+    """Validates a dictionary of settings; `source` is what error messages name."""
+    try:
+        return Config.model_validate(values)
+    except pydantic.ValidationError as error:
+        raise DhnError(f"{source}: {_explain(error)}") from error
+
+
+def _read(source: str) -> dict[str, Any]:
+    if source in presets():
+        text = (resources.files("dhn") / "presets" / f"{source}.yaml").read_text(encoding="utf-8")
+    elif Path(source).suffix in (".yaml", ".yml"):
+        try:
+            text = Path(source).read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise DhnError(f"{source}: cannot be read ({error})") from error
+    else:
+        near = difflib.get_close_matches(source, presets(), 1)
+        hint = f"did you mean {near[0]}?" if near else f"presets: {', '.join(presets())}"
+        raise DhnError(f"--config {source}: neither a preset nor a .yaml file; {hint}")
+    values = _parse(text, source)
+    if values is None:
+        return {}
+    if not isinstance(values, dict):
+        raise DhnError(f"{source}: must hold sections like `train:` with settings in them")
+    return values
+
+
+def _parse(text: str, source: str) -> Any:
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise DhnError(f"{source}: is not YAML ({' '.join(str(error).split())})") from error
+
+
+def _set(values: dict[str, Any], path: list[str], value: Any, override: str) -> None:
+    for name in path[:-1]:
+        values = values.setdefault(name, {})
+        if not isinstance(values, dict):
+            raise DhnError(f"{override!r}: {name} is a value, not a section")
+    # YAML reads 1e-3 as text; pydantic turns it into a number where one is wanted.
+    values[path[-1]] = value
+
+
+def _explain(error: pydantic.ValidationError) -> str:
+    """The first complaint, with the nearest right key where the key is unknown."""
+    first = error.errors()[0]
+    path = ".".join(str(part) for part in first["loc"])
+    if first["type"] == "extra_forbidden":
+        known = _all_keys()
+        near = difflib.get_close_matches(path, known, 1, 0.5) or difflib.get_close_matches(
+            path.rpartition(".")[2], [k.rpartition(".")[2] for k in known], 1
+        )
+        full = next((k for k in known if near and k.endswith(near[0])), None)
+        return f"unknown setting {path}" + (f"; did you mean {full}?" if full else "")
+    message = first["msg"].removeprefix("Value error, ")
+    return f"{path}: {message}, not {first['input']!r}" if path else message
+
+
+def _all_keys() -> list[str]:
+    return [
+        f"{section}.{key}"
+        for section, field in Config.model_fields.items()
+        for key in field.annotation.model_fields  # type: ignore[union-attr]
+    ]

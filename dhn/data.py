@@ -1,0 +1,216 @@
+"""Training samples: a picture, augmented in one warp, with its keypoints and its mask.
+
+Every random number of a sample comes from (seed, epoch, index), so a run can stop and go on
+anywhere, with any number of workers, and see the same samples.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset, Sampler
+
+from dhn.annotations import Annotations, Picture, ignore_mask
+from dhn.geometry import Affine, crop_transform
+from dhn.media import read_image
+
+# ImageNet's, as every HRNet weight expects: RGB in 0..1.
+MEAN = (0.485, 0.456, 0.406)
+STD = (0.229, 0.224, 0.225)
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """How far a training sample may move from its picture; the defaults are the paper's.
+
+    Attributes:
+        rotation: degrees either way.
+        scale: side of the crop in units of the picture's short side, drawn from this range.
+        translation: of the crop's centre, in 1/200 of the crop's side, either way.
+        flip: probability of a mirrored sample.
+        colour: strength of random brightness, contrast and saturation, 0 to 1 (0 in the paper).
+    """
+
+    rotation: float = 30.0
+    scale: tuple[float, float] = (0.75, 1.5)
+    translation: float = 40.0
+    flip: float = 0.5
+    colour: float = 0.0
+
+
+class Sample(NamedTuple):
+    """One training sample, S = input size.
+
+    Attributes:
+        image: uint8 [3, S, S], RGB.
+        keypoints: float32 [P, J, 3], (x, y) in input pixels and visibility.
+        mask: uint8 [S, S] (1 = counted, 0 = ignored), or None where all of it counts.
+    """
+
+    image: np.ndarray
+    keypoints: np.ndarray
+    mask: np.ndarray | None
+
+
+class Batch(NamedTuple):
+    """B samples.
+
+    Attributes:
+        image: uint8 [B, 3, S, S].
+        keypoints: float32 [B, P, J, 3]; rows beyond a picture's people are zero.
+        mask: uint8 [B, S, S], or None where all of it counts.
+    """
+
+    image: Tensor
+    keypoints: Tensor
+    mask: Tensor | None
+
+
+class PoseDataset(Dataset):
+    """Training samples of COCO, CrowdPose or any other annotations.
+
+    Indexed by (epoch, picture): the same pair always gives the same sample.
+
+    Args:
+        annotations: of the split; pictures without any labelled joint are left out.
+        input_size: S, side of the square samples, in pixels.
+        augmentation: how far samples move; None takes the whole picture, centred, unchanged.
+        max_people: people kept per picture, the largest first.
+        seed: of the augmentation.
+    """
+
+    def __init__(
+        self,
+        annotations: Annotations,
+        *,
+        input_size: int = 512,
+        augmentation: Augmentation | None = Augmentation(),
+        max_people: int = 30,
+        seed: int = 0,
+    ) -> None:
+        self.pictures = [p for p in annotations.pictures if _is_labelled(p)]
+        self.joints = annotations.joints
+        self.input_size = input_size
+        self.augmentation = augmentation
+        self.max_people = max_people
+        self.seed = seed
+        self._flip = np.array(annotations.joints.flip)
+
+    def __len__(self) -> int:
+        return len(self.pictures)
+
+    def __getitem__(self, key: tuple[int, int]) -> Sample:
+        """Reads and augments one picture.
+
+        Raises:
+            DhnError: the picture is missing or corrupt; names the file.
+        """
+        epoch, index = key
+        picture = self.pictures[index]
+        image = read_image(picture.path, ignore_orientation=True)
+        size = (image.shape[1], image.shape[0])
+        rng = np.random.default_rng([self.seed, epoch, index])
+        affine, flipped = self._draw(size, rng)
+        keypoints = self._keypoints(picture, affine, flipped)
+        mask = ignore_mask(picture)
+        image = self._warp(image, affine, cv2.INTER_LINEAR, border=0)
+        if mask is not None:
+            mask = self._warp(mask, affine, cv2.INTER_NEAREST, border=1)
+        if self.augmentation is not None and self.augmentation.colour:
+            image = _recolour(image, self.augmentation.colour, rng)
+        return Sample(np.ascontiguousarray(image.transpose(2, 0, 1)), keypoints, mask)
+
+    def _draw(self, size: tuple[int, int], rng: np.random.Generator) -> tuple[Affine, bool]:
+        how = self.augmentation
+        if how is None:
+            return crop_transform(size, self.input_size, scale=max(size) / min(size)), False
+        flipped = bool(rng.random() < how.flip)
+        shift = rng.uniform(-1, 1, 2) * how.translation / 200
+        affine = crop_transform(
+            size,
+            self.input_size,
+            rotation=rng.uniform(-how.rotation, how.rotation),
+            scale=rng.uniform(*how.scale),
+            shift=(shift[0], shift[1]),
+            flip=flipped,
+        )
+        return affine, flipped
+
+    def _keypoints(self, picture: Picture, affine: Affine, flipped: bool) -> np.ndarray:
+        people = [p for p in picture.people if not p.iscrowd and (p.keypoints[:, 2] > 0).any()]
+        people = sorted(people, key=lambda p: -p.area)[: self.max_people]
+        keypoints = np.stack([p.keypoints for p in people])  # [P, J, 3]
+        keypoints[..., :2] = affine.apply(keypoints[..., :2])
+        keypoints[keypoints[..., 2] <= 0] = 0
+        return keypoints[:, self._flip] if flipped else keypoints
+
+    def _warp(self, image: np.ndarray, affine: Affine, interpolation: int, border: int):
+        size = (self.input_size, self.input_size)
+        fill = (border,) * 3
+        return cv2.warpAffine(
+            image, affine.cv2_matrix(), size, flags=interpolation, borderValue=fill
+        )
+
+
+def _is_labelled(picture: Picture) -> bool:
+    return any(not p.iscrowd and (p.keypoints[:, 2] > 0).any() for p in picture.people)
+
+
+def _recolour(image: np.ndarray, strength: float, rng: np.random.Generator) -> np.ndarray:
+    """Random contrast, brightness and saturation as one affine map of RGB."""
+    contrast, saturation = 1 + strength * rng.uniform(-0.5, 0.5, 2)
+    brightness = 255 * strength * rng.uniform(-0.25, 0.25, 3)
+    grey = np.full((3, 3), 1 / 3)
+    matrix = contrast * (saturation * np.eye(3) + (1 - saturation) * grey)
+    offset = 128 * (1 - contrast) + brightness
+    # cv2.transform saturates to 0..255 by itself.
+    return cv2.transform(image, np.column_stack([matrix, offset]).astype(np.float32))
+
+
+def collate(samples: Sequence[Sample]) -> Batch:
+    """Stacks samples; people are padded with zero rows to the most in the batch."""
+    people = max(len(s.keypoints) for s in samples)
+    keypoints = np.zeros((len(samples), people, *samples[0].keypoints.shape[1:]), np.float32)
+    for row, sample in zip(keypoints, samples, strict=True):
+        row[: len(sample.keypoints)] = sample.keypoints
+    mask = None
+    if any(s.mask is not None for s in samples):
+        all_of_it = np.ones(samples[0].image.shape[1:], np.uint8)
+        mask = np.stack([all_of_it if s.mask is None else s.mask for s in samples])
+    return Batch(
+        torch.from_numpy(np.stack([s.image for s in samples])),
+        torch.from_numpy(keypoints),
+        None if mask is None else torch.from_numpy(mask),
+    )
+
+
+class EpochSampler(Sampler[tuple[int, int]]):
+    """(epoch, index) pairs of a shuffled epoch; which epoch, and from where, is set before it.
+
+    The order depends on (seed, epoch) alone.
+    """
+
+    def __init__(self, length: int, seed: int = 0) -> None:
+        self.length = length
+        self.seed = seed
+        self.epoch = 0
+        self.start = 0  # samples of this epoch that were already seen
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        order = np.random.default_rng([self.seed, self.epoch]).permutation(self.length)
+        return iter([(self.epoch, int(index)) for index in order[self.start :]])
+
+    def __len__(self) -> int:
+        return self.length - self.start
+
+
+def normalise(image: Tensor) -> Tensor:
+    """uint8 [B, 3, H, W] in RGB to float32 with ImageNet's mean and deviation, channels last."""
+    image = image.to(memory_format=torch.channels_last).float()
+    mean = torch.tensor(MEAN, device=image.device).mul(255)[:, None, None]
+    std = torch.tensor(STD, device=image.device).mul(255)[:, None, None]
+    return image.sub_(mean).div_(std)
