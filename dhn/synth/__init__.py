@@ -1,0 +1,147 @@
+"""Procedural crowds: seeded pictures of people with CrowdPose annotations, as many as wanted.
+
+`generate` writes a folder in CrowdPose's official layout, so that every command runs on it.
+"""
+
+import multiprocessing
+import os
+import shutil
+import signal
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+
+from dhn.console import progress
+from dhn.errors import DhnError
+from dhn.files import write_json, written_whole
+from dhn.synth.scene import CATEGORY, CrowdConfig, Scene, annotation, crowd_index, make_scene
+
+__all__ = ["CrowdConfig", "Scene", "generate", "make_scene"]
+
+SPLITS = ("train", "val", "test")
+_MARK = "synth.json"  # tells a folder of ours, which may be overwritten, from somebody's data
+_JPEG_QUALITY = 92
+
+
+def split_of(index: int) -> str:
+    """Of ten pictures, eight are for training, one is for validation and one for the test."""
+    return {1: "val", 2: "test"}.get(index % 10, "train")
+
+
+def generate(
+    out: str | os.PathLike[str],
+    images: int,
+    seed: int,
+    *,
+    config: CrowdConfig | None = None,
+    processes: int = 1,
+    overwrite: bool = False,
+    quiet: bool = True,
+) -> Path:
+    """Writes a CrowdPose folder: `images/*.jpg` and `json/crowdpose_{train,val,test}.json`.
+
+    Picture i depends on the seed, the configuration and i alone, neither on the number of pictures
+    nor on the number of processes. Annotations are written last: a folder that has them is whole.
+
+    Args:
+        out: the folder to make.
+        images: how many pictures.
+        seed: 0 or more; another seed, another crowd.
+        config: the knobs of the crowd.
+        processes: how many processes draw at the same time.
+        overwrite: replace an earlier folder of procedural crowds.
+        quiet: no progress bar.
+
+    Returns:
+        `out`.
+
+    Raises:
+        DhnError: `out` holds something already, or cannot be written.
+    """
+    out, config = Path(out), config or CrowdConfig()
+    _make_room(out, overwrite)
+    write_json(out / _MARK, {"images": images, "seed": seed, "config": asdict(config)}, indent=1)
+    (out / "images").mkdir(exist_ok=True)
+    draw = partial(_write_picture, out=out, seed=seed, config=config)
+    splits: dict[str, dict[str, list]] = {
+        name: {"images": [], "annotations": []} for name in SPLITS
+    }
+    count = 0
+    with _Workers(processes) as workers:
+        drawn = workers.imap(draw, range(images))
+        for index, (image, people) in enumerate(
+            progress(drawn, "Drawing crowds", total=images, quiet=quiet)
+        ):
+            split = splits[split_of(index)]
+            split["images"].append(image)
+            for person in people:
+                count += 1
+                split["annotations"].append({"id": count, "image_id": image["id"], **person})
+    for name, split in splits.items():
+        write_json(out / "json" / f"crowdpose_{name}.json", {**split, "categories": [CATEGORY]})
+    return out
+
+
+def _make_room(out: Path, overwrite: bool) -> None:
+    if out.exists() and not out.is_dir():
+        raise DhnError(f"{out}: is a file; give the folder to make")
+    if out.is_dir() and any(out.iterdir()):
+        ours = (out / _MARK).is_file()
+        if not ours:
+            raise DhnError(f"{out}: is not empty; choose a new folder")
+        if not overwrite:
+            raise DhnError(f"{out}: holds crowds already; choose a new folder or say --overwrite")
+        for name in ("json", "images"):
+            shutil.rmtree(out / name, ignore_errors=True)
+
+
+def _write_picture(
+    index: int, *, out: Path, seed: int, config: CrowdConfig
+) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """Draws and writes picture `index`; returns its record and those of its people."""
+    scene = make_scene(np.random.default_rng([seed, index]), config)
+    height, width = scene.image.shape[:2]
+    image = {
+        "id": index + 1,
+        "file_name": f"{index + 1:06d}.jpg",
+        "width": width,
+        "height": height,
+        "crowdIndex": round(crowd_index(scene.keypoints, scene.boxes), 4),
+    }
+    _, jpeg = cv2.imencode(
+        ".jpg", scene.image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY]
+    )
+    with written_whole(out / "images" / image["file_name"]) as temporary:
+        temporary.write_bytes(jpeg.tobytes())
+    return image, [annotation(k, b) for k, b in zip(scene.keypoints, scene.boxes, strict=True)]
+
+
+class _Workers:
+    """A pool of processes, or this process where one is enough."""
+
+    def __init__(self, processes: int) -> None:
+        # Fresh interpreters: a fork of a process that runs threads (torch, cv2) may hang.
+        context = multiprocessing.get_context("spawn")
+        self._pool = context.Pool(processes, _start_worker) if processes > 1 else None
+
+    def __enter__(self) -> "_Workers":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._pool is not None:
+            self._pool.terminate()
+
+    def imap(self, function: Any, items: range) -> Any:
+        return (
+            self._pool.imap(function, items, 8) if self._pool is not None else map(function, items)
+        )
+
+
+def _start_worker() -> None:
+    # Ctrl-C is for the parent, which ends its workers; each of them uses one core.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    cv2.setNumThreads(1)

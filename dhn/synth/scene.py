@@ -1,0 +1,212 @@
+"""Composition: who stands where, what of it is seen, and the annotation that says so."""
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+from dhn.joints import CROWDPOSE
+from dhn.synth.background import Camera, draw_foreground, paint_background
+from dhn.synth.body import STATURE, Body, pose_body, random_pose
+from dhn.synth.figure import Look, draw_person, random_look
+from dhn.synth.render import Canvas, Light, View, soft_shadow
+
+# A joint is visible if the surface at its pixel is its own body's and at most so many metres
+# nearer than the joint: the thickness of the body there, and not an arm or thigh in front of it.
+_FLESH = np.array([0.12, 0.12, 0.1, 0.1, 0.09, 0.09, 0.17, 0.17, 0.12, 0.12, 0.1, 0.1, 0.14, 0.13])
+_FEWEST_VISIBLE = 4  # a person of whom fewer joints are seen is taken out of the scene
+
+
+@dataclass(frozen=True)
+class CrowdConfig:
+    """The knobs of the crowd.
+
+    Attributes:
+        size: short side of the pictures in pixels.
+        odds: chances of a sparse, grouped and dense picture.
+        people: lowest and highest number of people of each of the three.
+        stature: lowest and highest height of a standing person over the picture's height, of each.
+        spacing: lowest and highest distance of neighbours in metres, of each.
+        occluder: chance of something in front of the crowd.
+    """
+
+    size: int = 240
+    odds: tuple[float, float, float] = (0.34, 0.33, 0.33)
+    people: tuple[tuple[int, int], ...] = ((1, 2), (3, 5), (6, 12))
+    stature: tuple[tuple[float, float], ...] = ((0.6, 0.95), (0.48, 0.9), (0.36, 0.75))
+    spacing: tuple[tuple[float, float], ...] = ((0.5, 1.4), (0.3, 1.1), (0.25, 0.75))
+    occluder: float = 0.2
+
+
+@dataclass(frozen=True)
+class Person:
+    """Somebody in the scene."""
+
+    body: Body
+    look: Look
+    view: View
+
+    @property
+    def keypoints(self) -> np.ndarray:
+        """(x, y) in pixels and depth in metres, [14, 3]."""
+        return self.view.project(self.body.joints)
+
+
+@dataclass(frozen=True)
+class Scene:
+    """A finished picture and its people.
+
+    Attributes:
+        image: RGB uint8 [H, W, 3].
+        keypoints: float64 [P, 14, 3], x, y in pixels and visibility 0, 1 or 2.
+        boxes: float64 [P, 4], x, y, width, height in pixels.
+    """
+
+    image: np.ndarray
+    keypoints: np.ndarray
+    boxes: np.ndarray
+
+
+_ASPECTS = ((4, 3), (4, 3), (3, 2), (1, 1), (3, 4))
+
+
+def make_scene(rng: np.random.Generator, config: CrowdConfig) -> Scene:
+    """Draws one picture; everything in it comes from `rng`."""
+    across, down = _ASPECTS[rng.integers(len(_ASPECTS))]
+    unit = config.size / min(across, down)
+    size = (round(across * unit), round(down * unit))
+    camera = Camera(
+        size, rng.uniform(0.25, 0.42) * size[1], rng.uniform(1.0, 1.5), rng.uniform(0, 14)
+    )
+    light = _random_light(rng)
+    background = paint_background(rng, camera, light)
+    people = _gather(rng, config, camera)
+    occluder = int(rng.integers(1 << 31)) if rng.random() < config.occluder else None
+    while True:
+        canvas = _draw(background, people, light, occluder)
+        keypoints = np.array([_annotate(canvas, p, k) for k, p in enumerate(people)])
+        seen = (keypoints[..., 2] == 2).sum(1) >= _FEWEST_VISIBLE
+        if seen.all():
+            break
+        people = [p for p, keep in zip(people, seen, strict=True) if keep] or _gather(
+            rng, config, camera
+        )
+    boxes = np.array([_box(p, size) for p in people])
+    return Scene(_develop(rng, canvas.rgb), keypoints, boxes)
+
+
+def _random_light(rng: np.random.Generator) -> Light:
+    direction = np.array([rng.uniform(-1, 1), rng.uniform(0.3, 1), rng.uniform(0.2, 0.9)])
+    return Light(direction / np.linalg.norm(direction), rng.uniform(0.35, 0.65))
+
+
+def _gather(rng: np.random.Generator, config: CrowdConfig, camera: Camera) -> list[Person]:
+    """Chooses the people and their places, sorted from far to near."""
+    width, height = camera.size
+    level = int(rng.choice(3, p=config.odds))
+    low, high = config.people[level]
+    spacing = rng.uniform(*config.spacing[level])
+    scale = rng.uniform(*config.stature[level]) * height / STATURE
+    spread = rng.uniform(0.05, 0.3)
+    people: list[Person] = []
+    count = int(rng.integers(low, high + 1))
+    offsets = (np.arange(count) - (count - 1) / 2) * spacing * scale
+    centre = width / 2 + rng.uniform(-0.5, 0.5) * max(0.0, 0.8 * width - np.ptp(offsets))
+    for offset in rng.permutation(offsets):
+        own = scale * float(np.exp(rng.normal(0, spread)))
+        own = float(np.clip(own, 0.25 * height / STATURE, 0.97 * height / STATURE))
+        x = centre + offset + rng.normal(0, 0.25 * spacing * scale)
+        margin = 0.2 * own
+        x = float(np.clip(x, margin, width - margin)) if margin < width / 2 else width / 2
+        body = pose_body(random_pose(rng), pitch=camera.pitch)
+        people.append(Person(body, random_look(rng), camera.view(x, own)))
+    return sorted(people, key=lambda person: person.view.depth)
+
+
+def _draw(background: Canvas, people: list[Person], light: Light, occluder: int | None) -> Canvas:
+    canvas = Canvas(background.rgb)
+    for person in people:
+        x, y, _ = person.view.project(person.body.ground)
+        soft_shadow(canvas, (x, y), (0.42 * person.view.scale, 0.12 * person.view.scale), 0.55)
+    for owner, person in enumerate(people):
+        draw_person(canvas, person.view, person.body, person.look, light, owner)
+    if occluder is not None:
+        draw_foreground(np.random.default_rng(occluder), canvas, light)
+    return canvas
+
+
+def _annotate(canvas: Canvas, person: Person, owner: int) -> np.ndarray:
+    """Keypoints [14, 3] of a person: 2 seen, 1 hidden in the picture, 0 outside."""
+    height, width = canvas.depth.shape
+    x, y, z = person.keypoints.T
+    inside = (x >= 0) & (y >= 0) & (x < width) & (y < height)
+    column = np.clip(x, 0, width - 1).astype(int)
+    row = np.clip(y, 0, height - 1).astype(int)
+    own = canvas.owner[row, column] == owner
+    near = canvas.depth[row, column] - z < _FLESH * person.look.girth
+    visible = np.where(inside, np.where(own & near, 2, 1), 0)
+    return np.column_stack(
+        [np.where(inside, x, 0).round(2), np.where(inside, y, 0).round(2), visible]
+    )
+
+
+def _box(person: Person, size: tuple[int, int]) -> np.ndarray:
+    """Box [4] (x, y, width, height) around the drawn body, hidden parts included."""
+    body = person.body
+    points = np.concatenate([body.joints, body.hands, body.heels, body.toes, [body.head]])
+    flesh = np.full(len(points), 0.05)
+    flesh[[0, 1, 6, 7, -1]] = 0.07, 0.07, 0.1, 0.1, 0.1
+    flesh[12] = 0.01
+    xy = person.view.project(points)[:, :2]
+    flesh = (flesh * person.look.girth * person.view.scale)[:, None]
+    low, high = np.clip((xy - flesh).min(0), 0, size), np.clip((xy + flesh).max(0), 0, size)
+    return np.concatenate([low, high - low]).round(2)
+
+
+def crowd_index(keypoints: np.ndarray, boxes: np.ndarray) -> float:
+    """CrowdPose's crowding of a picture, >= 0.
+
+    The mean over people of (other people's labelled joints inside the person's box) / (own
+    labelled joints inside it).
+
+    Args:
+        keypoints: [P, J, 3], x, y, visibility; labelled is visibility > 0.
+        boxes: [P, 4], x, y, width, height.
+    """
+    low, high = boxes[:, None, None, :2], (boxes[:, :2] + boxes[:, 2:])[:, None, None]
+    xy = keypoints[None, ..., :2]
+    inside = ((xy >= low) & (xy <= high)).all(-1) & (keypoints[None, ..., 2] > 0)
+    joints = inside.sum(-1)  # [box, person]
+    own = np.diagonal(joints)
+    others = joints.sum(1) - own
+    return float(np.mean(others / np.maximum(own, 1))) if len(boxes) else 0.0
+
+
+def _develop(rng: np.random.Generator, rgb: np.ndarray) -> np.ndarray:
+    """Exposure, colour cast, blur and grain of a photograph; uint8 [H, W, 3]."""
+    rgb = rgb * (rng.uniform(0.8, 1.15) * rng.uniform(0.95, 1.05, 3)).astype(np.float32)
+    if rng.random() < 0.4:
+        rgb = cv2.GaussianBlur(rgb, (0, 0), rng.uniform(0.3, 0.8))
+    grain = rng.integers(0, 256, rgb.shape, np.uint8)
+    rgb = rgb + (grain - np.float32(127.5)) * np.float32(rng.uniform(0, 12) / 256)
+    return np.clip(rgb, 0, 255).astype(np.uint8)
+
+
+def annotation(keypoints: np.ndarray, box: np.ndarray) -> dict:
+    """The fields of a CrowdPose annotation but its ids; `num_keypoints` counts joints 0-11 only."""
+    return {
+        "category_id": 1,
+        "keypoints": [round(float(v), 2) for v in keypoints.ravel()],
+        "num_keypoints": int((keypoints[:12, 2] > 0).sum()),
+        "bbox": [round(float(v), 2) for v in box],
+        "iscrowd": 0,
+    }
+
+
+CATEGORY = {
+    "id": 1,
+    "name": "person",
+    "supercategory": "person",
+    "keypoints": list(CROWDPOSE.names),
+    "skeleton": [[a + 1, b + 1] for a, b in CROWDPOSE.skeleton],
+}
