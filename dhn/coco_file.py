@@ -51,7 +51,7 @@ def read_coco(path: Path) -> CocoFile:
 
 
 def check_coco(raw: Any, where: object) -> CocoFile:
-    """Checks a COCO dictionary and fills the gaps of its annotations in place.
+    """Checks a COCO dictionary; fills the gaps in copies of its annotations.
 
     Raises:
         DhnError: malformed; names `where` and the record.
@@ -66,10 +66,10 @@ def check_coco(raw: Any, where: object) -> CocoFile:
     file = CocoFile(
         raw={**raw, "categories": [category], "annotations": people},
         joints=joints,
-        keypoints=_numbers(people, "keypoints", 3 * len(joints), where)
+        keypoints=numbers(people, "keypoints", 3 * len(joints), "annotation", where)
         .astype(np.float32)
         .reshape(-1, len(joints), 3),
-        boxes=_numbers(people, "bbox", 4, where),
+        boxes=numbers(people, "bbox", 4, "annotation", where),
     )
     _fill_in(file, where)
     return file
@@ -126,7 +126,7 @@ def _people(
         image_id = annotation.get("image_id")
         if type(image_id) is not int or image_id not in image_ids:
             raise DhnError(f"{where}: annotation {annotation['id']}: image_id is not in images")
-        people.append(annotation)
+        people.append(dict(annotation))
     _check_unique((annotation["id"] for annotation in people), "annotation", where)
     return people
 
@@ -139,13 +139,17 @@ def _check_unique(ids: Iterable[int], what: str, where: object) -> None:
         seen.add(id)
 
 
-def _numbers(
-    people: list[dict[str, Any]], key: str, count: int, where: object
+def numbers(
+    records: list[dict[str, Any]], key: str, count: int, what: str, where: object
 ) -> npt.NDArray[np.float64]:
-    """Reads `count` finite numbers from every annotation: float64 [N, count]."""
-    rows = [annotation.get(key) for annotation in people]
+    """Reads `count` finite numbers from `key` of every record: float64 [N, count].
+
+    Raises:
+        DhnError: names `where` and `what` with the `id` of the first record that lacks them.
+    """
+    rows = [record.get(key) for record in records]
     try:
-        array = np.array(rows).reshape(-1, count) if not rows else np.array(rows)
+        array = np.array(rows) if rows else np.empty((0, count))
     except ValueError:  # rows of different lengths
         array = np.empty(0)
     # All at once where numpy saw nothing but numbers: COCO train has 13 million of them.
@@ -153,13 +157,9 @@ def _numbers(
         with np.errstate(over="ignore"):
             if np.isfinite(array.astype(np.float32)).all():
                 return array.astype(np.float64)
-    for annotation, row in zip(people, rows, strict=True):
-        if row is None:
-            raise DhnError(f"{where}: annotation {annotation['id']}: has no {key}")
+    for record, row in zip(records, rows, strict=True):
         if not isinstance(row, list) or len(row) != count or not all(map(is_number, row)):
-            raise DhnError(
-                f"{where}: annotation {annotation['id']}: {key} must be {count} finite numbers"
-            )
+            raise DhnError(f"{where}: {what} {record['id']}: {key} must be {count} finite numbers")
     return np.array(rows, np.float64)
 
 
