@@ -62,6 +62,35 @@ def draw_poses(
     return canvas
 
 
+class SteadyColours:
+    """Numbers for the people of a video that stay with them from frame to frame.
+
+    A person keeps the number of the one nearest in the frame before, if it is also nearest from
+    there and has moved less than half its size. (Colours only; this is no tracker.)
+    """
+
+    def __init__(self) -> None:
+        self._centres = np.zeros((0, 2))
+        self._numbers = np.zeros(0, int)
+        self._next = 0
+
+    def __call__(self, poses: np.ndarray) -> np.ndarray:
+        """Takes the next frame's poses [P, J, 3]; returns int [P] for `draw_poses`."""
+        found = poses[..., 2] > 0
+        centres = (poses[..., :2] * found[..., None]).sum(1) / np.maximum(found.sum(1), 1)[:, None]
+        people = np.arange(len(poses))
+        numbers = self._next + people
+        self._next += len(poses)
+        if len(people) and len(self._centres):
+            distances = np.linalg.norm(centres[:, None] - self._centres, axis=-1)
+            nearest = distances.argmin(1)
+            mutual = distances.argmin(0)[nearest] == people
+            same = mutual & (distances[people, nearest] < _sizes(poses, found) / 2)
+            numbers[same] = self._numbers[nearest[same]]
+        self._centres, self._numbers = centres, numbers
+        return numbers
+
+
 def _sizes(poses: np.ndarray, found: np.ndarray) -> np.ndarray:
     """Diagonals of the boxes around found joints, [P] in pixels."""
     xy, seen = poses[..., :2], found[..., None]

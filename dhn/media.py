@@ -2,6 +2,7 @@
 
 import contextlib
 import glob
+import itertools
 import os
 import sys
 from collections.abc import Iterator, Sequence
@@ -113,11 +114,16 @@ class Source:
 
     Attributes:
         path: the file; `-` is a picture on standard input.
-        is_video: by the suffix; anything that is not a known video is read as a picture.
+        name: file name without folder, unlike that of any other source: outputs are named by it.
     """
 
     path: str
-    is_video: bool
+    name: str
+
+    @property
+    def is_video(self) -> bool:
+        """By the suffix; whatever is not a known video is read as a picture."""
+        return Path(self.path).suffix.lower() in VIDEO_SUFFIXES
 
     def read_image(self) -> np.ndarray:
         """The picture, turned as its EXIF orientation says; raises DhnError."""
@@ -132,13 +138,22 @@ def list_sources(arguments: Sequence[str]) -> list[Source]:
     A folder stands for the pictures and videos directly in it, a glob (`**` included) for those
     it matches, both sorted by name; other files in them are passed over. A file named by itself
     is taken whatever its suffix, and need not exist: reading it reports that. A file named
-    twice is taken once.
+    twice is taken once. Of files with the same name, all but the first get a number in `name`.
 
     Raises:
         DhnError: a folder or glob without pictures and videos.
     """
     paths = dict.fromkeys(path for argument in arguments for path in _expand(argument))
-    return [Source(path, Path(path).suffix.lower() in VIDEO_SUFFIXES) for path in paths]
+    sources: list[Source] = []
+    taken: set[str] = set()
+    for path in paths:
+        file = Path("stdin" if path == "-" else path)
+        numbered = (f"{file.stem}-{n}{file.suffix}" for n in itertools.count(2))
+        names = itertools.chain([file.name], numbered)
+        name = next(name for name in names if name.casefold() not in taken)
+        taken.add(name.casefold())
+        sources.append(Source(path, name))
+    return sources
 
 
 def _expand(argument: str) -> list[str]:
@@ -171,9 +186,13 @@ class VideoFrame:
 class VideoReader:
     """The frames of a video, upright (the file's display matrix is applied).
 
+    Args:
+        path: the file.
+        stride: give every n-th frame only.
+
     Attributes:
-        fps: average frames per second.
-        frame_count: as the file states it, or None.
+        fps: average number of given frames per second.
+        frame_count: how many frames will be given, as far as the file states it, or None.
 
     Raises:
         DhnError: at once, if the file is not a video; while iterating, after the last frame
@@ -183,8 +202,9 @@ class VideoReader:
     # These formats state their duration; in others it is a guess that proves nothing.
     _STATING_DURATION = ("mov", "matroska", "avi")
 
-    def __init__(self, path: str | os.PathLike[str]) -> None:
+    def __init__(self, path: str | os.PathLike[str], stride: int = 1) -> None:
         self.path = os.fspath(path)
+        self.stride = stride
         try:
             self._container = av.open(self.path)
         except (av.FFmpegError, OSError) as error:
@@ -196,8 +216,9 @@ class VideoReader:
         self._stream = self._container.streams.video[0]
         self._stream.thread_type = "AUTO"
         self._tick = self._stream.time_base or Fraction(1, av.time_base)
-        self.fps: Fraction = self._stream.average_rate or self._stream.guessed_rate or Fraction(25)
-        self.frame_count: int | None = self._stream.frames or None
+        self._rate = self._stream.average_rate or self._stream.guessed_rate or Fraction(25)
+        self.fps: Fraction = self._rate / stride
+        self.frame_count: int | None = -(-self._stream.frames // stride) or None
 
     def __enter__(self) -> "VideoReader":
         return self
@@ -218,9 +239,10 @@ class VideoReader:
                 frames = []
                 broken += 1
             for frame in frames:
-                time = count / self.fps if frame.pts is None else frame.pts * self._tick
+                time = count / self._rate if frame.pts is None else frame.pts * self._tick
                 start = time if count == 0 else start
-                yield VideoFrame(count, time - start, _upright(frame))
+                if count % self.stride == 0:
+                    yield VideoFrame(count, time - start, _upright(frame))
                 count += 1
         if broken or count == 0 or end < self._stated_end():
             raise DhnError(
@@ -244,7 +266,7 @@ class VideoReader:
         if container.format.name.startswith(self._STATING_DURATION):
             if stream.duration:
                 ticks = (stream.start_time or 0) + stream.duration
-                return ticks * self._tick - Fraction(3, 2) / self.fps
+                return ticks * self._tick - Fraction(3, 2) / self._rate
             if container.duration:
                 # Of the whole file: the sound may outlast the picture a little.
                 return Fraction(container.duration, av.time_base) - 1
