@@ -1,0 +1,13 @@
+// Loops that the compiler vectorizes, compiled for the machine they run on.
+#pragma once
+
+// One body per instruction set, chosen when the library loads: the wheel runs on any x86-64 and yet
+// uses wide vectors. Elsewhere the baseline is all there is (NEON is in it on arm64).
+#if defined(__x86_64__) && defined(__linux__) && defined(__GNUC__) && !defined(__clang__)
+#define DHN_CLONES __attribute__((target_clones("default", "avx2", "avx512f")))
+#else
+#define DHN_CLONES
+#endif
+
+// Inlined into every clone of its caller; a plain function would stay baseline code.
+#define DHN_INLINE inline __attribute__((always_inline))
