@@ -3,7 +3,7 @@
 import math
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -79,6 +79,14 @@ class Annotations:
     pictures: list[Picture]
     category_id: int
     raw: dict[str, Any]
+
+    def first(self, count: int) -> "Annotations":
+        """The first `count` pictures alone, in `raw` too."""
+        images = self.raw["images"][:count]
+        ids = {image["id"] for image in images}
+        people = [person for person in self.raw["annotations"] if person["image_id"] in ids]
+        raw = {**self.raw, "images": images, "annotations": people}
+        return replace(self, pictures=self.pictures[:count], raw=raw)
 
 
 def load_annotations(dataset: str | Path, split: str = "test") -> Annotations:
