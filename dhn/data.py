@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
 from dhn.annotations import Annotations, Picture, ignore_mask
+from dhn.errors import DhnError
 from dhn.geometry import Affine, crop_transform
 from dhn.media import read_image
 
@@ -63,11 +64,13 @@ class Batch(NamedTuple):
         image: uint8 [B, 3, S, S].
         keypoints: float32 [B, P, J, 3]; rows beyond a picture's people are zero.
         mask: uint8 [B, S, S], or None where all of it counts.
+        failures: one line for each picture that could not be read; B is smaller by them.
     """
 
     image: Tensor
     keypoints: Tensor
     mask: Tensor | None
+    failures: list[str]
 
 
 class PoseDataset(Dataset):
@@ -103,13 +106,19 @@ class PoseDataset(Dataset):
     def __len__(self) -> int:
         return len(self.pictures)
 
-    def __getitem__(self, key: tuple[int, int]) -> Sample:
+    def __getitem__(self, key: tuple[int, int]) -> Sample | DhnError:
         """Reads and augments one picture.
 
-        Raises:
-            DhnError: the picture is missing or corrupt; names the file.
+        A missing or corrupt picture is returned as its error, not raised: one bad file among
+        a hundred thousand must not end a run (`collate` gathers them).
         """
-        epoch, index = key
+        try:
+            return self.sample(*key)
+        except DhnError as error:
+            return error
+
+    def sample(self, epoch: int, index: int) -> Sample:
+        """Like `self[epoch, index]`, but raises DhnError."""
         picture = self.pictures[index]
         image = read_image(picture.path, ignore_orientation=True)
         size = (image.shape[1], image.shape[0])
@@ -171,8 +180,12 @@ def _recolour(image: np.ndarray, strength: float, rng: np.random.Generator) -> n
     return cv2.transform(image, np.column_stack([matrix, offset]).astype(np.float32))
 
 
-def collate(samples: Sequence[Sample]) -> Batch:
+def collate(items: Sequence[Sample | DhnError]) -> Batch:
     """Stacks samples; people are padded with zero rows to the most in the batch."""
+    samples = [item for item in items if isinstance(item, Sample)]
+    failures = [str(item) for item in items if isinstance(item, DhnError)]
+    if not samples:
+        return Batch(torch.empty(0), torch.empty(0), None, failures)
     people = max(len(s.keypoints) for s in samples)
     keypoints = np.zeros((len(samples), people, *samples[0].keypoints.shape[1:]), np.float32)
     for row, sample in zip(keypoints, samples, strict=True):
@@ -185,6 +198,7 @@ def collate(samples: Sequence[Sample]) -> Batch:
         torch.from_numpy(np.stack([s.image for s in samples])),
         torch.from_numpy(keypoints),
         None if mask is None else torch.from_numpy(mask),
+        failures,
     )
 
 

@@ -7,7 +7,11 @@ and without a copy to the host.
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
+
+from dhn import ops
+from dhn.model import PoseMaps
 
 PULL_FACTOR = 1e-3  # HigherHRNet's
 PUSH_FACTOR = 1e-3
@@ -53,3 +57,86 @@ def grouping_loss(tags: Tensor, keypoints: Tensor, stride: float = 4.0) -> Group
     pairs = person[:, :, None] & person[:, None, :] & other
     push = 0.5 * torch.where(pairs, near, 0).sum((1, 2)) / (people * (people - 1)).clamp(min=1)
     return GroupingLoss(pull.mean(), push.mean())
+
+
+class PoseLoss(NamedTuple):
+    """The parts of the training loss, scalars averaged over the batch.
+
+    Attributes:
+        total: what is minimised.
+        heatmaps: masked MSE of each heatmap, coarse before fine and 1/4 before 1/2.
+        flat: what `heatmaps[-1]` would be of an all-zero map; learning has begun once
+            `heatmaps[-1]` is clearly below it.
+        pull, push: summed over the tag maps, before their factors.
+    """
+
+    total: Tensor
+    heatmaps: list[Tensor]
+    flat: Tensor
+    pull: Tensor
+    push: Tensor
+
+
+def pose_loss(
+    maps: PoseMaps,
+    keypoints: Tensor,
+    mask: Tensor | None,
+    *,
+    input_size: int,
+    sigma: float = 7.0,
+    taus: tuple[float, float] = (10.0, 7.0),
+    units: str = "input",
+    form: str = "disc",
+    foreground: float = 0.0,
+    pull: float = PULL_FACTOR,
+    push: float = PUSH_FACTOR,
+) -> PoseLoss:
+    """The loss of a batch (design: MSE of all heatmaps summed, tag loss of both stages).
+
+    Args:
+        maps: the network's output, any float dtype.
+        keypoints: float32 [B, P, J, 3] in input pixels.
+        mask: uint8 [B, S, S] at input resolution, 0 = ignored; None counts everything.
+        input_size: S.
+        sigma, taus, units, form: of the targets (`dhn.ops.render_heatmaps`); taus for the coarse
+            and the fine stage, networks of one stage use the fine one.
+        foreground: a pixel weighs 1 + foreground * target; 0 is the paper's plain mean.
+        pull, push: factors of the tag losses.
+    """
+    stages = len(maps.tags)
+    per_stage = len(maps.heatmaps) // stages
+    losses, flat = [], keypoints.new_zeros(())
+    for k, heatmap in enumerate(maps.heatmaps):
+        stride = input_size / heatmap.shape[-1]
+        tau = taus[len(taus) - stages + k // per_stage]
+        target = {"stride": stride, "sigma": sigma, "tau": tau, "units": units, "form": form}
+        weight = None if mask is None else _shrink(mask, heatmap.shape[-2:])
+        if foreground:
+            loss, flat = _weighted_mse(heatmap, keypoints, weight, foreground, target)
+        else:
+            loss = ops.heatmap_mse(heatmap, keypoints, weight, **target).mean()
+            if k == len(maps.heatmaps) - 1:
+                zero = torch.zeros_like(heatmap)
+                flat = ops.heatmap_mse(zero, keypoints, weight, **target).mean()
+        losses.append(loss)
+    grouping = [grouping_loss(t, keypoints, input_size / t.shape[-1]) for t in maps.tags]
+    pulls = torch.stack([g.pull for g in grouping]).sum()
+    pushes = torch.stack([g.push for g in grouping]).sum()
+    total = torch.stack(losses).sum() + pull * pulls + push * pushes
+    return PoseLoss(total, [x.detach() for x in losses], flat, pulls.detach(), pushes.detach())
+
+
+def _shrink(mask: Tensor, size: tuple[int, int]) -> Tensor:
+    """uint8 [B, S, S] to float32 [B, h, w]: a map pixel counts if most of it does."""
+    return (F.adaptive_avg_pool2d(mask.float(), size) > 0.5).float()
+
+
+def _weighted_mse(
+    heatmap: Tensor, keypoints: Tensor, mask: Tensor | None, foreground: float, target: dict
+) -> tuple[Tensor, Tensor]:
+    """MSE with pixels weighted by 1 + foreground * target, and that of an all-zero map."""
+    drawn = ops.render_heatmaps(keypoints, heatmap.shape[-2:], **target)  # [B, J, h, w]
+    weight = 1 + foreground * drawn
+    if mask is not None:
+        weight = weight * mask[:, None]
+    return (weight * (heatmap.float() - drawn) ** 2).mean(), (weight * drawn**2).mean()
