@@ -1,0 +1,69 @@
+// The host's side of a launch: the tensor's device, the current stream, the error check.
+#pragma once
+#include <torch/csrc/inductor/aoti_torch/c/shim.h>
+#include <torch/csrc/stable/accelerator.h>
+#include <torch/csrc/stable/library.h>
+#include <torch/csrc/stable/macros.h>
+#include <torch/csrc/stable/ops.h>
+#include <torch/csrc/stable/tensor.h>
+#include <torch/headeronly/core/Dispatch_v2.h>
+#include <torch/headeronly/util/Exception.h>
+
+#include "device.cuh"
+
+// In the SIMT runner the same code serves the operators `dhn_simt::*` on CPU tensors.
+#if defined(__CUDACC__)
+#define DHN_CUDA_KERNELS(m) STABLE_TORCH_LIBRARY_IMPL(dhn, CUDA, m)
+#else
+#define DHN_CUDA_KERNELS(m) STABLE_TORCH_LIBRARY_IMPL(dhn_simt, CPU, m)
+#endif
+
+// Runs BODY with `scalar_t` as the element type of network maps.
+#define DHN_DISPATCH_MAPS(TYPE, NAME, ...)                                                \
+  THO_DISPATCH_V2(TYPE, NAME, AT_WRAP(__VA_ARGS__), torch::headeronly::ScalarType::Float, \
+                  torch::headeronly::ScalarType::Half, torch::headeronly::ScalarType::BFloat16)
+
+namespace dhn::cuda {
+
+using torch::stable::Tensor;
+
+constexpr int ceil_div(std::int64_t a, std::int64_t b) { return static_cast<int>((a + b - 1) / b); }
+
+inline dim3 grid_of(std::int64_t blocks) {
+  STD_TORCH_CHECK(blocks <= 0x7fffffff, "the batch is too large for one launch: ", blocks,
+                  " blocks");
+  return dim3(static_cast<unsigned>(blocks));
+}
+
+// While it lives, the tensor's device is the current one; launches go to that device's current
+// stream.
+class Launcher {
+ public:
+#if defined(__CUDACC__)
+  explicit Launcher(const Tensor& tensor) : guard_(tensor.get_device_index()) {
+    STABLE_TORCH_ERROR_CODE_CHECK(
+        aoti_torch_get_current_cuda_stream(tensor.get_device_index(), &stream_));
+  }
+  template <class... Parameters, class... Arguments>
+  void operator()(void (*kernel)(Parameters...), dim3 grid, dim3 block,
+                  Arguments... arguments) const {
+    if (grid.x == 0 || grid.y == 0 || grid.z == 0) return;  // an empty batch
+    kernel<<<grid, block, 0, static_cast<cudaStream_t>(stream_)>>>(arguments...);
+    STD_CUDA_KERNEL_LAUNCH_CHECK();
+  }
+
+ private:
+  torch::stable::accelerator::DeviceGuard guard_;
+  void* stream_ = nullptr;
+#else
+  explicit Launcher(const Tensor&) {}
+  template <class... Parameters, class... Arguments>
+  void operator()(void (*kernel)(Parameters...), dim3 grid, dim3 block,
+                  Arguments... arguments) const {
+    if (grid.x == 0 || grid.y == 0 || grid.z == 0) return;
+    simt::launch(grid, block, [&] { kernel(arguments...); });
+  }
+#endif
+};
+
+}  // namespace dhn::cuda

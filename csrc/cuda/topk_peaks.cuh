@@ -1,0 +1,165 @@
+// Non-maximum suppression and the K best of each map, read at another resolution without writing it
+// out.
+//
+// The tiles of a map are dealt to several blocks ("strips"). A block looks at a tile's source
+// pixels once; only where one exceeds the threshold and the worst of the K best so far does it put
+// the upsampled tile into shared memory, take the maximum of the window along rows, then along
+// columns, and offer the peaks to its Best. A second kernel merges the strips of each map, best
+// ranks first. So a map is read once, and tiles below the threshold cost nothing more.
+#pragma once
+#include <cfloat>
+#include <cmath>
+
+#include "../common/bilinear.h"
+#include "best.cuh"
+
+namespace dhn::cuda {
+
+constexpr int kPeakTileW = 64, kPeakTileH = 16, kMaxPeakRadius = 7;
+constexpr Key kPoison =
+    ~Key{0};  // stands for a map that holds NaN or infinity; beats every candidate
+
+// A map of h x w pixels that is read as one of H x W.
+template <typename map_t>
+struct ResizedMap {
+  const map_t* pixels;
+  int h, w, H, W;
+};
+
+// The taps of consecutive output pixels first, first + 1, ... of one axis; those outside the output
+// are clamped.
+__device__ __forceinline__ void fill_taps(Tap* taps, int count, int first, int in_size,
+                                          int out_size) {
+  for (int i = threadIdx.x; i < count; i += blockDim.x)
+    taps[i] = bilinear_tap(max(0, min(first + i, out_size - 1)), in_size, out_size);
+}
+
+template <typename map_t>
+__device__ __forceinline__ float read_bilinear(const map_t* __restrict__ pixels, int w,
+                                               const Tap& y, const Tap& x) {
+  const map_t* const top = pixels + static_cast<std::int64_t>(y.low) * w;
+  const map_t* const bottom = pixels + static_cast<std::int64_t>(y.high) * w;
+  return bilinear(static_cast<float>(top[x.low]), static_cast<float>(top[x.high]),
+                  static_cast<float>(bottom[x.low]), static_cast<float>(bottom[x.high]), x.weight,
+                  y.weight);
+}
+
+// Source lines that belong to output pixels [first, last): every line belongs to some tile, even
+// when shrinking.
+struct Span {
+  int begin, end;
+};
+__device__ __forceinline__ Span source_span(int first, int last, int in_size, int out_size) {
+  Span span{0, in_size};
+  if (first > 0) span.begin = bilinear_tap(first, in_size, out_size).low;
+  if (last < out_size)
+    span.end = max(bilinear_tap(last - 1, in_size, out_size).high + 1,
+                   bilinear_tap(last, in_size, out_size).low);
+  return span;
+}
+
+struct PeakTile {
+  Tap taps_x[kPeakTileW + 2 * kMaxPeakRadius], taps_y[kPeakTileH + 2 * kMaxPeakRadius];
+  float values[kPeakTileH + 2 * kMaxPeakRadius][kPeakTileW + 2 * kMaxPeakRadius];
+  float row_max[kPeakTileH + 2 * kMaxPeakRadius][kPeakTileW];
+};
+
+// Fills `tile` with the output pixels round (x0, y0) and the maxima of their windows along rows.
+// Ends with a barrier.
+template <typename map_t>
+__device__ void fill_tile(PeakTile& tile, const ResizedMap<map_t>& map, int x0, int y0,
+                          int radius) {
+  const int width = kPeakTileW + 2 * radius, height = kPeakTileH + 2 * radius;
+  fill_taps(tile.taps_x, width, x0 - radius, map.w, map.W);
+  fill_taps(tile.taps_y, height, y0 - radius, map.h, map.H);
+  __syncthreads();
+  for (int i = threadIdx.x; i < width * height; i += kBestThreads) {
+    const int row = i / width, column = i % width, y = y0 - radius + row, x = x0 - radius + column;
+    const bool inside = x >= 0 && y >= 0 && x < map.W && y < map.H;
+    tile.values[row][column] =
+        inside ? read_bilinear(map.pixels, map.w, tile.taps_y[row], tile.taps_x[column]) : -FLT_MAX;
+  }
+  if (!PLANTED(21)) __syncthreads();
+  for (int i = threadIdx.x; i < kPeakTileW * height; i += kBestThreads) {
+    const int row = i / kPeakTileW, column = i % kPeakTileW;
+    float greatest = -FLT_MAX;
+    for (int d = 0; d <= 2 * radius; ++d) greatest = fmaxf(greatest, tile.values[row][column + d]);
+    tile.row_max[row][column] = greatest;
+  }
+  __syncthreads();
+}
+
+template <typename map_t>
+__global__ void __launch_bounds__(kBestThreads)
+    find_peaks_kernel(const map_t* __restrict__ maps, int h, int w, int H, int W, int strips, int k,
+                      int radius, float threshold, Key* __restrict__ strip_best) {
+  __shared__ BestStorage storage;
+  __shared__ PeakTile tile;
+  const std::int64_t strip = blockIdx.x;
+  const ResizedMap<map_t> map{maps + strip / strips * h * w, h, w, H, W};
+  Best best(storage, k);
+
+  const int tiles_x = (W + kPeakTileW - 1) / kPeakTileW,
+            tiles_y = (H + kPeakTileH - 1) / kPeakTileH;
+  bool finite = true;
+  for (int t = static_cast<int>(strip % strips); t < tiles_x * tiles_y; t += strips) {
+    const int x0 = t % tiles_x * kPeakTileW, y0 = t / tiles_x * kPeakTileH;
+    const Span rows = source_span(y0, min(y0 + kPeakTileH, H), h, H);
+    const Span columns = source_span(x0, min(x0 + kPeakTileW, W), w, W);
+    const int span_w = columns.end - columns.begin;
+    const int step_y = kBestThreads / span_w, step_x = kBestThreads % span_w;
+    const float needed = best.full() ? fmaxf(threshold, key_score(best.floor())) : threshold;
+    bool alive = false;
+    int y = rows.begin + static_cast<int>(threadIdx.x) / span_w;
+    int x = columns.begin + static_cast<int>(threadIdx.x) % span_w;
+    while (y < rows.end + PLANTED(22)) {
+      const float value = static_cast<float>(map.pixels[static_cast<std::int64_t>(y) * w + x]);
+      finite &= fabsf(value) <= FLT_MAX;
+      alive |= value * (1.f + kBlendSlack) >= needed;
+      x += step_x;
+      y += step_y;
+      if (x >= columns.end) {
+        x -= span_w;
+        ++y;
+      }
+    }
+    if (!__syncthreads_or(alive)) continue;
+
+    fill_tile(tile, map, x0, y0, radius);
+    for (int i = threadIdx.x; i < kPeakTileW * kPeakTileH; i += kBestThreads) {
+      const int row = i / kPeakTileW, column = i % kPeakTileW;
+      const float value = tile.values[row + radius][column + radius];
+      bool peak = x0 + column < W && y0 + row < H && value > threshold;
+      for (int d = 0; d <= 2 * radius && peak; ++d) peak = tile.row_max[row + d][column] <= value;
+      best.offer(peak ? make_key(value, static_cast<unsigned>(y0 + row) * W + x0 + column) : 0);
+    }
+  }
+  best.offer(finite ? 0 : kPoison);
+  const int count = best.sort();
+  for (int i = threadIdx.x; i < k; i += kBestThreads)
+    strip_best[strip * k + i] = i < count ? best[i] : 0;
+}
+
+// One block per map: the best of its strips. Best ranks of all strips come first, so that the rest
+// is refused at once.
+__global__ void __launch_bounds__(kBestThreads)
+    merge_peaks_kernel(const Key* __restrict__ strip_best, int strips, int k,
+                       float* __restrict__ scores, std::int64_t* __restrict__ indices) {
+  __shared__ BestStorage storage;
+  const std::int64_t map = blockIdx.x;
+  const Key* const mine = strip_best + map * strips * k;
+  Best best(storage, k);
+  for (int first = 0; first < strips * k; first += kBestThreads) {
+    const int i = first + static_cast<int>(threadIdx.x);
+    best.offer(i < strips * k ? mine[i % strips * k + i / strips] : 0);
+  }
+  const int count = best.sort();
+  const bool poisoned = count > 0 && best[0] == kPoison;
+  for (int i = threadIdx.x; i < k; i += kBestThreads) {
+    const bool used = i < count && !poisoned;
+    scores[map * k + i] = poisoned ? NAN : used ? key_score(best[i]) : 0.f;
+    indices[map * k + i] = used ? key_index(best[i]) : 0;
+  }
+}
+
+}  // namespace dhn::cuda

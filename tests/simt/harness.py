@@ -1,0 +1,126 @@
+"""Builds the CUDA kernels for the SIMT runner and calls them as operators `dhn_simt::*`.
+
+As a program (test_simt.py starts it) it builds a library, or, under a preloaded sanitizer, runs one
+case after another in forked children and prints what became of each as JSON.
+"""
+
+import ctypes
+import hashlib
+import json
+import os
+import re
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from types import SimpleNamespace
+
+import torch
+from torch.utils.cpp_extension import include_paths, library_paths
+
+HERE = Path(__file__).resolve().parent
+CSRC = HERE.parents[1] / "csrc"
+ORDERS = {"forward": 0, "reverse": 1, "random": 2}
+FLAGS = {
+    "plain": ["-O2"],
+    "address": ["-O1", "-g1", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"],
+    "thread": ["-O1", "-g1", "-fsanitize=thread", "-Wno-tsan"],
+}
+PRELOADS = {"address": "libasan.so", "thread": "libtsan.so"}
+
+
+def build(flavour: str) -> Path:
+    """Compiles library.cpp plain or with a sanitizer, or finds it in build/simt."""
+    command = ["g++", "-std=c++17", "-fPIC", "-shared", "-ffp-contract=off", "-Wall", "-Wextra"]
+    # #pragma unroll is nvcc's.
+    command += ["-Wno-unknown-pragmas", "-Werror", *FLAGS[flavour], f"-I{HERE}"]
+    command += [f"-isystem{path}" for path in include_paths()]
+    command += ["-DTORCH_TARGET_VERSION=0x020a000000000000", str(HERE / "library.cpp")]
+    for path in library_paths():
+        command += [f"-L{path}", f"-Wl,-rpath,{path}"]
+    command += ["-ltorch_cpu"]
+
+    sources = [*CSRC.glob("c*/*"), *HERE.glob("*.h"), HERE / "library.cpp"]
+    digest = hashlib.sha256(f"{torch.__version__} {command}".encode())
+    for source in sorted(sources):
+        digest.update(source.read_bytes())
+    library = HERE.parents[1] / "build" / "simt" / f"{flavour}-{digest.hexdigest()[:16]}.so"
+    if not library.exists():
+        library.parent.mkdir(parents=True, exist_ok=True)
+        for stale in library.parent.glob(f"{flavour}-*.so"):
+            stale.unlink()
+        with tempfile.TemporaryDirectory(dir=library.parent) as folder:
+            subprocess.run([*command, "-o", f"{folder}/library.so"], check=True)
+            os.replace(f"{folder}/library.so", library)
+    return library
+
+
+def load(library: Path) -> SimpleNamespace:
+    """Loads a built library once per process: `ops` are its operators, `configure` sets the runner.
+
+    Schemas are read from csrc/ops.cpp, so that this needs no other part of dhn built.
+    """
+    definitions = torch.library.Library("dhn_simt", "DEF")
+    for literals in re.findall(r'm\.def\(\s*((?:"[^"]*"\s*)+)\)', (CSRC / "ops.cpp").read_text()):
+        definitions.define("".join(re.findall(r'"([^"]*)"', literals)))
+    torch.ops.load_library(str(library))
+    handle = ctypes.CDLL(str(library))
+
+    def configure(order: str = "forward", seed: int = 1, poison: int = 0xFF, planted: int = 0):
+        handle.simt_configure(ORDERS[order], ctypes.c_ulong(seed), poison, planted)
+
+    return SimpleNamespace(ops=torch.ops.dhn_simt, configure=configure, definitions=definitions)
+
+
+def small_cases(ops) -> dict:
+    """One call of each operator, small enough for the race detector, with several blocks."""
+    generator = torch.Generator().manual_seed(5)
+
+    def uniform(*shape: int, scale: float = 1.0):
+        return torch.rand(*shape, generator=generator) * scale
+
+    keypoints = torch.cat([uniform(2, 5, 2, 2, scale=150), torch.ones(2, 5, 2, 1)], -1)
+    return {
+        "render_heatmaps": lambda: ops.render_heatmaps(
+            keypoints, [37, 19], [71, 36], [2.0, 4.0], [7.0, 7.0], [10.0, 7.0], False
+        ),
+        "topk_peaks": lambda: ops.topk_peaks(uniform(1, 2, 17, 39), 30, 5, 33, 78, 0.1),
+    }
+
+
+def run_forked(run, sim, planted: int) -> dict:
+    """Runs a case in a child; returns its exit status (0: nothing found) and what it printed."""
+    with tempfile.TemporaryFile() as log:
+        child = os.fork()
+        if child == 0:
+            os.dup2(log.fileno(), 2)
+            status = 1
+            try:
+                for order, seed in [("forward", 1), ("random", 1), ("random", 2)]:
+                    sim.configure(order, seed, planted=planted)
+                    run()
+                status = 0
+            except RuntimeError as error:
+                os.write(2, str(error).encode())
+            finally:
+                os._exit(status)
+        status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        log.seek(0)
+        return {"status": status, "log": log.read().decode(errors="replace")[:4000]}
+
+
+def main() -> None:
+    """harness.py build FLAVOUR | harness.py run LIBRARY CASE:PLANTED ..."""
+    if sys.argv[1] == "build":
+        print(build(sys.argv[2]))
+        return
+    sim = load(Path(sys.argv[2]))
+    results = {}
+    for name in sys.argv[3:]:
+        case, planted = name.split(":")
+        results[name] = run_forked(small_cases(sim.ops)[case], sim, int(planted))
+    print(json.dumps(results))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,442 @@
+// Runs CUDA kernel source on the CPU, for tests: g++ on Linux x86-64, one OS thread.
+//
+// Each CUDA thread of a block is a fiber with a stack of its own; blocks run one after another.
+// What it shows: values, indexing, barriers, warp collectives, bounds
+// (-fsanitize=address,undefined) and races (-fsanitize=thread, to which each CUDA thread is a
+// thread that only CUDA's own synchronisation orders). What it cannot show: speed, real memory
+// ordering, the device's expf. builtins.h beside this has CUDA's names; a kernel includes only
+// that, through csrc/cuda/device.cuh.
+#pragma once
+#include <link.h>
+#include <sys/mman.h>
+
+#include <algorithm>
+#include <cstdint>
+#include <cstdio>
+#include <cstring>
+#include <numeric>
+#include <stdexcept>
+#include <string>
+#include <type_traits>
+#include <utility>
+
+#if !defined(__x86_64__) || !defined(__linux__)
+#error \
+    "the SIMT runner switches stacks in x86-64 assembly and finds shared memory through Linux's loader"
+#endif
+#if defined(__SANITIZE_ADDRESS__)
+#include <sanitizer/asan_interface.h>
+#include <sanitizer/common_interface_defs.h>
+#endif
+#if defined(__SANITIZE_THREAD__)
+extern "C" {
+void* __tsan_create_fiber(unsigned);
+void __tsan_destroy_fiber(void*);
+void* __tsan_get_current_fiber();
+void __tsan_switch_to_fiber(void*, unsigned);
+void __tsan_acquire(void*);
+void __tsan_release(void*);
+void __tsan_java_init(unsigned long, unsigned long);
+void __tsan_java_alloc(unsigned long, unsigned long);
+}
+#define SIMT_ACQUIRE(p) __tsan_acquire(p)
+#define SIMT_RELEASE(p) __tsan_release(p)
+#else
+#define SIMT_ACQUIRE(p) ((void)0)
+#define SIMT_RELEASE(p) ((void)0)
+#endif
+// The runner itself is not what is under test.
+#define SIMT_RUNNER __attribute__((noinline, no_sanitize("thread", "address", "undefined")))
+// Where a built-in was called: default arguments are evaluated at the call.
+#define SIMT_HERE int line = __builtin_LINE(), const char *file = __builtin_FILE()
+
+struct uint3 {
+  unsigned x, y, z;
+};
+struct dim3 {
+  unsigned x, y, z;
+  constexpr dim3(unsigned x = 1, unsigned y = 1, unsigned z = 1) : x(x), y(y), z(z) {}
+};
+inline uint3 threadIdx, blockIdx;
+inline dim3 blockDim, gridDim;
+
+namespace simt {
+
+struct Error : std::runtime_error {
+  using std::runtime_error::runtime_error;
+};
+enum class Order : int {
+  forward,
+  reverse,
+  random
+};  // in which threads and blocks take their turns
+struct Config {
+  Order order = Order::forward;
+  std::uint64_t seed = 1;
+  int poison = 0xFF;  // byte laid over shared memory when a block starts (0xFF: NaN, -1)
+  int planted = 0;    // which planted bug is live; 0: none
+  std::uint64_t max_turns = 100000000;  // of a block's threads; more is a live-lock
+};
+inline Config config;
+
+enum class State : unsigned char { ready, at_barrier, at_warp, done };
+enum class Collective : unsigned char { none, shuffle, vote, syncwarp };
+
+struct Context {  // a stack and what runs on it; the threads of successive blocks take turns on it
+  void* sp = nullptr;
+  char* stack = nullptr;
+  const void* asan_stack = nullptr;
+  std::size_t asan_size = 0;
+  void* asan_fake = nullptr;
+  void* tsan = nullptr;
+};
+struct Thread {  // a CUDA thread
+  Context* context = nullptr;
+  State state = State::done;
+  Collective collective = Collective::none;
+  int index = 0;
+  uint3 idx;
+  int line = 0;  // where it waits
+  const char* file = "";
+  std::uint32_t mask = 0, votes = 0;
+  std::uint64_t in = 0,
+                lanes[32];  // the value given to a collective; the whole warp's values at its end
+  unsigned barriers = 0, syncwarps = 0;
+  char sync[2];  // addresses by which the race detector knows the orderings of __syncwarp ...
+  char* acquired[32];
+};
+constexpr int kMaxThreads = 1024;
+constexpr std::size_t kStack = 256 * 1024, kGuard = 4096;
+
+struct Runner {
+  Context contexts[kMaxThreads], main;
+  Thread threads[kMaxThreads];
+  Thread* current = nullptr;
+  int n = 0, contexts_made = 0, waiting = 0, finished = 0, count_in = 0, count_out = 0;
+  int turn[kMaxThreads];
+  std::uint64_t random_state = 1, turns = 0, blocks = 0, atomics = 0;
+  char barrier[2], start, end, fence;  // ... and of barriers, launches and fences
+  char* shared = nullptr;  // the library's thread-local block: every __shared__ variable
+  std::size_t shared_bytes = 0;
+  char error[1024] = "";
+  void (*entry)(void*) = nullptr;
+  void* argument = nullptr;
+  bool running = false;
+};
+inline Runner runner;
+inline thread_local char tls_anchor = 0;
+
+SIMT_RUNNER inline std::uint64_t random_bits() {
+  std::uint64_t& s = runner.random_state;
+  s ^= s << 13;
+  s ^= s >> 7;
+  s ^= s << 17;
+  return s * 0x2545F4914F6CDD1Dull >> 16;
+}
+
+// ---- fibers
+// ---------------------------------------------------------------------------------------------------------
+extern "C" __attribute__((naked, noinline, used)) inline void simt_swap(void**, void*) {
+  asm volatile(
+      "pushq %rbp\n pushq %rbx\n pushq %r12\n pushq %r13\n pushq %r14\n pushq %r15\n"
+      "movq %rsp, (%rdi)\n movq %rsi, %rsp\n"
+      "popq %r15\n popq %r14\n popq %r13\n popq %r12\n popq %rbx\n popq %rbp\n ret");
+}
+SIMT_RUNNER inline void switch_to([[maybe_unused]] Context& from, Context& to) {
+#if defined(__SANITIZE_ADDRESS__)
+  __sanitizer_start_switch_fiber(&from.asan_fake, to.asan_stack, to.asan_size);
+#endif
+#if defined(__SANITIZE_THREAD__)
+  __tsan_switch_to_fiber(to.tsan, 1);  // 1: taking turns orders nothing
+#endif
+  simt_swap(&from.sp, to.sp);
+#if defined(__SANITIZE_ADDRESS__)
+  const void* bottom;
+  std::size_t size;
+  __sanitizer_finish_switch_fiber(from.asan_fake, &bottom, &size);
+#endif
+}
+SIMT_RUNNER inline void pause() { switch_to(*runner.current->context, runner.main); }
+SIMT_RUNNER inline void fiber_main() {
+#if defined(__SANITIZE_ADDRESS__)
+  __sanitizer_finish_switch_fiber(nullptr, &runner.main.asan_stack, &runner.main.asan_size);
+#endif
+  for (;;) {
+    Thread& t = *runner.current;
+    SIMT_ACQUIRE(&runner.start);
+    runner.entry(runner.argument);
+    SIMT_RELEASE(&runner.end);
+    t.state = State::done;
+    ++runner.finished;
+    pause();
+  }
+}
+SIMT_RUNNER inline void make_contexts(int n) {
+  for (int& made = runner.contexts_made; made < n; ++made) {
+    Context& c = runner.contexts[made];
+    c.stack = (char*)mmap(nullptr, kStack, PROT_READ | PROT_WRITE,
+                          MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (c.stack == MAP_FAILED) throw Error("simt: no memory for stacks");
+    mprotect(c.stack, kGuard, PROT_NONE);
+    const std::size_t colour =
+        made * 7 % 64 * 64;  // else all stacks' tops fall into one set of the cache
+    c.asan_stack = c.stack + kGuard;
+    c.asan_size = kStack - kGuard - colour;
+    void** top = (void**)(c.stack + kStack - colour);
+    std::fill(top - 8, top, nullptr);
+    top[-2] = (void*)fiber_main;
+    c.sp = top - 8;
+#if defined(__SANITIZE_THREAD__)
+    c.tsan = __tsan_create_fiber(0);
+#endif
+  }
+}
+SIMT_RUNNER inline void drop_contexts() {  // after an error: their stacks hold half-run kernels
+  for (int& made = runner.contexts_made; made; --made) {
+    Context& c = runner.contexts[made - 1];
+#if defined(__SANITIZE_ADDRESS__)
+    __asan_unpoison_memory_region(c.stack, kStack);
+#endif
+#if defined(__SANITIZE_THREAD__)
+    __tsan_destroy_fiber(c.tsan);
+#endif
+    munmap(c.stack, kStack);
+  }
+}
+
+// ---- what the built-ins of builtins.h call
+// --------------------------------------------------------------------------
+SIMT_RUNNER inline void fail(const char* what, int line, const char* file) {
+  snprintf(runner.error, sizeof runner.error, "%s, at %s:%d, block (%u,%u,%u) thread (%u,%u,%u)",
+           what, file, line, blockIdx.x, blockIdx.y, blockIdx.z, threadIdx.x, threadIdx.y,
+           threadIdx.z);
+  for (;;) pause();
+}
+SIMT_RUNNER inline int barrier(int predicate, int line, const char* file) {
+  Thread& t = *runner.current;
+  [[maybe_unused]] char* const sync = &runner.barrier[t.barriers++ & 1];
+  t.state = State::at_barrier;
+  t.line = line;
+  t.file = file;
+  SIMT_RELEASE(sync);
+  runner.count_in += predicate;
+  ++runner.waiting;
+  pause();
+  SIMT_ACQUIRE(sync);
+  return runner.count_out;
+}
+SIMT_RUNNER inline bool complete(
+    Thread& t) {  // all living lanes of t's mask here? then let them go
+  Thread* const warp = runner.threads + (t.index & ~31);
+  const int size = std::min(32, runner.n - (t.index & ~31));
+  std::uint32_t present = 0, votes = 0;
+  for (int i = 0; i < size; ++i) {
+    if (!(t.mask >> i & 1) || warp[i].state == State::done) continue;
+    if (warp[i].state != State::at_warp || warp[i].collective != t.collective ||
+        warp[i].mask != t.mask)
+      return false;
+    present |= 1u << i;
+    votes |= std::uint32_t(warp[i].in != 0) << i;
+  }
+  std::uint64_t values[32];
+  char* syncs[32];
+  for (int i = 0; i < 32; ++i) {
+    const bool here = present >> i & 1;
+    values[i] = here ? warp[i].in
+                     : 0xFEFEFEFEFEFEFEFEull;  // a lane not there gives rubbish, as on the device
+    syncs[i] = here ? &warp[i].sync[warp[i].syncwarps & 1] : nullptr;
+  }
+  for (int i = 0; i < size; ++i) {
+    if (!(present >> i & 1)) continue;
+    std::copy(values, values + 32, warp[i].lanes);
+    std::copy(syncs, syncs + 32, warp[i].acquired);
+    warp[i].votes = votes;
+    warp[i].state = State::ready;
+    ++warp[i].syncwarps;
+  }
+  return true;
+}
+SIMT_RUNNER inline Thread& collective(Collective what, std::uint32_t mask, std::uint64_t value,
+                                      int line, const char* file) {
+  Thread& t = *runner.current;
+  if (!(mask >> (t.index & 31) & 1))
+    fail("warp collective: the calling lane is not in its own mask", line, file);
+  t.state = State::at_warp;
+  t.collective = what;
+  t.mask = mask;
+  t.in = value;
+  t.line = line;
+  t.file = file;
+  // Only __syncwarp orders memory; shuffles and votes do not.
+  if (what == Collective::syncwarp) SIMT_RELEASE(&t.sync[t.syncwarps & 1]);
+  if (!complete(t)) pause();
+  if (what == Collective::syncwarp)
+    for (char* sync : t.acquired)
+      if (sync) SIMT_ACQUIRE(sync);
+  return t;
+}
+SIMT_RUNNER inline void before_atomic(const void* p, std::size_t size, int line, const char* file) {
+  if ((std::uintptr_t)p % size) fail("misaligned atomic", line, file);
+  const bool yield =
+      config.order == Order::random ? (random_bits() & 3) == 0 : (++runner.atomics & 255) == 0;
+  if (yield)
+    pause();  // so that another thread may come in between, and a spinning one does not spin for
+              // ever
+}
+
+// ---- blocks and launches
+// --------------------------------------------------------------------------------------------
+SIMT_RUNNER inline void report_stuck() {
+  int counts[4] = {};
+  const Thread* first[4] = {};
+  for (int i = runner.n - 1; i >= 0; --i) {
+    const int state = (int)runner.threads[i].state;
+    ++counts[state];
+    first[state] = &runner.threads[i];
+  }
+  std::string text = "divergence in block " + std::to_string(blockIdx.x) + ": " +
+                     std::to_string(counts[(int)State::done]) + " threads returned";
+  auto add = [&](State state, const char* what) {
+    if (const Thread* t = first[(int)state])
+      text += "; " + std::to_string(counts[(int)state]) + what + " (thread " +
+              std::to_string(t->index) + " at " + t->file + ":" + std::to_string(t->line) + ")";
+  };
+  add(State::at_barrier, " wait at __syncthreads");
+  add(State::at_warp, " wait in a warp collective");
+  snprintf(runner.error, sizeof runner.error, "%s", text.c_str());
+}
+SIMT_RUNNER inline void open_barrier() {
+  const Thread* first = nullptr;
+  for (int i = 0; i < runner.n; ++i) {
+    Thread& t = runner.threads[i];
+    if (!first) first = &t;
+    if (t.line != first->line || strcmp(t.file, first->file))
+      snprintf(runner.error, sizeof runner.error,
+               "divergent __syncthreads in block %u: thread 0 at %s:%d, thread %d at %s:%d",
+               blockIdx.x, first->file, first->line, t.index, t.file, t.line);
+    t.state = State::ready;
+  }
+  runner.count_out = std::exchange(runner.count_in, 0);
+  runner.waiting = 0;
+}
+SIMT_RUNNER inline void run_block() {
+  Runner& r = runner;
+  r.waiting = r.finished = r.count_in = 0;
+  r.turns = 0;
+  for (int i = 0; i < r.n; ++i) {
+    Thread& t = r.threads[i];
+    t.state = State::ready;
+    t.barriers = t.syncwarps = 0;
+    t.index = i;
+    t.idx = {i % blockDim.x, i / blockDim.x % blockDim.y, i / (blockDim.x * blockDim.y)};
+    t.context = &r.contexts[(i + r.blocks * 37) %
+                            r.contexts_made];  // thread i of two blocks: two to the race detector
+    r.turn[i] = config.order == Order::reverse ? r.n - 1 - i : i;
+  }
+  for (std::size_t i = 0; i < r.shared_bytes; ++i)
+    ((volatile char*)r.shared)[i] = (char)config.poison;
+  SIMT_RELEASE(&r.start);
+  r.running = true;
+  while (r.finished < r.n && !r.error[0]) {
+    if (config.order == Order::random)
+      for (int i = r.n - 1; i > 0; --i) std::swap(r.turn[i], r.turn[random_bits() % (i + 1)]);
+    bool moved = false;
+    for (int k = 0; k < r.n && !r.error[0]; ++k) {
+      Thread& t = r.threads[r.turn[k]];
+      if (t.state != State::ready) continue;
+      if (++r.turns > config.max_turns) {
+        snprintf(r.error, sizeof r.error, "live-lock in block %u", blockIdx.x);
+        break;
+      }
+      r.current = &t;
+      threadIdx = t.idx;
+      moved = true;
+      switch_to(r.main, *t.context);
+    }
+    if (r.waiting == r.n) {
+      open_barrier();
+    } else if (!moved && !r.error[0]) {
+      bool released = false;
+      for (int i = 0; i < r.n; ++i)
+        if (r.threads[i].state == State::at_warp) released |= complete(r.threads[i]);
+      if (!released) report_stuck();
+    }
+  }
+  r.running = false;
+  ++r.blocks;
+}
+// Static __shared__ variables are thread-local ones: this library's thread-local block then holds
+// nothing else, and can be poisoned for each block. (The address sanitizer puts no red zones round
+// thread-local variables: for it they are plain statics, with red zones and without poison.)
+SIMT_RUNNER inline void find_shared() {
+#if !defined(__SANITIZE_ADDRESS__)
+  if (runner.shared) return;
+  *(volatile char*)&tls_anchor = 1;
+  auto visit = [](dl_phdr_info* info, std::size_t, void*) {
+    for (int k = 0; k < info->dlpi_phnum; ++k) {
+      if (info->dlpi_phdr[k].p_type != PT_TLS) continue;
+      char* const begin = (char*)info->dlpi_tls_data;
+      const std::size_t size = info->dlpi_phdr[k].p_memsz;
+      if (begin && &tls_anchor >= begin && &tls_anchor < begin + size) {
+        runner.shared = begin;
+        runner.shared_bytes = size;
+      }
+    }
+    return 0;
+  };
+  dl_iterate_phdr(visit, nullptr);
+  if (!runner.shared) throw Error("simt: cannot find the shared variables");
+#if defined(__SANITIZE_THREAD__)
+  __tsan_java_init((unsigned long)runner.shared & ~7ul, (runner.shared_bytes + 15) & ~7ul);
+#endif
+#endif
+}
+// kernel<<<grid, block>>>(arguments...)  is  simt::launch(grid, block, [&] { kernel(arguments...);
+// })
+template <class F>
+SIMT_RUNNER void launch(dim3 grid, dim3 block, F&& body) {
+  Runner& r = runner;
+  const std::uint64_t n = (std::uint64_t)block.x * block.y * block.z;
+  const std::uint64_t blocks = (std::uint64_t)grid.x * grid.y * grid.z;
+  if (r.running) throw Error("simt: a launch inside a kernel");
+  if (!n || n > kMaxThreads || block.z > 64) throw Error("simt: bad block size");
+  if (!blocks || grid.x > 0x7fffffffu || grid.y > 65535 || grid.z > 65535)
+    throw Error("simt: bad grid size");
+  r.n = (int)n;
+  r.random_state = config.seed * 0x9E3779B97F4A7C15ull | 1;
+  blockDim = block;
+  gridDim = grid;
+  r.error[0] = 0;
+  r.entry = [](void* p) { (*static_cast<std::remove_reference_t<F>*>(p))(); };
+  r.argument = (void*)&body;
+  make_contexts(r.n);
+  find_shared();
+#if defined(__SANITIZE_THREAD__)
+  r.main.tsan = __tsan_get_current_fiber();
+#endif
+  std::uint64_t step = 1,
+                offset =
+                    0;  // a random-looking order of blocks: b -> (b * step + offset) mod blocks
+  if (config.order == Order::random) {
+    offset = random_bits() % blocks;
+    for (step = random_bits() % blocks | 1; std::gcd(step, blocks) != 1;) step += 2;
+  }
+  for (std::uint64_t i = 0; i < blocks; ++i) {
+    const std::uint64_t b = config.order == Order::reverse
+                                ? blocks - 1 - i
+                                : (std::uint64_t)(((unsigned __int128)i * step + offset) % blocks);
+    blockIdx = {unsigned(b % grid.x), unsigned(b / grid.x % grid.y),
+                unsigned(b / ((std::uint64_t)grid.x * grid.y))};
+#if defined(__SANITIZE_THREAD__)  // a new block's shared memory is new memory
+    __tsan_java_alloc((unsigned long)r.shared & ~7ul, (r.shared_bytes + 15) & ~7ul);
+#endif
+    run_block();
+    if (r.error[0]) {
+      drop_contexts();
+      throw Error(r.error);
+    }
+  }
+  SIMT_ACQUIRE(&r.end);
+}
+
+}  // namespace simt
