@@ -1,11 +1,14 @@
-"""Cluttered places for a crowd to stand in: rooms and open air, furniture, poles, foliage."""
+"""Cluttered places for a crowd to stand in: rooms and open air, furniture, poles and foliage."""
 
 from dataclasses import dataclass
 
 import cv2
 import numpy as np
 
-from dhn.synth.render import Canvas, Light, Paint, View, draw_ellipsoid, draw_strip
+from dhn.synth.render import Brush, Canvas, Light, View, draw_ellipsoid, draw_strip, soft_shadow
+
+_FAR = 0.1  # a metre at the end of the floor, over the height of the picture
+_NEAREST = 100.0  # depth of what stands before everybody
 
 
 @dataclass(frozen=True)
@@ -24,193 +27,230 @@ class Camera:
     height: float
     pitch: float
 
-    def view(self, x: float, scale: float) -> View:
+    def view(self, x: float, scale: float, depth: float) -> View:
         """A body of `scale` pixels per metre whose origin is the ground at pixel column x."""
-        focal = 1.2 * self.size[1]
-        return View(scale, (x, self.horizon + self.height * scale), -focal / scale)
+        return View(scale, (x, self.horizon + self.height * scale), depth)
 
 
-def paint_background(rng: np.random.Generator, camera: Camera, light: Light) -> Canvas:
-    """A place without people."""
+def paint_background(rng: np.random.Generator, camera: Camera, light: Light) -> np.ndarray:
+    """A place without people, float32 [H, W, 3], 0..255."""
     width, height = camera.size
-    indoors = rng.random() < 0.5
-    y = (np.arange(height, dtype=np.float32) + 0.5)[:, None]
-    x = (np.arange(width, dtype=np.float32) + 0.5)[None]
-    wall = _wall(rng, camera, x, y, indoors)
-    edge = camera.horizon + camera.height * _far_scale(camera)
-    ground = np.clip(y - edge + 0.5, 0, 1)[..., None]
-    image = wall + ground * (_floor(rng, camera, x, y, indoors) - wall)
-    cloud = cv2.resize(
-        rng.uniform(-1, 1, (5, 7)).astype(np.float32),
-        (width, height),
-        interpolation=cv2.INTER_CUBIC,
-    )
-    image += rng.uniform(4, 16) * cloud[..., None]
-    _hang_pictures(rng, image, edge)
-    canvas = Canvas(np.clip(image, 0, 255))
-    for scale in np.sort(rng.uniform(_far_scale(camera), 0.3 * height, rng.integers(3, 9))):
-        _place_thing(rng, canvas, camera.view(rng.uniform(0, width), float(scale)), light)
-    # Things stand behind everybody: only people occlude by depth.
-    canvas.depth[:] = -np.inf
-    return canvas
-
-
-def _far_scale(camera: Camera) -> float:
-    """Pixels per metre where the floor ends."""
-    return 0.1 * camera.size[1]
-
-
-def random_colour(
-    rng: np.random.Generator, low: float = 40, high: float = 230, saturation: float = 0.5
-) -> np.ndarray:
-    grey = rng.uniform(low, high)
-    return np.clip(grey * (1 + saturation * rng.uniform(-0.6, 0.6, 3)), 0, 255).astype(np.float32)
-
-
-def _wall(
-    rng: np.random.Generator, camera: Camera, x: np.ndarray, y: np.ndarray, indoors: bool
-) -> np.ndarray:
-    first, second = random_colour(rng, 90, 235, 0.3), random_colour(rng, 90, 235, 0.3)
-    if not indoors:
-        first, second = np.array([(110, 160, 220), (200, 215, 230)], np.float32) * np.float32(
-            rng.uniform(0.75, 1.1)
-        )
-    image = first + (y / camera.size[1])[..., None] * (second - first) + np.zeros_like(x)[..., None]
-    if indoors and rng.random() < 0.6:
-        period = rng.uniform(0.04, 0.16) * camera.size[1]
-        lines = np.abs(((x + rng.uniform(0, period)) / period) % 1 - 0.5) * period
-        if rng.random() < 0.4:
-            lines = np.minimum(lines, np.abs((y / period * 2) % 1 - 0.5) * period / 2)
-        image -= rng.uniform(8, 40) * np.clip(1.5 - lines, 0, 1)[..., None]
-    return image.astype(np.float32)
-
-
-def _floor(
-    rng: np.random.Generator, camera: Camera, x: np.ndarray, y: np.ndarray, indoors: bool
-) -> np.ndarray:
-    colour = random_colour(rng, 70, 210, 0.35)
-    if not indoors and rng.random() < 0.5:
-        colour = np.array([105, 135, 75], np.float32) * np.float32(rng.uniform(0.7, 1.2))
-    below = np.maximum(y - camera.horizon, 1)
-    image = colour * (0.8 + 0.3 * y / camera.size[1])[..., None] + np.zeros_like(x)[..., None]
-    if rng.random() < 0.6:
-        # Tiles: metres on the floor from pixels, by the camera's height.
-        across = (x - camera.size[0] / 2) * camera.height / below
-        away = 1.2 * camera.size[1] * camera.height / below + np.zeros_like(x)
-        size = rng.uniform(0.4, 1.0)
-        tiles = ((np.floor(across / size) + np.floor(away / size)) % 2) - 0.5
-        fade = np.clip(below / camera.size[1] * 3, 0, 1)
-        image += rng.uniform(8, 40) * (tiles * fade)[..., None]
-    return image.astype(np.float32)
-
-
-def _hang_pictures(rng: np.random.Generator, image: np.ndarray, edge: float) -> None:
-    """Windows, posters and doors on the wall: plain rectangles with a frame."""
-    height, width = image.shape[:2]
-    for _ in range(rng.integers(1, 6)):
-        w, h = rng.uniform(0.06, 0.25, 2) * height
-        x, y = rng.uniform(-w / 2, width), rng.uniform(0, max(1.0, edge - h))
-        outer = (int(x), int(y)), (int(x + w), int(min(y + h, edge)))
-        frame = max(1, int(0.012 * height))
-        inner = (
-            (outer[0][0] + frame, outer[0][1] + frame),
-            (outer[1][0] - frame, outer[1][1] - frame),
-        )
-        cv2.rectangle(image, *outer, random_colour(rng).tolist(), -1)
-        if inner[0] < inner[1]:
-            cv2.rectangle(image, *inner, random_colour(rng).tolist(), -1)
-
-
-def _place_thing(rng: np.random.Generator, canvas: Canvas, view: View, light: Light) -> None:
-    [_box, _pole, _bush, _rack][rng.choice(4, p=[0.35, 0.25, 0.2, 0.2])](rng, canvas, view, light)
-
-
-def _plain(colour: np.ndarray) -> Paint:
-    return lambda _: colour
-
-
-def _box(rng: np.random.Generator, canvas: Canvas, view: View, light: Light) -> None:
-    """Furniture: a front, a top and a side, each with its own share of the light."""
-    w, h, d = rng.uniform(0.3, 1.2), rng.uniform(0.3, 1.1), rng.uniform(0.1, 0.35)
-    colour, slant = random_colour(rng), rng.choice([-1, 1]) * d * 0.6
-    front = np.array([(0, 0), (w, 0), (w, h), (0, h)])
-    top = np.array([(0, h), (w, h), (w + slant, h + d * 0.5), (slant, h + d * 0.5)])
-    edge = w if slant > 0 else 0.0
-    side = np.array([(edge, 0), (edge, h), (edge + slant, h + d * 0.5), (edge + slant, d * 0.5)])
-    for face, brightness in ((top, 1.1), (side, 0.7), (front, 0.92)):
-        pixels = (face * (view.scale, -view.scale) + view.origin) * 16 - 8
-        cv2.fillConvexPoly(
-            canvas.rgb,
-            pixels.round().astype(np.int32),
-            (colour * brightness).clip(0, 255).tolist(),
-            cv2.LINE_AA,
-            4,
-        )
-
-
-def _pole(rng: np.random.Generator, canvas: Canvas, view: View, light: Light) -> None:
-    tall, thick = rng.uniform(0.8, 3.0), rng.uniform(0.02, 0.12)
-    lean = rng.normal(0, 0.15)
-    draw_strip(
-        canvas,
-        view,
-        np.array([(0, 0, 0), (lean, tall, 0)]),
-        np.full(2, thick),
-        _plain(random_colour(rng)),
-        light,
-        cap=0.02,
-    )
-
-
-def _bush(rng: np.random.Generator, canvas: Canvas, view: View, light: Light) -> None:
-    colour = np.array([70, 110, 55]) * rng.uniform(0.6, 1.3) * rng.uniform(0.8, 1.2, 3)
-    for _ in range(rng.integers(4, 10)):
-        size = rng.uniform(0.12, 0.35)
-        centre = np.array([rng.normal(0, 0.35), rng.uniform(0.1, 1.2), rng.normal(0, 0.2)])
-        draw_ellipsoid(
-            canvas,
-            view,
-            centre,
-            np.eye(3),
-            (size, size * 0.85, size),
-            _plain(colour * rng.uniform(0.8, 1.2)),
-            light,
-        )
-
-
-def _rack(rng: np.random.Generator, canvas: Canvas, view: View, light: Light) -> None:
-    """Bars in the colours and sizes of limbs, at any angle."""
-    for _ in range(rng.integers(2, 6)):
-        start = np.array([rng.normal(0, 0.4), rng.uniform(0.1, 1.5), 0])
-        angle, length = rng.uniform(0, np.pi), rng.uniform(0.2, 0.6)
-        end = start + length * np.array([np.cos(angle), np.sin(angle), 0])
-        draw_strip(
-            canvas,
-            view,
-            np.array([start, end]),
-            rng.uniform(0.03, 0.08, 2),
-            _plain(random_colour(rng)),
-            light,
-        )
+    edge = round(camera.horizon + camera.height * _FAR * height)  # row where wall and floor meet
+    indoors = bool(rng.random() < 0.5)
+    image = np.empty((height, width, 3), np.float32)
+    image[:edge] = _wall(rng, edge, width) if indoors else _sky(rng, edge, width)
+    image[edge:] = _floor(rng, camera, edge, indoors)
+    if indoors:
+        _hang_pictures(rng, image, edge)
+        board = max(1, height // 60)
+        image[edge - board : edge] *= rng.uniform(0.5, 0.9)
+    else:
+        _build_skyline(rng, image, edge)
+    image += rng.uniform(6, 22) * _clouds(rng, height, width)[..., None]
+    canvas = Canvas(image)
+    for k, scale in enumerate(np.sort(rng.uniform(1.3 * _FAR, 0.32, rng.integers(4, 11)))):
+        view = camera.view(rng.uniform(-0.05, 1.05) * width, float(scale) * height, depth=k)
+        thing = (_box, _pole, _bush, _bars)[rng.choice(4, p=[0.35, 0.2, 0.22, 0.23])]
+        thing(rng, Brush(canvas, view, light))
+    return np.clip(canvas.rgb, 0, 255)
 
 
 def draw_foreground(rng: np.random.Generator, canvas: Canvas, light: Light) -> None:
-    """Something near the camera that hides a part of the crowd."""
+    """Something near the camera that hides a part of the crowd: a pole or a bush."""
     height, width = canvas.depth.shape
-    view = View(
-        0.55 * height,
-        (float(rng.uniform(0, width)), float(rng.uniform(1.0, 1.25)) * height),
-        np.inf,
-    )
-    view = View(view.scale, view.origin, 0.0)
+    x, scale = float(rng.uniform(0, width)), 0.5 * height
     if rng.random() < 0.5:
-        draw_strip(
-            canvas,
-            view,
-            np.array([(0, 0, 0), (rng.normal(0, 0.2), 3.0, 0)]),
-            np.full(2, rng.uniform(0.02, 0.06)),
-            _plain(random_colour(rng)),
-            light,
-        )
+        _pole(rng, Brush(canvas, View(scale, (x, 1.1 * height), _NEAREST), light), tall=3.0)
     else:
-        _bush(rng, canvas, View(view.scale, (view.origin[0], 1.3 * height), 0.0), light)
+        _bush(rng, Brush(canvas, View(scale, (x, 1.25 * height), _NEAREST), light))
+
+
+def _random_colour(
+    rng: np.random.Generator, low: float, high: float, saturation: float
+) -> np.ndarray:
+    tint = 1 + saturation * rng.uniform(-0.6, 0.6, 3)
+    return np.clip(rng.uniform(low, high) * tint, 0, 255).astype(np.float32)
+
+
+def _clouds(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
+    """Smooth noise in about -1..1: uneven light, stains, weather."""
+    coarse = rng.uniform(-1, 1, (6, 8)).astype(np.float32)
+    return cv2.resize(coarse, (width, height), interpolation=cv2.INTER_CUBIC)
+
+
+def _grain(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
+    """Fine-grained noise in -0.5..0.5: grass, plaster, concrete."""
+    fine = rng.integers(0, 256, (height // 2 + 1, width // 2 + 1), np.uint8)
+    return cv2.resize(fine, (width, height), interpolation=cv2.INTER_LINEAR) / np.float32(255) - 0.5
+
+
+def _wall(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
+    """Wallpaper, boards or bricks."""
+    x, y = np.arange(width, dtype=np.float32), np.arange(height, dtype=np.float32)[:, None]
+    top, bottom = _random_colour(rng, 90, 225, 0.35), _random_colour(rng, 80, 215, 0.35)
+    image = top + (y / height)[..., None] * (bottom - top) * 0.6
+    lines = np.full((height, width), np.inf, np.float32)
+    style = rng.choice(["plain", "boards", "bricks"], p=[0.4, 0.35, 0.25])
+    if style != "plain":
+        period = rng.uniform(0.06, 0.2) * height
+        lines = np.abs(((x + rng.uniform(0, period)) / period) % 1 - 0.5) * period
+        if style == "bricks":
+            row = np.floor(y / period * 2)
+            lines = np.abs((x / period + row / 2) % 1 - 0.5) * period
+            lines = np.minimum(lines, np.abs((y / period * 2) % 1 - 0.5) * period / 2)
+    shade = rng.uniform(8, 35) * np.clip(1.5 - lines, 0, 1) - 8 * _grain(rng, height, width)
+    return image - np.broadcast_to(shade, (height, width))[..., None]
+
+
+def _sky(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
+    top = np.array((96, 150, 215), np.float32) * np.float32(rng.uniform(0.7, 1.15))
+    low = np.array((205, 216, 226), np.float32) * np.float32(rng.uniform(0.85, 1.08))
+    y = np.linspace(0, 1, height, dtype=np.float32)[:, None, None]
+    white = np.maximum(_clouds(rng, height, width) - 0.1, 0)[..., None] * rng.uniform(0, 0.7)
+    sky = top + y * (low - top)
+    return sky + white * (245 - sky)
+
+
+def _build_skyline(rng: np.random.Generator, image: np.ndarray, edge: int) -> None:
+    """Houses with windows, or the crowns of a wood, along the horizon."""
+    height, width = image.shape[:2]
+    haze = np.array((190, 200, 210), np.float32)
+    if rng.random() < 0.5:
+        green = np.array((60, 92, 52), np.float32) * np.float32(rng.uniform(0.7, 1.3))
+        for x in rng.uniform(0, width, rng.integers(10, 30)):
+            radius, tint = rng.uniform(0.03, 0.1) * height, rng.uniform(0.75, 1.25)
+            centre = int(x), int(edge - 0.6 * radius)
+            colour = (green * tint * 0.8 + haze * 0.2).tolist()
+            cv2.circle(image, centre, int(radius), colour, -1, cv2.LINE_AA)
+    else:
+        x = -rng.uniform(0, 0.2) * width
+        while x < width:
+            w, h = rng.uniform(0.1, 0.3) * width, rng.uniform(0.1, 0.85) * edge
+            wall = _random_colour(rng, 90, 200, 0.4) * 0.7 + haze * 0.3
+            _panel(image, (x, edge - h), (x + w, edge), wall)
+            step = rng.uniform(0.035, 0.06) * height
+            for column in np.arange(x + step / 2, min(x + w - step / 2, width), step):
+                for row in np.arange(edge - h + step / 2, edge - step, 1.4 * step):
+                    corner = column + 0.5 * step, row + 0.8 * step
+                    _panel(image, (column, row), corner, wall * rng.uniform(0.5, 0.8))
+            x += w * rng.uniform(0.95, 1.3)
+    image[edge - 1 : edge] *= 0.8
+
+
+def _panel(
+    image: np.ndarray, low: tuple[float, float], high: tuple[float, float], colour: np.ndarray
+) -> None:
+    rows = slice(max(0, round(low[1])), max(0, round(high[1])))
+    image[rows, max(0, round(low[0])) : max(0, round(high[0]))] = colour
+
+
+def _floor(rng: np.random.Generator, camera: Camera, edge: int, indoors: bool) -> np.ndarray:
+    """Tiles, boards, lawn or concrete from row `edge` down, in perspective."""
+    width, height = camera.size
+    below = (np.arange(edge, height, dtype=np.float32) + 0.5 - camera.horizon)[:, None]
+    x = np.arange(width, dtype=np.float32) + 0.5 - width / 2
+    colour = _random_colour(rng, 70, 205, 0.4)
+    lawn = not indoors and rng.random() < 0.5
+    if lawn:
+        colour = np.array((100, 128, 68), np.float32) * np.float32(rng.uniform(0.7, 1.2))
+    image = colour * (0.78 + 0.3 * (below + camera.horizon) / height)[..., None]
+    texture = rng.uniform(8, 40 if lawn else 20) * _grain(rng, height - edge, width)
+    if not lawn and rng.random() < 0.75:
+        # Metres on the floor from pixels: the camera's height over the angle below the horizon.
+        across, away = x * camera.height / below, 1.2 * height * camera.height / below
+        size = rng.uniform(0.35, 1.1)
+        tiles = np.floor(across / size + rng.uniform())
+        if rng.random() < 0.7:
+            tiles = tiles + np.floor(away / size)
+        texture += rng.uniform(8, 40) * (tiles % 2 - 0.5) * np.minimum(3 * below / height, 1)
+    return image + texture[..., None]
+
+
+def _hang_pictures(rng: np.random.Generator, image: np.ndarray, edge: int) -> None:
+    """Windows, posters, shelves and doors: rectangles in frames."""
+    height, width = image.shape[:2]
+    for _ in range(rng.integers(1, 6)):
+        w, h = rng.uniform(0.06, 0.28, 2) * height
+        x, y = rng.uniform(-w / 2, width), rng.uniform(0, max(1.0, edge - h))
+        if rng.random() < 0.2:  # a door stands on the floor
+            h = rng.uniform(0.3, 0.8) * edge
+            y = edge - h
+        frame = max(1, round(0.012 * height))
+        y1 = min(y + h, edge)
+        inner = _random_colour(rng, 40, 230, 0.6)
+        _panel(image, (x, y), (x + w, y1), _random_colour(rng, 30, 220, 0.4))
+        _panel(image, (x + frame, y + frame), (x + w - frame, y1 - frame), inner)
+        if rng.random() < 0.5:
+            _panel(image, (x + frame, y + h / 2), (x + w - frame, y1 - frame), inner * 0.85)
+
+
+def _box(rng: np.random.Generator, brush: Brush) -> None:
+    """Furniture: a front, a top and a side, each with its own share of the light."""
+    w, h, d = rng.uniform(0.3, 1.3), rng.uniform(0.3, 1.1), rng.uniform(0.1, 0.35)
+    colour, slant = _random_colour(rng, 50, 215, 0.6), rng.choice([-1, 1]) * d * 0.6
+    edge, shift = w if slant > 0 else 0.0, (slant, d * 0.5)
+    front = np.array([(0, 0), (w, 0), (w, h), (0, h)])
+    top, side = np.array([(0, h), (w, h)]), np.array([(edge, 0), (edge, h)])
+    _shadow(brush, w / 2, w)
+    for face, brightness in (
+        (np.concatenate([side, side[::-1] + shift]), 0.7),
+        (np.concatenate([top, top[::-1] + shift]), 1.12),
+        (front, 0.92),
+    ):
+        _polygon(brush, face, colour * brightness)
+    if rng.random() < 0.5:  # drawers
+        for k in range(int(rng.integers(1, 4))):
+            y = h * (k + 0.15) / 3, h * (k + 0.9) / 3
+            drawer = np.array([(0.08, y[0]), (w - 0.08, y[0]), (w - 0.08, y[1]), (0.08, y[1])])
+            _polygon(brush, drawer, colour * 0.8)
+
+
+def _polygon(brush: Brush, corners: np.ndarray, colour: np.ndarray) -> None:
+    """A convex polygon of corners [N, 2] in metres; cv2 counts sixteenths of pixel centres."""
+    view = brush.view
+    pixels = corners * (view.scale, -view.scale) + view.origin - 0.5
+    fixed, tone = (pixels * 16).round().astype(np.int32), np.clip(colour, 0, 255).tolist()
+    cv2.fillConvexPoly(brush.canvas.rgb, fixed, tone, cv2.LINE_AA, 4)
+
+
+def _shadow(brush: Brush, x: float, radius: float) -> None:
+    view = brush.view
+    centre = view.origin[0] + x * view.scale, view.origin[1]
+    soft_shadow(brush.canvas, centre, (radius * view.scale, 0.2 * radius * view.scale), 0.4)
+
+
+def _pole(rng: np.random.Generator, brush: Brush, tall: float | None = None) -> None:
+    """A lamp post or pillar, as round as a limb."""
+    top = (rng.normal(0, 0.1), tall or rng.uniform(0.8, 3.2), 0)
+    width = rng.uniform(0.02, 0.12)
+    _shadow(brush, 0, 2.5 * width)
+    colour = _random_colour(rng, 50, 215, 0.5)
+    draw_strip(brush, np.array([(0, 0, 0), top]), (width, width * 0.9), colour, cap=0.02)
+    if tall is None and rng.random() < 0.4:
+        draw_ellipsoid(brush, np.array(top), np.eye(3), (0.12, 0.12, 0.12), colour * 1.1)
+
+
+def _bush(rng: np.random.Generator, brush: Brush) -> None:
+    """Foliage, on a trunk or on the ground."""
+    colour = np.array([70, 105, 52]) * rng.uniform(0.6, 1.3) * rng.uniform(0.85, 1.15, 3)
+    stem = rng.choice([0.0, 1.0]) * rng.uniform(0.5, 1.3)
+    _shadow(brush, 0, 0.6)
+    if stem:
+        bark = np.array([92.0, 70.0, 52.0])
+        draw_strip(brush, np.array([(0, 0, 0), (0, stem + 0.3, 0)]), (0.07, 0.05), bark)
+    for _ in range(rng.integers(7, 14)):
+        size = rng.uniform(0.12, 0.26)
+        centre = np.array((0, stem + 0.3, 0)) + rng.normal(0, 1, 3) * (0.22, 0.16, 0.1)
+        tone = colour * (0.75 + 0.5 * (centre[1] - stem)) * rng.uniform(0.85, 1.15)
+        draw_ellipsoid(brush, centre, np.eye(3), (size, 0.8 * size, 0.5 * size), tone)
+
+
+def _bars(rng: np.random.Generator, brush: Brush) -> None:
+    """Bars of the colours and sizes of limbs at any angle: something to be mistaken for people."""
+    joint = np.array((0, rng.uniform(0.1, 1.4), 0))
+    for _ in range(rng.integers(2, 6)):
+        angle, length = rng.uniform(0, 2 * np.pi), rng.uniform(0.2, 0.6)
+        end = joint + length * np.array((np.cos(angle), np.sin(angle), 0))
+        widths = rng.uniform(0.03, 0.08, 2).tolist()
+        draw_strip(brush, np.array([joint, end]), widths, _random_colour(rng, 60, 230, 0.6))
+        joint = end if rng.random() < 0.6 else joint

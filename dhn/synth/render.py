@@ -1,18 +1,21 @@
 """Shaded solids drawn into a picture with a depth buffer, each edge anti-aliased by its distance.
 
 Two solids make everything: a strip (a bone with a cross-section that varies along it: limbs,
-torsos, shoes, poles) and an ellipsoid (heads, hair, foliage). Each computes, for the pixels it
+torsos, shoes, poles) and an ellipsoid (heads, hair, foliage). Each knows, for the pixels that it
 covers, a surface normal (for light), a depth (for occlusion) and its own surface coordinates (for
 patterns and faces), so that clothes and faces turn with the body.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 NOBODY = -1
-_BIAS = 0.012  # metres by which a part may lie behind the same person's parts and yet cover them
+# Metres by which a part may lie behind the same body's surface and still be drawn over it: a
+# sleeve and the shirt it grows out of must not fight for a pixel.
+_BIAS = np.float32(0.012)
+_END_CURVATURE = np.float32(0.45)  # < 1: limbs meet at their ends without a dark seam
 
 
 @dataclass(frozen=True)
@@ -27,12 +30,16 @@ class Light:
     direction: np.ndarray
     ambient: float = 0.5
 
-    def shade(self, normals: np.ndarray) -> np.ndarray:
-        """Brightness [N] of surfaces with unit normals [3, N]: wrapped Lambert, darker rims."""
-        facing = np.tensordot(self.direction.astype(np.float32), normals, 1)
-        lit = np.maximum(0.0, 0.35 + 0.65 * facing)
-        rim = 0.72 + 0.28 * np.minimum(1.0, normals[2] * 1.8)
-        return (self.ambient + 1.05 * (1 - self.ambient) * lit) * rim
+    def shade(self, facing: np.ndarray, towards_viewer: np.ndarray) -> np.ndarray:
+        """Brightness of surfaces: wrapped Lambert, and rims a little darker.
+
+        Args:
+            facing: cosine between the normal and the light, any shape.
+            towards_viewer: cosine between the normal and the line of sight, same shape.
+        """
+        lit = np.maximum(facing * 0.65 + 0.35, 0)
+        rim = np.minimum(towards_viewer * 0.5 + 0.72, 1)
+        return (lit * (1.05 * (1 - self.ambient)) + self.ambient) * rim
 
 
 @dataclass(frozen=True)
@@ -56,23 +63,24 @@ class View:
 
 @dataclass(frozen=True)
 class Surface:
-    """What a painter sees of the N pixels that a solid covers.
+    """What a paint sees of the N pixels that a solid covers.
 
     Attributes:
-        along: metres from the strip's first end (ellipsoids: 0), [N].
-        t: the same as a fraction of the strip's length, 0..1.
-        local: unit normal in the solid's own frame (left, up, forward), [3, N].
+        t: place along the strip, 0..1, [N]; of an ellipsoid, 0.
+        length: length of the strip in metres.
+        local: the unit normal in the solid's own frame (left, up, forward), [3, N]; of an
+            ellipsoid, the point of the unit sphere.
         detail: pixels per metre, for the width of soft edges.
     """
 
-    along: np.ndarray
     t: np.ndarray
+    length: float
     local: np.ndarray
     detail: float
 
 
-# Gives colours float32 [N, 3] (0..255), or one colour [3].
-Paint = Callable[[Surface], np.ndarray]
+# One colour [3], or a function that gives colours [N, 3]; 0..255.
+Paint = np.ndarray | Callable[[Surface], np.ndarray]
 
 
 class Canvas:
@@ -86,64 +94,80 @@ class Canvas:
 
     def __init__(self, background: np.ndarray) -> None:
         height, width = background.shape[:2]
-        self.rgb = background.astype(np.float32)
+        self.rgb = np.array(background, np.float32, order="C")
         self.depth = np.full((height, width), -np.inf, np.float32)
         self.owner = np.full((height, width), NOBODY, np.int16)
-        self._x = np.arange(width, dtype=np.float32) + 0.5
-        self._y = np.arange(height, dtype=np.float32)[:, None] + 0.5
+        self.x = np.arange(width, dtype=np.float32) + 0.5
+        self.y = np.arange(height, dtype=np.float32)[:, None] + 0.5
+        self._pixels = np.arange(height * width).reshape(height, width)
 
-    def window(self, low: np.ndarray, high: np.ndarray) -> tuple[slice, slice] | None:
-        """Rows and columns of the pixels between two corners (x, y), with a margin of one."""
+    def window(
+        self, centre: tuple[float, float], reach: tuple[float, float]
+    ) -> tuple[slice, slice] | None:
+        """Rows and columns within `reach` (x, y) of a centre, and one more; None outside."""
         height, width = self.depth.shape
-        x0, y0 = max(0, int(low[0]) - 1), max(0, int(low[1]) - 1)
-        x1, y1 = min(width, int(high[0]) + 2), min(height, int(high[1]) + 2)
+        x0, x1 = max(0, int(centre[0] - reach[0]) - 1), min(width, int(centre[0] + reach[0]) + 2)
+        y0, y1 = max(0, int(centre[1] - reach[1]) - 1), min(height, int(centre[1] + reach[1]) + 2)
         return (slice(y0, y1), slice(x0, x1)) if x0 < x1 and y0 < y1 else None
 
-    def grid(self, window: tuple[slice, slice]) -> tuple[np.ndarray, np.ndarray]:
-        """x [1, w] and y [h, 1] of the pixel centres of a window."""
-        return self._x[None, window[1]], self._y[window[0]]
+    def pixels(self, window: tuple[slice, slice], inside: np.ndarray) -> np.ndarray:
+        """Flat indices in the picture of the flat indices `inside` of a window."""
+        return self._pixels[window].ravel()[inside]
+
+    def in_front(self, pixels: np.ndarray, depth: np.ndarray, owner: int) -> np.ndarray:
+        """Which of N places are not hidden by what is drawn already: indices into `pixels`."""
+        own = self.owner.ravel()[pixels] == owner
+        return np.flatnonzero(depth + own * _BIAS > self.depth.ravel()[pixels])
 
     def blend(
         self,
-        window: tuple[slice, slice],
-        inside: tuple[np.ndarray, ...],
+        pixels: np.ndarray,
         alpha: np.ndarray,
         colour: np.ndarray,
         depth: np.ndarray,
         owner: int,
     ) -> None:
-        """Puts N pixels over the picture where nothing nearer stands there.
+        """Puts N pixels over the picture.
 
         Args:
-            window: the window that `inside` counts from.
-            inside: rows and columns of the N pixels.
+            pixels: flat indices [N], each at most once.
             alpha: coverage [N], 0..1.
             colour: [N, 3].
             depth: [N], metres.
             owner: who is drawn.
         """
-        rows, columns = inside[0] + window[0].start, inside[1] + window[1].start
-        before = self.depth[rows, columns]
-        own = self.owner[rows, columns] == owner
-        seen = depth > before - np.where(own, np.float32(_BIAS), np.float32(0))
-        weight = (alpha * seen)[:, None]
-        under = self.rgb[rows, columns]
-        self.rgb[rows, columns] = under + weight * (colour - under)
-        solid = seen & (alpha > 0.5)
-        rows, columns = rows[solid], columns[solid]
-        self.depth[rows, columns] = depth[solid]
-        self.owner[rows, columns] = owner
+        rgb = self.rgb.reshape(-1, 3)
+        under = rgb.take(pixels, 0)
+        rgb[pixels] = under + alpha[:, None] * (colour - under)
+        solid = alpha > 0.5
+        pixels = pixels[solid]
+        self.depth.ravel()[pixels] = depth[solid]
+        self.owner.ravel()[pixels] = owner
+
+
+@dataclass(frozen=True)
+class Brush:
+    """What all solids of one body share.
+
+    Attributes:
+        canvas: drawn into.
+        view: where the body stands.
+        light: lights it.
+        owner: whom the pixels belong to.
+    """
+
+    canvas: Canvas
+    view: View
+    light: Light
+    owner: int = NOBODY
 
 
 def draw_strip(
-    canvas: Canvas,
-    view: View,
+    brush: Brush,
     ends: np.ndarray,
-    widths: np.ndarray,
+    widths: Sequence[float],
     paint: Paint,
-    light: Light,
     *,
-    owner: int = NOBODY,
     frame: np.ndarray | None = None,
     flatness: float = 1.0,
     cap: float | None = None,
@@ -151,142 +175,144 @@ def draw_strip(
     """Draws a solid along a bone.
 
     Args:
-        canvas: drawn into.
-        view: where the body stands.
+        brush: where to draw.
         ends: float [2, 3], the bone in metres.
-        widths: float [S], half the width across at S >= 2 evenly spaced places of the bone, metres.
+        widths: half the width across at two or more evenly spaced places of the bone, metres.
         paint: colours the surface.
-        light: lights it.
-        owner: whom the pixels belong to.
-        frame: columns left, up, forward of the part [3, 3]; needed by paints that look at `local`
-            and where `flatness` is not 1.
+        frame: columns left, up, forward of the part [3, 3], for paints that look at `local` and
+            where `flatness` is not 1; the picture's own directions where it is not given.
         flatness: depth of the cross-section (along `forward`) over its width (along `left`).
         cap: length of the rounded ends in metres; None makes them round.
     """
-    (ax, ay, az), (bx, by, bz) = view.project(ends)
-    length = max(float(np.hypot(bx - ax, by - ay)), 1e-3)
+    canvas, view, owner = brush.canvas, brush.view, brush.owner
+    (ax, ay, az), (bx, by, bz) = view.project(ends).tolist()
+    length = max(((bx - ax) ** 2 + (by - ay) ** 2) ** 0.5, 1e-3)
     ux, uy = (bx - ax) / length, (by - ay) / length
-    # The ellipse of the cross-section, as seen across the projected bone and towards the viewer.
-    across_factor = thick_factor = 1.0
-    if frame is not None and flatness != 1.0:
-        across = frame.T @ (-uy, -ux, 0.0)
-        across_factor = float(np.hypot(across[0], flatness * across[2]))
-        thick_factor = float(np.hypot(frame[2, 0], flatness * frame[2, 2]))
-    radii = (np.asarray(widths) * (view.scale * across_factor)).astype(np.float32)
-    caps = radii[[0, -1]] if cap is None else np.full(2, max(cap * view.scale, 0.5), np.float32)
-    reach = radii.max()
+    # Rows: what one step along the bone, across it and towards the viewer is in the part's frame.
+    basis = np.array([(ux, -uy, 0), (-uy, -ux, 0), (0, 0, 1)]) @ (
+        np.eye(3) if frame is None else frame
+    )
+    # The elliptic cross-section, as wide as it looks across the bone and along the line of sight.
+    across, thick = np.hypot(basis[1:, 0], flatness * basis[1:, 2]) if flatness != 1 else (1, 1)
+    radii = np.asarray(widths, np.float32) * np.float32(view.scale * across)
+    reach = float(radii.max())
     window = canvas.window(
-        np.array([min(ax, bx), min(ay, by)]) - reach, np.array([max(ax, bx), max(ay, by)]) + reach
+        ((ax + bx) / 2, (ay + by) / 2), (abs(bx - ax) / 2 + reach, abs(by - ay) / 2 + reach)
     )
     if window is None:
         return
-    x, y = canvas.grid(window)
-    x, y = x - np.float32(ax), y - np.float32(ay)
-    s = x * np.float32(ux) + y * np.float32(uy)
-    w = y * np.float32(ux) - x * np.float32(uy)
-    clipped = np.clip(s, 0, np.float32(length))
-    r = _evenly_interpolated(clipped * np.float32((len(radii) - 1) / length), radii)
-    excess = s - clipped
-    excess *= np.where(excess < 0, r / caps[0], r / caps[1])
-    distance = np.sqrt(w * w + excess * excess)
-    inside = np.nonzero(distance < r + 0.5)
-    if not len(inside[0]):
+
+    x, y = canvas.x[window[1]] - ax, canvas.y[window[0]] - ay
+    along = x * ux + y * uy
+    side = y * ux - x * uy
+    on_bone = np.minimum(np.maximum(along, 0), length)
+    r = _evenly_interpolated(on_bone * ((len(radii) - 1) / length), radii)
+    beyond = along - on_bone
+    if cap is not None:
+        beyond *= r / max(cap * view.scale, 0.5)
+    gap = r - np.sqrt(side * side + beyond * beyond)
+    inside = np.flatnonzero(gap > -0.5)
+    t, r, side, beyond = (a.ravel()[inside] for a in (on_bone, r, side, beyond))
+    t, side, beyond = t / length, side / r, beyond / r
+    up = np.sqrt(np.maximum(1 - side * side - beyond * beyond, 0))
+    depth = t * (bz - az) + r * up * (thick / (across * view.scale)) + np.float32(az)
+    pixels = canvas.pixels(window, inside)
+    front = canvas.in_front(pixels, depth, owner)
+    if not len(front):
         return
-    r, w, excess, t = r[inside], w[inside], excess[inside], clipped[inside] / np.float32(length)
-    alpha = np.clip(r - distance[inside] + 0.5, 0, 1)
-    w, excess = w / r, excess / r
-    z = np.sqrt(np.maximum(0, 1 - w * w - excess * excess))
-    normals = np.stack([ux * excess - uy * w, -(uy * excess + ux * w), z]).astype(np.float32)
-    thickness = r * np.float32(thick_factor / (across_factor * view.scale))
-    surface = Surface(
-        along=t * np.float32(np.linalg.norm(ends[1] - ends[0])),
-        t=t,
-        local=normals if frame is None else frame.T.astype(np.float32) @ normals,
-        detail=view.scale,
-    )
-    colour = light.shade(normals)[:, None] * paint(surface)
-    canvas.blend(
-        window, inside, alpha, colour, np.float32(az) + t * (bz - az) + thickness * z, owner
-    )
+
+    t, side, beyond = t[front], side[front], beyond[front] * _END_CURVATURE
+    up = np.sqrt(np.maximum(1 - side * side - beyond * beyond, 0))
+    lx, ly, lz = brush.light.direction.tolist()
+    facing = beyond * (lx * ux - ly * uy) - side * (lx * uy + ly * ux) + up * lz
+    colour = paint
+    if callable(paint):
+        local = basis.T.astype(np.float32) @ np.stack([beyond, side, up])
+        metres = float(np.linalg.norm(ends[1] - ends[0]))
+        colour = paint(Surface(t, metres, local, view.scale))
+    shaded = brush.light.shade(facing, up)[:, None] * np.asarray(colour, np.float32)
+    alpha = np.minimum(gap.ravel()[inside[front]] + 0.5, 1)
+    canvas.blend(pixels[front], alpha, shaded, depth[front], owner)
 
 
 def _evenly_interpolated(position: np.ndarray, values: np.ndarray) -> np.ndarray:
     """Linear interpolation at positions 0..len(values) - 1."""
     if len(values) == 2:
-        return values[0] + position * (values[1] - values[0])
+        return position * (values[1] - values[0]) + values[0]
     return np.interp(position, np.arange(len(values)), values).astype(np.float32)
 
 
 def draw_ellipsoid(
-    canvas: Canvas,
-    view: View,
+    brush: Brush,
     centre: np.ndarray,
     frame: np.ndarray,
-    sizes: tuple[float, float, float],
+    sizes: Sequence[float],
     paint: Paint,
-    light: Light,
     *,
-    owner: int = NOBODY,
     keep: Callable[[np.ndarray], np.ndarray] | None = None,
 ) -> None:
     """Draws an ellipsoid, exactly as seen from far away.
 
     Args:
-        canvas: drawn into.
-        view: where the body stands.
+        brush: where to draw.
         centre: float [3], metres.
         frame: columns left, up, forward [3, 3].
         sizes: half axes along left, up and forward, metres.
-        paint: colours the surface; `local` holds the point on the unit sphere.
-        light: lights it.
-        owner: whom the pixels belong to.
-        keep: gives 0..1 for points on the unit sphere [3, N]; 0 cuts the surface away.
+        paint: colours the surface.
+        keep: gives 0..1 for points of the unit sphere [3, N]; 0 cuts the surface away.
     """
-    cx, cy, cz = view.project(centre)
-    to_sphere = (frame / sizes).T  # metres -> unit sphere
-    reach = np.sqrt(((frame * sizes) ** 2).sum(1))[:2] * view.scale
-    window = canvas.window(np.array([cx, cy]) - reach, np.array([cx, cy]) + reach)
+    canvas, view, owner = brush.canvas, brush.view, brush.owner
+    cx, cy, cz = view.project(centre).tolist()
+    reach = np.sqrt(((frame * sizes) ** 2).sum(1)) * view.scale
+    window = canvas.window((cx, cy), (reach[0], reach[1]))
     if window is None:
         return
-    x, y = canvas.grid(window)
-    x, y = (
-        (x - np.float32(cx)) / np.float32(view.scale),
-        (np.float32(cy) - y) / np.float32(view.scale),
-    )
-    # |M (p + z e_z)|^2 = 1 has the discriminant 1 - q(p); q = 1 is the outline.
+    x, y = (canvas.x[window[1]] - cx) / view.scale, (cy - canvas.y[window[0]]) / view.scale
+    # A point p + z e_z of the surface has |M (p + z e_z)| = 1. That is a square equation for z of
+    # which q(p) < 1 says that it has a solution; q = 1 is the outline.
+    to_sphere = (frame / sizes).T
     m = to_sphere.astype(np.float32)
-    a = float(m[:, 2] @ m[:, 2])
-    planar = m[:, :2] - np.outer(m[:, 2], m[:, 2] @ m[:, :2]) / a
-    form = planar.T @ planar
-    q = form[0, 0] * x * x + 2 * form[0, 1] * x * y + form[1, 1] * y * y
-    distance = np.sqrt(x * x + y * y) * (1 - 1 / np.sqrt(np.maximum(q, 1e-6))) * view.scale
-    inside = np.nonzero(distance < 0.5)
-    if not len(inside[0]):
-        return
-    alpha = np.clip(0.5 - distance[inside], 0, 1)
-    x, y = x[0, inside[1]], y[inside[0], 0]
-    z = (np.sqrt(np.maximum(0, 1 - q[inside])) / np.sqrt(a)) - (
-        (m[:, 2] @ m[:, 0]) * x + (m[:, 2] @ m[:, 1]) * y
-    ) / a
-    local = m @ np.stack([x, y, z])
+    gram = to_sphere.T @ to_sphere
+    a, slope = gram[2, 2], gram[2, :2] / gram[2, 2]
+    form = gram[:2, :2] - a * np.outer(slope, slope)
+    q = x * x * form[0, 0] + x * y * (2 * form[0, 1]) + y * y * form[1, 1]
+    gap = np.sqrt(x * x + y * y) * (1 / np.sqrt(np.maximum(q, 1e-6)) - 1) * view.scale
+    inside = np.flatnonzero(gap > -0.5)
+    row, column = np.divmod(inside, gap.shape[1])
+    x, y = x[column], y[row, 0]
+    z = np.sqrt(np.maximum(1 - q.ravel()[inside], 0) / a) - x * slope[0] - y * slope[1]
+    depth = (z + np.float32(cz)).astype(np.float32)
+    pixels = canvas.pixels(window, inside)
+    front = canvas.in_front(pixels, depth, owner)
+    local = m @ np.stack([x[front], y[front], z[front]]).astype(np.float32)
     local /= np.maximum(np.sqrt((local * local).sum(0)), 1e-6)
-    normals = m.T @ local
-    normals /= np.sqrt((normals * normals).sum(0))
+    alpha = np.minimum(gap.ravel()[inside[front]] + 0.5, 1)
     if keep is not None:
         alpha = alpha * keep(local)
-    zero = np.zeros_like(x)
-    colour = light.shade(normals)[:, None] * paint(Surface(zero, zero, local, view.scale))
-    canvas.blend(window, inside, alpha, colour, np.float32(cz) + z, owner)
+        kept = np.flatnonzero(alpha)
+        alpha, front, local = alpha[kept], front[kept], local[:, kept]
+    if not len(front):
+        return
+    normals = m.T @ local
+    normals /= np.sqrt((normals * normals).sum(0))
+    facing = brush.light.direction.astype(np.float32) @ normals
+    colour = paint
+    if callable(paint):
+        colour = paint(Surface(np.zeros_like(alpha), 0.0, local, view.scale))
+    shaded = brush.light.shade(facing, normals[2])[:, None] * np.asarray(colour, np.float32)
+    canvas.blend(pixels[front], alpha, shaded, depth[front], owner)
 
 
 def soft_shadow(
     canvas: Canvas, centre: tuple[float, float], radii: tuple[float, float], strength: float
 ) -> None:
     """Darkens the picture by a soft ellipse (x, y in pixels)."""
-    low, high = np.array(centre) - radii, np.array(centre) + radii
-    window = canvas.window(low, high)
+    window = canvas.window(centre, radii)
     if window is None:
         return
-    x, y = canvas.grid(window)
-    d = ((x - centre[0]) / radii[0]) ** 2 + ((y - centre[1]) / radii[1]) ** 2
-    canvas.rgb[window] *= 1 - strength * (np.maximum(0, 1 - d) ** 1.5)[..., None]
+    x, y = (
+        (canvas.x[window[1]] - centre[0]) / radii[0],
+        (canvas.y[window[0]] - centre[1]) / radii[1],
+    )
+    light = np.maximum(1 - x * x - y * y, 0)
+    canvas.rgb[window] *= (1 - strength * light * np.sqrt(light))[..., None]

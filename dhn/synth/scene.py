@@ -8,13 +8,15 @@ import numpy as np
 from dhn.joints import CROWDPOSE
 from dhn.synth.background import Camera, draw_foreground, paint_background
 from dhn.synth.body import STATURE, Body, pose_body, random_pose
-from dhn.synth.figure import Look, draw_person, random_look
-from dhn.synth.render import Canvas, Light, View, soft_shadow
+from dhn.synth.figure import draw_person
+from dhn.synth.look import Look, random_look
+from dhn.synth.render import Brush, Canvas, Light, View, soft_shadow
 
 # A joint is visible if the surface at its pixel is its own body's and at most so many metres
 # nearer than the joint: the thickness of the body there, and not an arm or thigh in front of it.
 _FLESH = np.array([0.12, 0.12, 0.1, 0.1, 0.09, 0.09, 0.17, 0.17, 0.12, 0.12, 0.1, 0.1, 0.14, 0.13])
 _FEWEST_VISIBLE = 4  # a person of whom fewer joints are seen is taken out of the scene
+_ROW = 0.7  # metres between one person and the next: only stretched limbs reach across
 
 
 @dataclass(frozen=True)
@@ -28,14 +30,16 @@ class CrowdConfig:
         stature: lowest and highest height of a standing person over the picture's height, of each.
         spacing: lowest and highest distance of neighbours in metres, of each.
         occluder: chance of something in front of the crowd.
+        closeup: chance that people may stand too near for their feet to be in the picture.
     """
 
     size: int = 240
     odds: tuple[float, float, float] = (0.34, 0.33, 0.33)
     people: tuple[tuple[int, int], ...] = ((1, 2), (3, 5), (6, 12))
-    stature: tuple[tuple[float, float], ...] = ((0.6, 0.95), (0.48, 0.9), (0.36, 0.75))
-    spacing: tuple[tuple[float, float], ...] = ((0.5, 1.4), (0.3, 1.1), (0.25, 0.75))
+    stature: tuple[tuple[float, float], ...] = ((0.6, 0.95), (0.5, 0.9), (0.42, 0.8))
+    spacing: tuple[tuple[float, float], ...] = ((0.4, 1.4), (0.25, 1.0), (0.2, 0.6))
     occluder: float = 0.2
+    closeup: float = 0.15
 
 
 @dataclass(frozen=True)
@@ -74,62 +78,66 @@ def make_scene(rng: np.random.Generator, config: CrowdConfig) -> Scene:
     """Draws one picture; everything in it comes from `rng`."""
     across, down = _ASPECTS[rng.integers(len(_ASPECTS))]
     unit = config.size / min(across, down)
-    size = (round(across * unit), round(down * unit))
-    camera = Camera(
-        size, rng.uniform(0.25, 0.42) * size[1], rng.uniform(1.0, 1.5), rng.uniform(0, 14)
-    )
+    width, height = size = round(across * unit), round(down * unit)
+    horizon = float(rng.uniform(0.22, 0.4) * height)
+    camera = Camera(size, horizon, float(rng.uniform(0.9, 1.4)), float(rng.uniform(0, 14)))
     light = _random_light(rng)
     background = paint_background(rng, camera, light)
-    people = _gather(rng, config, camera)
     occluder = int(rng.integers(1 << 31)) if rng.random() < config.occluder else None
+    people = _gather(rng, config, camera)
     while True:
         canvas = _draw(background, people, light, occluder)
         keypoints = np.array([_annotate(canvas, p, k) for k, p in enumerate(people)])
         seen = (keypoints[..., 2] == 2).sum(1) >= _FEWEST_VISIBLE
         if seen.all():
             break
-        people = [p for p, keep in zip(people, seen, strict=True) if keep] or _gather(
-            rng, config, camera
-        )
+        # Nobody can be asked to find who is hidden: they leave, and the picture is drawn again.
+        people = [p for p, keep in zip(people, seen, strict=True) if keep]
+        people = people or _gather(rng, config, camera)
     boxes = np.array([_box(p, size) for p in people])
     return Scene(_develop(rng, canvas.rgb), keypoints, boxes)
 
 
 def _random_light(rng: np.random.Generator) -> Light:
     direction = np.array([rng.uniform(-1, 1), rng.uniform(0.3, 1), rng.uniform(0.2, 0.9)])
-    return Light(direction / np.linalg.norm(direction), rng.uniform(0.35, 0.65))
+    return Light(direction / np.linalg.norm(direction), float(rng.uniform(0.35, 0.65)))
 
 
 def _gather(rng: np.random.Generator, config: CrowdConfig, camera: Camera) -> list[Person]:
     """Chooses the people and their places, sorted from far to near."""
     width, height = camera.size
     level = int(rng.choice(3, p=config.odds))
-    low, high = config.people[level]
-    spacing = rng.uniform(*config.spacing[level])
+    count = int(rng.integers(config.people[level][0], config.people[level][1] + 1))
     scale = rng.uniform(*config.stature[level]) * height / STATURE
-    spread = rng.uniform(0.05, 0.3)
-    people: list[Person] = []
-    count = int(rng.integers(low, high + 1))
-    offsets = (np.arange(count) - (count - 1) / 2) * spacing * scale
-    centre = width / 2 + rng.uniform(-0.5, 0.5) * max(0.0, 0.8 * width - np.ptp(offsets))
-    for offset in rng.permutation(offsets):
-        own = scale * float(np.exp(rng.normal(0, spread)))
-        own = float(np.clip(own, 0.25 * height / STATURE, 0.97 * height / STATURE))
-        x = centre + offset + rng.normal(0, 0.25 * spacing * scale)
-        margin = 0.2 * own
-        x = float(np.clip(x, margin, width - margin)) if margin < width / 2 else width / 2
-        body = pose_body(random_pose(rng), pitch=camera.pitch)
-        people.append(Person(body, random_look(rng), camera.view(x, own)))
-    return sorted(people, key=lambda person: person.view.depth)
+    if rng.random() >= config.closeup:
+        scale = min(scale, (0.985 * height - camera.horizon) / camera.height)
+    # Rows: people of the same picture differ in distance, and so in size.
+    scales = scale * np.exp(-np.abs(rng.normal(0, rng.uniform(0.05, 0.3), count)))
+    scales = np.maximum(scales, 0.3 * height / STATURE)
+    gap = min(rng.uniform(*config.spacing[level]) * scale, 0.9 * width / count)
+    places = (np.arange(count) - (count - 1) / 2 + rng.normal(0, 0.2, count)) * gap
+    places += width / 2 + rng.uniform(-0.5, 0.5) * max(0.0, 0.85 * width - gap * count)
+    people = []
+    for depth, (own, x) in enumerate(zip(np.sort(scales), rng.permutation(places), strict=True)):
+        x = np.clip(x, min(0.2 * own, width / 2), max(width - 0.2 * own, width / 2))
+        pose = random_pose(rng)
+        lift = rng.uniform(0.05, 0.35) if pose.legs == "jump" else 0.0
+        body = pose_body(pose, pitch=camera.pitch, lift=lift)
+        view = camera.view(float(x), float(own), depth=_ROW * depth)
+        people.append(Person(body, random_look(rng), view))
+    return people
 
 
-def _draw(background: Canvas, people: list[Person], light: Light, occluder: int | None) -> Canvas:
-    canvas = Canvas(background.rgb)
+def _draw(
+    background: np.ndarray, people: list[Person], light: Light, occluder: int | None
+) -> Canvas:
+    canvas = Canvas(background)
     for person in people:
-        x, y, _ = person.view.project(person.body.ground)
-        soft_shadow(canvas, (x, y), (0.42 * person.view.scale, 0.12 * person.view.scale), 0.55)
+        x, y, _ = person.view.project(person.body.ground).tolist()
+        radii = 0.45 * person.view.scale, 0.13 * person.view.scale
+        soft_shadow(canvas, (x, y), radii, 0.55)
     for owner, person in enumerate(people):
-        draw_person(canvas, person.view, person.body, person.look, light, owner)
+        draw_person(Brush(canvas, person.view, light, owner), person.body, person.look)
     if occluder is not None:
         draw_foreground(np.random.default_rng(occluder), canvas, light)
     return canvas
