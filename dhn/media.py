@@ -264,12 +264,13 @@ class VideoReader:
         """Seconds that an undamaged file reaches at least; 0 where the format does not say."""
         stream, container = self._stream, self._container
         if container.format.name.startswith(self._STATING_DURATION):
+            slack = Fraction(3, 2) / self._rate
             if stream.duration:
-                ticks = (stream.start_time or 0) + stream.duration
-                return ticks * self._tick - Fraction(3, 2) / self._rate
+                return ((stream.start_time or 0) + stream.duration) * self._tick - slack
             if container.duration:
-                # Of the whole file: the sound may outlast the picture a little.
-                return Fraction(container.duration, av.time_base) - 1
+                # That of the whole file, whose sound may outlast the picture a little.
+                slack = slack if len(container.streams) == 1 else Fraction(1)
+                return Fraction(container.duration, av.time_base) - slack
         return Fraction(0)
 
 

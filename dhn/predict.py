@@ -51,10 +51,12 @@ class Outputs:
     def check(self, sources: Sequence[Source]) -> None:
         """Raises DhnError if `sources` cannot go here."""
         videos = sum(source.is_video for source in sources)
+        if self.video and not videos:
+            raise DhnError(f"{self.video}: no video among the sources; use --image-output")
         if self.video and self.video.suffix:
             if self.video.suffix.lower() != ".mp4":
                 raise DhnError(f"{self.video}: videos are written as .mp4; name it so")
-            if videos != 1:
+            if videos > 1:
                 raise DhnError(f"{self.video}: one file for {videos} videos; name a folder")
         inputs = {Path(source.path).resolve() for source in sources}
         for path in (self.json, self.video, self.csv):
@@ -95,7 +97,7 @@ class People:
         return [
             {"keypoints": flat, "bbox": box, "score": score, "category_id": 1}
             for flat, box, score in zip(
-                keypoints.reshape(len(keypoints), -1).tolist(),
+                keypoints.reshape(len(keypoints), 3 * keypoints.shape[1]).tolist(),
                 boxes.tolist(),
                 scores.tolist(),
                 strict=True,
