@@ -149,7 +149,7 @@ def _floor(rng: np.random.Generator, camera: Camera, edge: int, indoors: bool) -
     width, height = camera.size
     below = (np.arange(edge, height, dtype=np.float32) + 0.5 - camera.horizon)[:, None]
     x = np.arange(width, dtype=np.float32) + 0.5 - width / 2
-    colour = _random_colour(rng, 70, 205, 0.4)
+    colour = _random_colour(rng, 70, 205, 0.35 if indoors else 0.12)
     lawn = not indoors and rng.random() < 0.5
     if lawn:
         colour = np.array((100, 128, 68), np.float32) * np.float32(rng.uniform(0.7, 1.2))
@@ -225,7 +225,7 @@ def _pole(rng: np.random.Generator, brush: Brush, tall: float | None = None) -> 
     width = rng.uniform(0.02, 0.12)
     _shadow(brush, 0, 2.5 * width)
     colour = _random_colour(rng, 50, 215, 0.5)
-    draw_strip(brush, np.array([(0, 0, 0), top]), (width, width * 0.9), colour, cap=0.02)
+    draw_strip(brush, np.array([(0, 0, 0), top]), (width, width * 0.9), colour, caps=(None, 0.02))
     if tall is None and rng.random() < 0.4:
         draw_ellipsoid(brush, np.array(top), np.eye(3), (0.12, 0.12, 0.12), colour * 1.1)
 

@@ -29,10 +29,14 @@ def draw_person(brush: Brush, body: Body, look: Look) -> None:
 def _draw_stool(brush: Brush, body: Body, look: Look) -> None:
     hips, up = (body.joint("left_hip") + body.joint("right_hip")) / 2, body.pelvis_frame[:, 1]
     seat = hips - 0.13 * up
-    draw_strip(brush, np.array([(0, 0, 0), seat]), (0.17, 0.05, 0.05), look.seat * 0.7, cap=0.03)
+    draw_strip(
+        brush, np.array([(0, 0, 0), seat]), (0.17, 0.05, 0.05), look.seat * 0.7, caps=(0.03, 0.03)
+    )
     cushion = np.array([seat - 0.04 * up, seat + 0.01 * up])
     frame = body.pelvis_frame
-    draw_strip(brush, cushion, (0.21, 0.21), look.seat, frame=frame, flatness=0.95, cap=0.02)
+    draw_strip(
+        brush, cushion, (0.21, 0.21), look.seat, frame=frame, flatness=0.95, caps=(0.02, 0.02)
+    )
 
 
 def _limb(
@@ -44,11 +48,11 @@ def _limb(
     paint: Paint,
     *,
     cover: float = 1.0,
-    cap: float | None = None,
+    hem: float | None = None,
 ) -> None:
-    """A strip over the first `cover` (0..1) of the way from joint to joint."""
+    """A strip over the first `cover` (0..1) of the way from joint to joint; a hem ends flat."""
     ends = np.array([start, start + min(cover, 1.0) * (end - start)])
-    draw_strip(brush, ends, [w * look.girth for w in widths], paint, cap=cap)
+    draw_strip(brush, ends, [w * look.girth for w in widths], paint, caps=(None, hem))
 
 
 def _draw_arm(brush: Brush, body: Body, look: Look, side: int, name: str) -> None:
@@ -61,7 +65,7 @@ def _draw_arm(brush: Brush, body: Body, look: Look, side: int, name: str) -> Non
     limb(wrist, body.hands[side], (0.028, 0.04, 0.036, 0.022), look.skin)
     if look.sleeve > 0:
         hem = None if look.sleeve >= 1 else 0.025
-        limb(shoulder, elbow, (0.062, 0.06, 0.054), sleeve, cover=look.sleeve, cap=hem)
+        limb(shoulder, elbow, (0.062, 0.06, 0.054), sleeve, cover=look.sleeve, hem=hem)
     if look.sleeve > 1:
         limb(elbow, wrist, (0.054, 0.05, 0.04), sleeve, cover=0.96 * (look.sleeve - 1))
 
@@ -75,12 +79,12 @@ def _draw_leg(brush: Brush, body: Body, look: Look, side: int, name: str) -> Non
     if look.leg < 2:
         limb(knee, ankle, (0.054, 0.056, 0.044, 0.036), look.skin)
     if look.skirt:
-        limb(hip, knee, (0.095, 0.105, 0.118), cloth, cover=look.leg, cap=0.02)
+        limb(hip, knee, (0.095, 0.105, 0.118), cloth, cover=look.leg, hem=0.02)
     else:
         hem = None if look.leg >= 1 else 0.02
-        limb(hip, knee, (0.092, 0.09, 0.07), cloth, cover=look.leg, cap=hem)
+        limb(hip, knee, (0.092, 0.09, 0.07), cloth, cover=look.leg, hem=hem)
     if look.leg > 1:
-        limb(knee, ankle, (0.07, 0.066, 0.058), cloth, cover=0.95 * (look.leg - 1), cap=0.03)
+        limb(knee, ankle, (0.07, 0.066, 0.058), cloth, cover=0.95 * (look.leg - 1), hem=0.03)
     limb(ankle, 0.7 * heel + 0.3 * toes, (0.042, 0.04), look.shoe)
     limb(heel, toes, (0.036, 0.042, 0.046, 0.036), look.shoe * 0.9)
 
@@ -96,10 +100,14 @@ def _draw_trunk(brush: Brush, body: Body, look: Look) -> None:
         half = 0.11 + look.leg * abs(float(gap @ body.pelvis_frame[:, 0])) / 2
         widths = [girth * w for w in (0.16, 0.172, 0.18, max(half, 0.19))]
         ends = np.array([hips, hem])
-        draw_strip(brush, ends, widths, cloth, frame=body.pelvis_frame, flatness=0.7, cap=0.02)
+        draw_strip(
+            brush, ends, widths, cloth, frame=body.pelvis_frame, flatness=0.7, caps=(0.02, 0.02)
+        )
     ends = np.array([hips - 0.05 * pelvis_up, hips + 0.1 * up])
     widths = [girth * w for w in (0.145, 0.162, 0.15)]
-    draw_strip(brush, ends, widths, cloth, frame=body.pelvis_frame, flatness=0.66, cap=0.04)
+    draw_strip(
+        brush, ends, widths, cloth, frame=body.pelvis_frame, flatness=0.66, caps=(0.04, 0.04)
+    )
     ends = np.array([neck - 0.05 * up, body.head])
     draw_strip(brush, ends, [girth * w for w in (0.06, 0.05, 0.05)], look.skin)
     # Hem, hip, waist, chest, shoulders and the slope to the neck.
@@ -111,7 +119,7 @@ def _draw_trunk(brush: Brush, body: Body, look: Look) -> None:
         shirt_paint(look.top, look.skin),
         frame=body.torso_frame,
         flatness=0.66,
-        cap=0.03,
+        caps=(0.03, 0.03),
     )
 
 
@@ -142,4 +150,4 @@ def _draw_head(brush: Brush, body: Body, look: Look) -> None:
         start = centre - 0.035 * frame[:, 2]
         fall = 0.24 * (0.35 * body.torso_frame[:, 1] + 0.65 * frame[:, 1]) + 0.03 * frame[:, 2]
         ends, widths = np.array([start, start - fall]), (0.08, 0.095, 0.085, 0.05)
-        draw_strip(brush, ends, widths, look.hair, frame=frame, flatness=0.5, cap=0.03)
+        draw_strip(brush, ends, widths, look.hair, frame=frame, flatness=0.5, caps=(0.03, 0.03))

@@ -170,7 +170,7 @@ def draw_strip(
     *,
     frame: np.ndarray | None = None,
     flatness: float = 1.0,
-    cap: float | None = None,
+    caps: tuple[float | None, float | None] = (None, None),
 ) -> None:
     """Draws a solid along a bone.
 
@@ -182,16 +182,16 @@ def draw_strip(
         frame: columns left, up, forward of the part [3, 3], for paints that look at `local` and
             where `flatness` is not 1; the picture's own directions where it is not given.
         flatness: depth of the cross-section (along `forward`) over its width (along `left`).
-        cap: length of the rounded ends in metres; None makes them round.
+        caps: how far the two ends bulge, in metres; None makes an end round.
     """
     canvas, view, owner = brush.canvas, brush.view, brush.owner
     (ax, ay, az), (bx, by, bz) = view.project(ends).tolist()
     length = max(((bx - ax) ** 2 + (by - ay) ** 2) ** 0.5, 1e-3)
     ux, uy = (bx - ax) / length, (by - ay) / length
     # Rows: what one step along the bone, across it and towards the viewer is in the part's frame.
-    basis = np.array([(ux, -uy, 0), (-uy, -ux, 0), (0, 0, 1)]) @ (
-        np.eye(3) if frame is None else frame
-    )
+    basis = np.array([(ux, -uy, 0), (-uy, -ux, 0), (0, 0, 1)])
+    if frame is not None:
+        basis = basis @ frame
     # The elliptic cross-section, as wide as it looks across the bone and along the line of sight.
     across, thick = np.hypot(basis[1:, 0], flatness * basis[1:, 2]) if flatness != 1 else (1, 1)
     radii = np.asarray(widths, np.float32) * np.float32(view.scale * across)
@@ -208,8 +208,12 @@ def draw_strip(
     on_bone = np.minimum(np.maximum(along, 0), length)
     r = _evenly_interpolated(on_bone * ((len(radii) - 1) / length), radii)
     beyond = along - on_bone
-    if cap is not None:
-        beyond *= r / max(cap * view.scale, 0.5)
+    if caps != (None, None):
+        first, last = (
+            1.0 if cap is None else width / max(cap * view.scale, 0.5)
+            for cap, width in zip(caps, radii[[0, -1]].tolist(), strict=True)
+        )
+        beyond *= np.where(beyond < 0, np.float32(first), np.float32(last))
     gap = r - np.sqrt(side * side + beyond * beyond)
     inside = np.flatnonzero(gap > -0.5)
     t, r, side, beyond = (a.ravel()[inside] for a in (on_bone, r, side, beyond))

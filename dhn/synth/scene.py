@@ -16,6 +16,7 @@ from dhn.synth.render import Brush, Canvas, Light, View, soft_shadow
 # nearer than the joint: the thickness of the body there, and not an arm or thigh in front of it.
 _FLESH = np.array([0.12, 0.12, 0.1, 0.1, 0.09, 0.09, 0.17, 0.17, 0.12, 0.12, 0.1, 0.1, 0.14, 0.13])
 _FEWEST_VISIBLE = 4  # a person of whom fewer joints are seen is taken out of the scene
+_FOCAL = 1.2  # focal length over the height of the picture
 _ROW = 0.7  # metres between one person and the next: only stretched limbs reach across
 
 
@@ -30,7 +31,7 @@ class CrowdConfig:
         stature: lowest and highest height of a standing person over the picture's height, of each.
         spacing: lowest and highest distance of neighbours in metres, of each.
         occluder: chance of something in front of the crowd.
-        closeup: chance that people may stand too near for their feet to be in the picture.
+        closeup: chance of tall people too near for their feet to be in the picture.
     """
 
     size: int = 240
@@ -78,13 +79,14 @@ def make_scene(rng: np.random.Generator, config: CrowdConfig) -> Scene:
     """Draws one picture; everything in it comes from `rng`."""
     across, down = _ASPECTS[rng.integers(len(_ASPECTS))]
     unit = config.size / min(across, down)
-    width, height = size = round(across * unit), round(down * unit)
-    horizon = float(rng.uniform(0.22, 0.4) * height)
-    camera = Camera(size, horizon, float(rng.uniform(0.9, 1.4)), float(rng.uniform(0, 14)))
+    size = round(across * unit), round(down * unit)
+    level = int(rng.choice(3, p=config.odds))
+    stature = float(rng.uniform(*config.stature[level]))
+    camera = _place_camera(rng, config, size, stature)
     light = _random_light(rng)
     background = paint_background(rng, camera, light)
     occluder = int(rng.integers(1 << 31)) if rng.random() < config.occluder else None
-    people = _gather(rng, config, camera)
+    people = _gather(rng, config, camera, level, stature)
     while True:
         canvas = _draw(background, people, light, occluder)
         keypoints = np.array([_annotate(canvas, p, k) for k, p in enumerate(people)])
@@ -93,7 +95,7 @@ def make_scene(rng: np.random.Generator, config: CrowdConfig) -> Scene:
             break
         # Nobody can be asked to find who is hidden: they leave, and the picture is drawn again.
         people = [p for p, keep in zip(people, seen, strict=True) if keep]
-        people = people or _gather(rng, config, camera)
+        people = people or _gather(rng, config, camera, level, stature)
     boxes = np.array([_box(p, size) for p in people])
     return Scene(_develop(rng, canvas.rgb), keypoints, boxes)
 
@@ -103,14 +105,29 @@ def _random_light(rng: np.random.Generator) -> Light:
     return Light(direction / np.linalg.norm(direction), float(rng.uniform(0.35, 0.65)))
 
 
-def _gather(rng: np.random.Generator, config: CrowdConfig, camera: Camera) -> list[Person]:
+def _place_camera(
+    rng: np.random.Generator, config: CrowdConfig, size: tuple[int, int], stature: float
+) -> Camera:
+    """A camera that sees the nearest person's feet low in the picture, and the head as well.
+
+    `stature` is the height of a standing person there over the height of the picture.
+    """
+    feet = rng.uniform(max(0.8, stature + 0.03), 0.99)
+    if stature > 0.6 and rng.random() < config.closeup:
+        feet = rng.uniform(1.0, 1.0 + 0.4 * stature)
+    horizon = rng.uniform(0.2, 0.4)
+    height = (feet - horizon) * STATURE / stature
+    pitch = np.degrees(np.arctan2(height - 0.9, _FOCAL * STATURE / stature))
+    return Camera(size, float(horizon * size[1]), float(height), float(pitch))
+
+
+def _gather(
+    rng: np.random.Generator, config: CrowdConfig, camera: Camera, level: int, stature: float
+) -> list[Person]:
     """Chooses the people and their places, sorted from far to near."""
     width, height = camera.size
-    level = int(rng.choice(3, p=config.odds))
     count = int(rng.integers(config.people[level][0], config.people[level][1] + 1))
-    scale = rng.uniform(*config.stature[level]) * height / STATURE
-    if rng.random() >= config.closeup:
-        scale = min(scale, (0.985 * height - camera.horizon) / camera.height)
+    scale = stature * height / STATURE
     # Rows: people of the same picture differ in distance, and so in size.
     scales = scale * np.exp(-np.abs(rng.normal(0, rng.uniform(0.05, 0.3), count)))
     scales = np.maximum(scales, 0.3 * height / STATURE)
