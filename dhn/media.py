@@ -27,7 +27,8 @@ VIDEO_SUFFIXES = {
 }
 
 # A picture that cannot be read is reported by us in one line; OpenCV would add several.
-cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+_set_log_level = getattr(cv2, "setLogLevel", None) or cv2.utils.logging.setLogLevel  # 4.x or 5
+_set_log_level(0)
 
 
 def read_image(path: str | os.PathLike[str], *, ignore_orientation: bool = False) -> np.ndarray:

@@ -154,7 +154,8 @@ def test_video_in_and_out(run, tmp_path):
     overlays = [frame.picture for frame in VideoReader("out.mp4")]
     originals = [frame.picture for frame in VideoReader("clip.mp4")]
     changes = [np.abs(a.astype(int) - b).mean() for a, b in zip(overlays, originals, strict=True)]
-    assert min(changes[i] for i in (0, 1, 3, 4)) > 5 * changes[2]
+    assert changes[2] < 2  # nobody there: only the codec's loss
+    assert min(changes[i] for i in (0, 1, 3, 4)) > 3
 
 
 def test_stride_keeps_frame_numbers_and_speed(run, tmp_path):
