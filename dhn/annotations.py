@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from dhn.coco_file import CocoFile, Scoring, read_coco
+from dhn.coco_file import MAX_SIDE, CocoFile, Scoring, read_coco
 from dhn.errors import DhnError
 from dhn.joints import JointSet
 
@@ -274,24 +274,27 @@ def _decode(person: Person, picture: Picture) -> npt.NDArray[np.uint8]:
     """Segmentation (polygons, or RLE with counts as list or string) -> uint8 [height, width]."""
     from pycocotools import mask as masks
 
-    shape = (picture.height, picture.width)
+    shape = [picture.height, picture.width]
     region = person.segmentation
+    # pycocotools trusts what it gets: wrong sizes or corners cost it gigabytes.
     try:
         if isinstance(region, list):
-            # pycocotools takes four numbers for a box; fewer than six enclose nothing anyway.
+            # It takes four numbers for a box; fewer than six enclose nothing anyway.
             polygons = [polygon for polygon in region if len(polygon) >= 6]
+            for polygon in polygons:
+                if not np.all(np.abs(np.array(polygon, np.float64)) < MAX_SIDE):
+                    raise ValueError("a corner far outside the picture")
             if not polygons:
                 return np.zeros(shape, np.uint8)
             region = masks.merge(masks.frPyObjects(polygons, *shape))
+        elif region["size"] != shape:
+            raise ValueError(f"of size {region['size']} in a picture of {shape}")
         elif isinstance(region["counts"], list):
-            if sum(region["counts"]) != math.prod(region["size"]):
-                raise ValueError("run lengths do not add up to the size")
-            region = masks.frPyObjects(region, *region["size"])
-        inside = masks.decode(region)
-    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
+            if sum(region["counts"]) != math.prod(shape):
+                raise ValueError("its runs do not add up to the size of the picture")
+            region = masks.frPyObjects(region, *shape)
+        return masks.decode(region)
+    except (AttributeError, KeyError, OverflowError, TypeError, ValueError) as error:
         raise DhnError(
             f"{picture.path}: segmentation of annotation {person.id} is malformed ({error})"
         ) from error
-    if inside.shape != shape:
-        raise DhnError(f"{picture.path}: segmentation of annotation {person.id} has another size")
-    return inside

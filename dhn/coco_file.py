@@ -16,6 +16,8 @@ Scoring = Literal["crowdpose", "coco"]
 # CrowdPose scores with this share of the box as a person's area; files without `area` take it too.
 AREA_OF_BOX = 0.53
 
+MAX_SIDE = 2**15  # pixels of a picture; JPEG ends at twice as many
+
 
 class CocoFile(NamedTuple):
     """A checked file of N annotations.
@@ -98,8 +100,11 @@ def _check_images(images: list[Any], where: object) -> None:
         if not isinstance(image.get("file_name"), str) or not image["file_name"]:
             raise DhnError(f"{where}: image {image['id']}: has no file_name")
         for side in ("width", "height"):
-            if type(image.get(side)) is not int or image[side] <= 0:
-                raise DhnError(f"{where}: image {image['id']}: has no {side} (pixels, above 0)")
+            if type(image.get(side)) is not int or not 0 < image[side] <= MAX_SIDE:
+                raise DhnError(
+                    f"{where}: image {image['id']}: {side} must be a number of pixels "
+                    f"from 1 to {MAX_SIDE}"
+                )
         if image.get("crowdIndex") is not None and not is_number(image["crowdIndex"]):
             raise DhnError(f"{where}: image {image['id']}: crowdIndex must be a finite number")
     _check_unique((image["id"] for image in images), "image", where)
