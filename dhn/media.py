@@ -359,7 +359,7 @@ class VideoWriter:
         frame = frame.reformat(*self._size, "yuv420p", dst_colorspace="ITU709")
         self._pts = frame.pts = max(self._pts + 1, round(time / self._tick))
         frame.time_base = self._tick
-        with self._file.writing():
+        with self._writing():
             self._container.mux(self._stream.encode(frame))
 
     def close(self) -> None:
@@ -369,7 +369,17 @@ class VideoWriter:
         """
         if not self._file.open:
             return
-        with self._file.writing():
+        with self._writing():
             self._container.mux(self._stream.encode(None))
             self._container.close()
         self._file.keep()
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[None]:
+        with self._file.writing():
+            try:
+                yield
+            except (OSError, av.FFmpegError):
+                with contextlib.suppress(OSError, av.FFmpegError):
+                    self._container.close()  # or it would go on when it is collected
+                raise
