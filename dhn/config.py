@@ -131,17 +131,20 @@ def load_config(source: str = DEFAULT_PRESET, overrides: Sequence[str] = ()) -> 
         DhnError: no such preset or file, not YAML, an unknown key (the nearest right one is
             named) or a value out of range.
     """
-    values = _read(source)
+    return override_config(_read(source), overrides, source)
+
+
+def override_config(values: dict[str, Any], overrides: Sequence[str], source: str) -> Config:
+    """Applies overrides to a dictionary of settings and validates it.
+
+    Args:
+        source: what error messages name.
+    """
     for override in overrides:
         key, equals, text = override.partition("=")
         if not equals:
             raise DhnError(f"{override!r}: overrides are written a.b=value, like train.epochs=10")
         _set(values, key.strip().split("."), _parse(text, override), override)
-    return parse_config(values, source)
-
-
-def parse_config(values: Any, source: str) -> Config:
-    """Validates a dictionary of settings; `source` is what error messages name."""
     try:
         return Config.model_validate(values)
     except pydantic.ValidationError as error:

@@ -2,8 +2,10 @@
 
 import json
 import math
+import os
 import signal
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,7 @@ from torch.utils.data import DataLoader
 
 from dhn.annotations import Annotations, load_annotations
 from dhn.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-from dhn.config import Config, parse_config
+from dhn.config import Config, override_config
 from dhn.console import Bar, warn
 from dhn.data import Augmentation, Batch, EpochSampler, PoseDataset, collate, normalise
 from dhn.device import multiplies_bfloat16
@@ -26,6 +28,7 @@ from dhn.loss import PoseLoss, pose_loss
 from dhn.model import PoseNetwork, build_model
 from dhn.predictor import Predictor
 from dhn.scoring import score
+from dhn.synth import generate
 
 MAX_BAD_STEPS = 20  # in a row, with a loss that is not finite
 MAX_BAD_PICTURES = 100
@@ -43,6 +46,7 @@ def train(config: Config, run: Path, device: torch.device, *, quiet: bool = Fals
     Raises:
         DhnError: the data cannot be used, the loss stays non-finite, or the disk is full.
     """
+    _draw_crowds(config, quiet)
     annotations = load_annotations(config.data.dataset, config.data.split)
     held_out = None
     if config.data.eval_split is not None:
@@ -166,15 +170,35 @@ def learning_rate(config: Config, share: float, epoch: float) -> float:
     return settings.lr * 0.5 * (1 + math.cos(math.pi * rest))
 
 
-def resumed_config(run: Path) -> Config:
-    """The settings that a run was started with.
+def new_run(config: Config) -> Path:
+    """A folder for a run, named by network, data and time."""
+    data = Path(config.data.dataset).stem
+    name = f"{config.network.name}_w{config.network.width}_{data}"
+    return Path("runs") / f"{name}-{time.strftime('%Y%m%d-%H%M%S')}"
+
+
+def resumed_config(run: Path, overrides: Sequence[str] = ()) -> Config:
+    """The settings that a run was started with, some of them changed.
 
     Raises:
-        DhnError: `run` holds no checkpoint.
+        DhnError: `run` holds no checkpoint, or an override is wrong.
     """
     if not (run / "last.pt").exists():
         raise DhnError(f"--resume {run}: no last.pt there; give the folder of a run")
-    return parse_config(load_checkpoint(run / "last.pt").config, str(run / "last.pt"))
+    return override_config(load_checkpoint(run / "last.pt").config, overrides, str(run))
+
+
+def _draw_crowds(config: Config, quiet: bool) -> None:
+    """Makes the procedural crowds that the settings ask for, unless they are there already."""
+    folder = Path(config.data.dataset)
+    if config.data.synthetic and not folder.exists():
+        generate(
+            folder,
+            config.data.synthetic,
+            seed=0,
+            processes=os.cpu_count() or 1,
+            quiet=quiet,
+        )
 
 
 def _dataset(config: Config, annotations: Annotations) -> PoseDataset:
