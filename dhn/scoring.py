@@ -92,7 +92,7 @@ def score(
     for level, (low, high) in _CROWD_LEVELS.items():
         crowd = {image["id"]: image.get("crowdIndex") for image in truth.raw["images"]}
         subset = [id for id in everyone if crowd[id] is not None and low <= crowd[id] < high]
-        stats[f"AP_{level}"] = _mean(tool.run(subset, [_AREAS["all"]])[0]) if subset else -1.0
+        stats[f"AP_{level}"] = _mean(tool.run(subset, [_AREAS["all"]])[0])
     return stats
 
 
@@ -167,6 +167,7 @@ class _Tool:
             detections = ground_truth.loadRes(results) if results else _nothing(COCO, truth)
             self._eval = COCOeval(ground_truth, detections, "keypoints")
         self._sigmas = np.array(sigmas)
+        self._peopled = {person["image_id"] for person in truth.raw["annotations"]}
 
     def run(
         self, image_ids: Sequence[int], areas: Sequence[tuple[float, float]]
@@ -174,8 +175,11 @@ class _Tool:
         """Scores some pictures.
 
         Returns:
-            precision [10, 101, A] and recall [10, A] at OKS .50, .55 ... .95 for A areas.
+            precision [10, 101, A] and recall [10, A] at OKS .50, .55 ... .95 for A areas; -1
+            where no annotated person counts.
         """
+        if self._peopled.isdisjoint(image_ids):  # faster-coco-eval gives empty arrays here
+            return np.full((10, 101, len(areas)), -1.0), np.full((10, len(areas)), -1.0)
         params = self._eval.params
         params.imgIds = list(image_ids)
         params.kpt_oks_sigmas = self._sigmas
@@ -185,8 +189,8 @@ class _Tool:
         with _silence():
             self._eval.evaluate()
             self._eval.accumulate()
-        numbers = self._eval.eval
-        return numbers["precision"][:, :, 0, :, 0], numbers["recall"][:, 0, :, 0]
+        found = self._eval.eval
+        return found["precision"][:, :, 0, :, 0], found["recall"][:, 0, :, 0]
 
 
 def _main_numbers(

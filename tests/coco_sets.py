@@ -27,7 +27,7 @@ def make_set(
             keypoints[0, 2] = 2
             keypoints[keypoints[:, 2] == 0] = 0
             xy = keypoints[keypoints[:, 2] > 0, :2]
-            (x0, y0), (x1, y1) = xy.min(axis=0), xy.max(axis=0)
+            (x0, y0), (x1, y1) = xy.min(axis=0).tolist(), xy.max(axis=0).tolist()
             raw["annotations"].append(
                 {
                     "id": len(raw["annotations"]) + 1,
@@ -48,7 +48,7 @@ def results_of(raw: dict[str, Any], *, noise: float = 0.0, seed: int = 0) -> lis
     rng = np.random.default_rng(seed)
     results = []
     for person in raw["annotations"]:
-        keypoints = np.array(person["keypoints"]).reshape(-1, 3)
+        keypoints = np.array(person["keypoints"], float).reshape(-1, 3)
         keypoints[:, :2] += rng.normal(0, 1, (len(keypoints), 2)) * noise
         results.append(
             {
