@@ -18,7 +18,8 @@ import numpy as np
 from dhn.console import progress
 from dhn.errors import DhnError
 from dhn.files import write_json, written_whole
-from dhn.synth.scene import CATEGORY, CrowdConfig, Scene, annotation, crowd_index, make_scene
+from dhn.synth.annotate import CATEGORY, annotation
+from dhn.synth.scene import CrowdConfig, Scene, make_scene
 
 __all__ = ["CrowdConfig", "Scene", "generate", "make_scene"]
 
@@ -110,7 +111,7 @@ def _write_picture(
         "file_name": f"{index + 1:06d}.jpg",
         "width": width,
         "height": height,
-        "crowdIndex": round(crowd_index(scene.keypoints, scene.boxes), 4),
+        "crowdIndex": round(scene.crowd_index, 4),
     }
     _, jpeg = cv2.imencode(
         ".jpg", scene.image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY]

@@ -1,6 +1,6 @@
-"""How a dressed person is drawn on a posed body."""
+"""A person: a posed body, dressed, somewhere in the picture; and how it is drawn."""
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -8,15 +8,30 @@ import numpy as np
 
 from dhn.synth.body import Body
 from dhn.synth.look import Look, cloth_paint, face_paint, shirt_paint
-from dhn.synth.render import NOBODY, Brush, Paint, draw_ellipsoid, draw_strip
+from dhn.synth.render import NOBODY, Brush, Paint, View, draw_ellipsoid, draw_strip
 
 _SKULL = (0.078, 0.115, 0.092)  # half axes in metres: left, up, forward
 # Hair covers the points of the skull with up > hairline + slope * forward.
 _HAIRLINES = {"short": (0.12, 0.5), "bun": (0.08, 0.55), "bob": (-0.7, 1.45), "long": (-0.7, 1.45)}
 
 
-def draw_person(brush: Brush, body: Body, look: Look) -> None:
+@dataclass(frozen=True)
+class Person:
+    """Somebody in a picture."""
+
+    body: Body
+    look: Look
+    view: View
+
+    @property
+    def keypoints(self) -> np.ndarray:
+        """(x, y) in pixels and depth in metres of the joints, [14, 3]."""
+        return self.view.project(self.body.joints)
+
+
+def draw_person(brush: Brush, person: Person) -> None:
     """Draws a person; the depth buffer sorts the parts of the body."""
+    body, look = person.body, person.look
     if body.pose.legs == "sit":
         _draw_stool(replace(brush, owner=NOBODY), body, look)
     for side, name in enumerate(("left", "right")):

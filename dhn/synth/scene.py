@@ -1,20 +1,17 @@
-"""Composition: who stands where, what of it is seen, and the annotation that says so."""
+"""Composition: where the camera is, who stands where, and the photograph of it."""
 
 from dataclasses import dataclass
 
 import cv2
 import numpy as np
 
-from dhn.joints import CROWDPOSE
+from dhn.synth.annotate import body_box, crowd_index, seen_keypoints
 from dhn.synth.background import Camera, draw_foreground, paint_background
-from dhn.synth.body import STATURE, Body, pose_body, random_pose
-from dhn.synth.figure import draw_person
-from dhn.synth.look import Look, random_look
-from dhn.synth.render import Brush, Canvas, Light, View, soft_shadow
+from dhn.synth.body import STATURE, pose_body, random_pose
+from dhn.synth.figure import Person, draw_person
+from dhn.synth.look import random_look
+from dhn.synth.render import Brush, Canvas, Light, soft_shadow
 
-# A joint is visible if the surface at its pixel is its own body's and at most so many metres
-# nearer than the joint: the thickness of the body there, and not an arm or thigh in front of it.
-_FLESH = np.array([0.12, 0.12, 0.1, 0.1, 0.09, 0.09, 0.17, 0.17, 0.12, 0.12, 0.1, 0.1, 0.14, 0.13])
 _FEWEST_VISIBLE = 4  # a person of whom fewer joints are seen is taken out of the scene
 _FOCAL = 1.2  # focal length over the height of the picture
 _ROW = 0.7  # metres between one person and the next: only stretched limbs reach across
@@ -44,20 +41,6 @@ class CrowdConfig:
 
 
 @dataclass(frozen=True)
-class Person:
-    """Somebody in the scene."""
-
-    body: Body
-    look: Look
-    view: View
-
-    @property
-    def keypoints(self) -> np.ndarray:
-        """(x, y) in pixels and depth in metres, [14, 3]."""
-        return self.view.project(self.body.joints)
-
-
-@dataclass(frozen=True)
 class Scene:
     """A finished picture and its people.
 
@@ -70,6 +53,10 @@ class Scene:
     image: np.ndarray
     keypoints: np.ndarray
     boxes: np.ndarray
+
+    @property
+    def crowd_index(self) -> float:
+        return crowd_index(self.keypoints, self.boxes)
 
 
 _ASPECTS = ((4, 3), (4, 3), (3, 2), (1, 1), (3, 4))
@@ -88,15 +75,15 @@ def make_scene(rng: np.random.Generator, config: CrowdConfig) -> Scene:
     occluder = int(rng.integers(1 << 31)) if rng.random() < config.occluder else None
     people = _gather(rng, config, camera, level, stature)
     while True:
-        canvas = _draw(background, people, light, occluder)
-        keypoints = np.array([_annotate(canvas, p, k) for k, p in enumerate(people)])
+        canvas = draw_crowd(background, people, light, occluder)
+        keypoints = np.array([seen_keypoints(canvas, p, k) for k, p in enumerate(people)])
         seen = (keypoints[..., 2] == 2).sum(1) >= _FEWEST_VISIBLE
         if seen.all():
             break
         # Nobody can be asked to find who is hidden: they leave, and the picture is drawn again.
         people = [p for p, keep in zip(people, seen, strict=True) if keep]
         people = people or _gather(rng, config, camera, level, stature)
-    boxes = np.array([_box(p, size) for p in people])
+    boxes = np.array([body_box(p, size) for p in people])
     return Scene(_develop(rng, canvas.rgb), keypoints, boxes)
 
 
@@ -145,66 +132,27 @@ def _gather(
     return people
 
 
-def _draw(
-    background: np.ndarray, people: list[Person], light: Light, occluder: int | None
+def draw_crowd(
+    background: np.ndarray, people: list[Person], light: Light, occluder: int | None = None
 ) -> Canvas:
+    """Draws people, far ones first, and perhaps something in front of them.
+
+    Args:
+        background: [H, W, 3], 0..255.
+        people: person k owns the pixels k of the canvas.
+        light: lights everybody.
+        occluder: seed of the thing in front; None for nothing.
+    """
     canvas = Canvas(background)
     for person in people:
         x, y, _ = person.view.project(person.body.ground).tolist()
         radii = 0.45 * person.view.scale, 0.13 * person.view.scale
         soft_shadow(canvas, (x, y), radii, 0.55)
     for owner, person in enumerate(people):
-        draw_person(Brush(canvas, person.view, light, owner), person.body, person.look)
+        draw_person(Brush(canvas, person.view, light, owner), person)
     if occluder is not None:
         draw_foreground(np.random.default_rng(occluder), canvas, light)
     return canvas
-
-
-def _annotate(canvas: Canvas, person: Person, owner: int) -> np.ndarray:
-    """Keypoints [14, 3] of a person: 2 seen, 1 hidden in the picture, 0 outside."""
-    height, width = canvas.depth.shape
-    x, y, z = person.keypoints.T
-    inside = (x >= 0) & (y >= 0) & (x < width) & (y < height)
-    column = np.clip(x, 0, width - 1).astype(int)
-    row = np.clip(y, 0, height - 1).astype(int)
-    own = canvas.owner[row, column] == owner
-    near = canvas.depth[row, column] - z < _FLESH * person.look.girth
-    visible = np.where(inside, np.where(own & near, 2, 1), 0)
-    return np.column_stack(
-        [np.where(inside, x, 0).round(2), np.where(inside, y, 0).round(2), visible]
-    )
-
-
-def _box(person: Person, size: tuple[int, int]) -> np.ndarray:
-    """Box [4] (x, y, width, height) around the drawn body, hidden parts included."""
-    body = person.body
-    points = np.concatenate([body.joints, body.hands, body.heels, body.toes, [body.head]])
-    flesh = np.full(len(points), 0.05)
-    flesh[[0, 1, 6, 7, -1]] = 0.07, 0.07, 0.1, 0.1, 0.1
-    flesh[12] = 0.01
-    xy = person.view.project(points)[:, :2]
-    flesh = (flesh * person.look.girth * person.view.scale)[:, None]
-    low, high = np.clip((xy - flesh).min(0), 0, size), np.clip((xy + flesh).max(0), 0, size)
-    return np.concatenate([low, high - low]).round(2)
-
-
-def crowd_index(keypoints: np.ndarray, boxes: np.ndarray) -> float:
-    """CrowdPose's crowding of a picture, >= 0.
-
-    The mean over people of (other people's labelled joints inside the person's box) / (own
-    labelled joints inside it).
-
-    Args:
-        keypoints: [P, J, 3], x, y, visibility; labelled is visibility > 0.
-        boxes: [P, 4], x, y, width, height.
-    """
-    low, high = boxes[:, None, None, :2], (boxes[:, :2] + boxes[:, 2:])[:, None, None]
-    xy = keypoints[None, ..., :2]
-    inside = ((xy >= low) & (xy <= high)).all(-1) & (keypoints[None, ..., 2] > 0)
-    joints = inside.sum(-1)  # [box, person]
-    own = np.diagonal(joints)
-    others = joints.sum(1) - own
-    return float(np.mean(others / np.maximum(own, 1))) if len(boxes) else 0.0
 
 
 def _develop(rng: np.random.Generator, rgb: np.ndarray) -> np.ndarray:
@@ -215,23 +163,3 @@ def _develop(rng: np.random.Generator, rgb: np.ndarray) -> np.ndarray:
     grain = rng.integers(0, 256, rgb.shape, np.uint8)
     rgb = rgb + (grain - np.float32(127.5)) * np.float32(rng.uniform(0, 12) / 256)
     return np.clip(rgb, 0, 255).astype(np.uint8)
-
-
-def annotation(keypoints: np.ndarray, box: np.ndarray) -> dict:
-    """The fields of a CrowdPose annotation but its ids; `num_keypoints` counts joints 0-11 only."""
-    return {
-        "category_id": 1,
-        "keypoints": [round(float(v), 2) for v in keypoints.ravel()],
-        "num_keypoints": int((keypoints[:12, 2] > 0).sum()),
-        "bbox": [round(float(v), 2) for v in box],
-        "iscrowd": 0,
-    }
-
-
-CATEGORY = {
-    "id": 1,
-    "name": "person",
-    "supercategory": "person",
-    "keypoints": list(CROWDPOSE.names),
-    "skeleton": [[a + 1, b + 1] for a, b in CROWDPOSE.skeleton],
-}
