@@ -186,8 +186,11 @@ def draw_strip(
     """
     canvas, view, owner = brush.canvas, brush.view, brush.owner
     (ax, ay, az), (bx, by, bz) = view.project(ends).tolist()
-    length = max(((bx - ax) ** 2 + (by - ay) ** 2) ** 0.5, 1e-3)
-    ux, uy = (bx - ax) / length, (by - ay) / length
+    length = ((bx - ax) ** 2 + (by - ay) ** 2) ** 0.5
+    # A bone that points at the viewer has no direction in the picture: any will do.
+    length, ux, uy = (
+        (length, (bx - ax) / length, (by - ay) / length) if length else (1e-3, 1.0, 0.0)
+    )
     # Rows: what one step along the bone, across it and towards the viewer is in the part's frame.
     basis = np.array([(ux, -uy, 0), (-uy, -ux, 0), (0, 0, 1)])
     if frame is not None:
