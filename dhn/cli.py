@@ -3,6 +3,7 @@
 Heavy imports stand inside the commands, so that `dhn --help` answers at once.
 """
 
+import json
 import os
 import signal
 from collections.abc import Callable
@@ -76,6 +77,7 @@ def main() -> None:
     dhn predict video.mp4     poses of pictures and videos
     dhn bench                 time the kernels
     dhn data synth OUT        draw procedural crowds to train and test on
+    dhn info                  versions, devices, networks
     """
 
 
@@ -169,6 +171,7 @@ def train(
 @click.option("--flip", is_flag=True, help="Average with the mirrored picture's maps.")
 @click.option("--input-size", "--imgsz", type=click.IntRange(min=64), help="Short side in pixels.")
 @click.option("--refine/--no-refine", default=True, show_default=True, help="Fill missing joints.")
+@click.option("--fine-only", is_flag=True, help="Leave the coarse maps out of the average.")
 @click.option("-b", "--batch-size", type=click.IntRange(min=1), default=1, show_default=True)
 @click.option("--limit", type=click.IntRange(min=1), help="Only the first N pictures.")
 @click.option("--save-json", type=click.Path(path_type=Path), help="Write predictions (COCO).")
@@ -199,6 +202,7 @@ def evaluate(
     flip: bool,
     input_size: int | None,
     refine: bool,
+    fine_only: bool,
     batch_size: int,
     limit: int | None,
     save_json: Path | None,
@@ -237,7 +241,14 @@ def evaluate(
     from dhn.predictor import load_predictor
 
     evaluate(
-        load_predictor(checkpoint, device=device, flip=flip, input_size=input_size, refine=refine),
+        load_predictor(
+            checkpoint,
+            device=device,
+            flip=flip,
+            input_size=input_size,
+            refine=refine,
+            fine_only=fine_only,
+        ),
         truth,
         batch_size=batch_size,
         evaluator=evaluator,
@@ -249,7 +260,8 @@ def evaluate(
 
 def _scoring_of_results(ctx: click.Context) -> Any:
     """Checks that the options of `eval --results` make sense together."""
-    of_networks = {"checkpoint", "split", "flip", "input_size", "refine", "limit", "save_json"}
+    of_networks = {"checkpoint", "split", "flip", "input_size", "refine", "fine_only"}
+    of_networks |= {"batch_size", "limit", "save_json", "device"}
     for option in ctx.command.params:
         source = ctx.get_parameter_source(option.name or "")
         if option.name in of_networks and source is click.core.ParameterSource.COMMANDLINE:
@@ -258,6 +270,18 @@ def _scoring_of_results(ctx: click.Context) -> Any:
     if dataset not in (None, "crowdpose", "coco"):
         raise click.BadParameter("is crowdpose or coco with --results.", param_hint="--dataset")
     return dataset
+
+
+@main.command()
+@_common
+def info(quiet: bool) -> None:
+    """Show versions, devices and what the networks cost: what a bug report needs."""
+    from dhn.info import environment, print_info
+
+    if quiet:
+        click.echo(json.dumps(environment()))
+    else:
+        print_info()
 
 
 @main.group()
