@@ -8,7 +8,7 @@ import os
 import sys
 from pathlib import Path
 
-from setuptools import setup
+from setuptools import Extension, setup
 
 try:
     import torch
@@ -48,7 +48,7 @@ def write_hash(name: str, macro: str, *parts: str) -> None:
         path.write_text(text)
 
 
-def extensions() -> list[cpp_extension.CppExtension]:
+def extensions() -> list[Extension]:
     include_dirs = [str(ROOT / CSRC), str(ROOT / CSRC / "common"), str(ROOT / GENERATED)]
     write_hash("source_hash.h", "DHN_SOURCE_HASH", *CPU_PARTS)
     found = [

@@ -3,8 +3,6 @@
 // linear_sum_assignment), for rows <= columns. Ties: a free column first, then the lowest.
 #pragma once
 
-#include <cmath>
-
 #include "compat.h"
 
 namespace dhn {
@@ -12,7 +10,7 @@ namespace dhn {
 // What a candidate costs a person (design: published decode, step 4). `distance` is the norm of
 // tag - mean tag, in float32; rounding is half to even. Double keeps the scores beside the 100s.
 DHN_HD double grouping_cost(float distance, float score) {
-  return static_cast<double>(std::nearbyint(distance)) * 100.0 - static_cast<double>(score);
+  return static_cast<double>(round_half_even(distance)) * 100.0 - static_cast<double>(score);
 }
 
 // Working memory of one assignment of at most N rows and N columns.

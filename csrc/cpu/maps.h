@@ -1,0 +1,88 @@
+// Maps read at another resolution, a value or a block at a time; never a whole upsampled map.
+#pragma once
+
+#include <algorithm>
+#include <cstddef>
+#include <vector>
+
+#include "bilinear.h"
+#include "vectorize.h"
+
+namespace dhn {
+
+inline std::vector<Tap> bilinear_taps(int64_t in_size, int64_t out_size) {
+  std::vector<Tap> taps(out_size);
+  for (int64_t i = 0; i < out_size; ++i) taps[i] = bilinear_tap(i, in_size, out_size);
+  return taps;
+}
+
+// How maps [h, w] are read at [H, W]; one for all maps of a call.
+struct Grid {
+  int h, w, H, W;
+  std::vector<Tap> rows, columns;
+
+  Grid(int64_t h, int64_t w, int64_t H, int64_t W)
+      : h(static_cast<int>(h)),
+        w(static_cast<int>(w)),
+        H(static_cast<int>(H)),
+        W(static_cast<int>(W)),
+        rows(bilinear_taps(h, H)),
+        columns(bilinear_taps(w, W)) {}
+
+  size_t area() const { return size_t(h) * w; }
+
+  // Value of `map` at input pixel (X, Y).
+  float at(const float* map, int X, int Y) const {
+    const Tap &row = rows[Y], &column = columns[X];
+    const float *top = map + size_t(row.low) * w, *bottom = map + size_t(row.high) * w;
+    return bilinear(top[column.low], top[column.high], bottom[column.low], bottom[column.high],
+                    column.weight, row.weight);
+  }
+};
+
+// Input pixels [left, right) x [top, bottom).
+struct Block {
+  int left, top, right, bottom;
+  int width() const { return right - left; }
+  int height() const { return bottom - top; }
+};
+
+// Reads a block of input pixels. Every map row it needs is stretched along x once.
+class BlockReader {
+ public:
+  explicit BlockReader(const Grid& grid) : grid_(grid) {}
+
+  // out: [block.height(), block.width()].
+  void read(const float* map, const Block& block, float* out);
+
+ private:
+  const Grid& grid_;
+  std::vector<float> lines_;
+};
+
+DHN_INLINE void blend_lines(const float* low, const float* high, float weight, int count,
+                            float* out) {
+  for (int i = 0; i < count; ++i) out[i] = blend(low[i], high[i], weight);
+}
+
+inline void BlockReader::read(const float* map, const Block& block, float* out) {
+  const int width = block.width(), first = grid_.rows[block.top].low;
+  const int lines = grid_.rows[block.bottom - 1].high - first + 1;
+  lines_.resize(size_t(lines) * width);
+  for (int line = 0; line < lines; ++line) {
+    const float* row = map + size_t(first + line) * grid_.w;
+    float* stretched = lines_.data() + size_t(line) * width;
+    const Tap* taps = grid_.columns.data() + block.left;
+    for (int i = 0; i < width; ++i) {
+      stretched[i] = blend(row[taps[i].low], row[taps[i].high], taps[i].weight);
+    }
+  }
+  for (int Y = block.top; Y < block.bottom; ++Y) {
+    const Tap& tap = grid_.rows[Y];
+    blend_lines(lines_.data() + size_t(tap.low - first) * width,
+                lines_.data() + size_t(tap.high - first) * width, tap.weight, width, out);
+    out += width;
+  }
+}
+
+}  // namespace dhn

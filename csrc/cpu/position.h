@@ -1,0 +1,25 @@
+// From the input pixel of a peak to its continuous position.
+#pragma once
+
+#include "maps.h"
+#include "subpixel.h"
+
+namespace dhn {
+
+// `map` is one heatmap [h, w]; (X, Y) an input pixel. Returns input coordinates.
+inline Offset position(const Grid& grid, const float* map, int X, int Y, bool subpixel) {
+  if (subpixel) {
+    const int u = static_cast<int>(int64_t(2 * X + 1) * grid.w / (2 * grid.W));
+    const int v = static_cast<int>(int64_t(2 * Y + 1) * grid.h / (2 * grid.H));
+    const auto read = [&](int x, int y) { return map[size_t(y) * grid.w + x]; };
+    const Offset offset = subpixel_offset(read, u, v, grid.h, grid.w);
+    return {(u + 0.5f + offset.x) * grid.W / grid.w, (v + 0.5f + offset.y) * grid.H / grid.h};
+  }
+  const float left = grid.at(map, std::max(X - 1, 0), Y);
+  const float right = grid.at(map, std::min(X + 1, grid.W - 1), Y);
+  const float above = grid.at(map, X, std::max(Y - 1, 0));
+  const float below = grid.at(map, X, std::min(Y + 1, grid.H - 1));
+  return {X + 0.5f + (right > left ? 0.25f : -0.25f), Y + 0.5f + (below > above ? 0.25f : -0.25f)};
+}
+
+}  // namespace dhn

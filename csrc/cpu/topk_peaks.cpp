@@ -1,0 +1,126 @@
+#include <torch/csrc/stable/library.h>
+
+#include "checks.h"
+#include "tiles.h"
+
+namespace dhn {
+namespace {
+
+struct Peak {
+  float score;
+  int64_t index;  // Y * W + X
+};
+
+bool better(const Peak& a, const Peak& b) {
+  return a.score != b.score ? a.score > b.score : a.index < b.index;
+}
+
+DHN_CLONES bool tile_max(const float* map, int h, int w, TileScratch& scratch, float* high) {
+  return tile_range_body(map, h, w, scratch, high, nullptr);
+}
+
+// Finds the peaks of one map at a time.
+class PeakFinder {
+ public:
+  PeakFinder(const Grid& grid, const Tiles& tiles, int kernel, float threshold)
+      : grid_(grid),
+        tiles_(tiles),
+        radius_(kernel / 2),
+        threshold_(threshold),
+        reader_(grid),
+        scratch_(grid.w),
+        highest_(tiles.count()) {}
+
+  // All peaks of `map`, in no order; false if the map is not finite.
+  bool find(const float* map, std::vector<Peak>& peaks) {
+    peaks.clear();
+    if (!tile_max(map, grid_.h, grid_.w, scratch_, highest_.data())) return false;
+    for (int tile = 0; tile < tiles_.count(); ++tile) {
+      const float bound = highest_[tile] + std::fabs(highest_[tile]) * kBlendSlack;
+      if (bound > threshold_) search(map, tiles_.block(tile), peaks);
+    }
+    return true;
+  }
+
+ private:
+  void search(const float* map, const Block& own, std::vector<Peak>& peaks) {
+    if (own.width() <= 0 || own.height() <= 0) return;
+    const Block seen{std::max(own.left - radius_, 0), std::max(own.top - radius_, 0),
+                     std::min(own.right + radius_, grid_.W),
+                     std::min(own.bottom + radius_, grid_.H)};
+    values_.resize(size_t(seen.width()) * seen.height());
+    reader_.read(map, seen, values_.data());
+    for (int Y = own.top; Y < own.bottom; ++Y) {
+      const float* row = values_.data() + size_t(Y - seen.top) * seen.width() - seen.left;
+      for (int X = own.left; X < own.right; ++X) {
+        if (row[X] > threshold_ && is_peak(seen, X, Y, row[X])) {
+          peaks.push_back({row[X], int64_t(Y) * grid_.W + X});
+        }
+      }
+    }
+  }
+
+  bool is_peak(const Block& seen, int X, int Y, float value) const {
+    const int left = std::max(X - radius_, 0), right = std::min(X + radius_, grid_.W - 1);
+    const int top = std::max(Y - radius_, 0), bottom = std::min(Y + radius_, grid_.H - 1);
+    for (int y = top; y <= bottom; ++y) {
+      const float* row = values_.data() + size_t(y - seen.top) * seen.width() - seen.left;
+      for (int x = left; x <= right; ++x) {
+        if (row[x] > value) return false;
+      }
+    }
+    return true;
+  }
+
+  const Grid& grid_;
+  const Tiles& tiles_;
+  int radius_;
+  float threshold_;
+  BlockReader reader_;
+  TileScratch scratch_;
+  std::vector<float> highest_, values_;
+};
+
+// scores, indices: K slots of one map.
+void write_best(std::vector<Peak>& peaks, int64_t K, float* scores, int64_t* indices) {
+  const int64_t found = std::min<int64_t>(K, peaks.size());
+  std::partial_sort(peaks.begin(), peaks.begin() + found, peaks.end(), better);
+  for (int64_t k = 0; k < K; ++k) {
+    scores[k] = k < found ? peaks[k].score : 0.0f;
+    indices[k] = k < found ? peaks[k].index : 0;
+  }
+}
+
+std::tuple<Tensor, Tensor> topk_peaks(Tensor heatmaps, int64_t k, int64_t kernel, int64_t height,
+                                      int64_t width, double threshold) {
+  check_maps(heatmaps, height, width);
+  check_peaks(k, kernel, threshold);
+  const Tensor maps = as_float32(heatmaps);
+  const int64_t B = maps.size(0), J = maps.size(1);
+  Tensor scores = torch::stable::new_empty(maps, {B, J, k});
+  Tensor indices = torch::stable::new_empty(maps, {B, J, k}, ScalarType::Long);
+  const float* pixels = maps.const_data_ptr<float>();
+  float* score = scores.mutable_data_ptr<float>();
+  int64_t* index = indices.mutable_data_ptr<int64_t>();
+
+  const Grid grid(maps.size(2), maps.size(3), height, width);
+  const Tiles tiles(grid);
+  torch::stable::parallel_for(0, B * J, 1, [&](int64_t begin, int64_t end) {
+    PeakFinder finder(grid, tiles, static_cast<int>(kernel), static_cast<float>(threshold));
+    std::vector<Peak> peaks;
+    for (int64_t plane = begin; plane < end; ++plane) {
+      if (finder.find(pixels + plane * grid.area(), peaks)) {
+        write_best(peaks, k, score + plane * k, index + plane * k);
+      } else {
+        std::fill_n(score + plane * k, k, std::numeric_limits<float>::quiet_NaN());
+        std::fill_n(index + plane * k, k, 0);
+      }
+    }
+  });
+  return {scores, indices};
+}
+
+STABLE_TORCH_LIBRARY_IMPL(dhn, CPU, m) { m.impl("topk_peaks", TORCH_BOX(&topk_peaks)); }
+
+}  // namespace
+}  // namespace dhn

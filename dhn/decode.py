@@ -1,0 +1,132 @@
+"""From heatmaps and tag maps to people: bottom-up decoding by associative embedding."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from dhn import ops
+from dhn.errors import DhnError
+
+
+@dataclass(frozen=True)
+class DecodeConfig:
+    """How maps become people; the defaults are the published ones.
+
+    Attributes:
+        nms_kernel: odd side of the window in which a peak is the maximum, in input pixels.
+        max_people: candidates per joint, and people a candidate is matched with.
+        detection_threshold: only scores above it are candidates; in [0, 1].
+        tag_threshold: a candidate joins a person if their tags are nearer than this.
+        joint_order: the order in which joints are grouped, a permutation of 0..J-1; None is that
+            itself.
+        refine: whether a person's missing joints are searched in the maps.
+        subpixel: peaks by a second-order fit at map resolution (after DARK) in place of the
+            published quarter offset; more accurate.
+    """
+
+    nms_kernel: int = 5
+    max_people: int = 30
+    detection_threshold: float = 0.1
+    tag_threshold: float = 1.0
+    joint_order: Sequence[int] | None = None
+    refine: bool = True
+    subpixel: bool = False
+
+    def __post_init__(self) -> None:
+        if self.nms_kernel < 1 or self.nms_kernel % 2 == 0:
+            raise ValueError(f"nms_kernel must be odd and positive, got {self.nms_kernel}")
+        if self.max_people < 1:
+            raise ValueError(f"max_people must be positive, got {self.max_people}")
+        if not 0 <= self.detection_threshold <= 1:
+            raise ValueError(f"detection_threshold must be in [0, 1]: {self.detection_threshold}")
+
+
+@dataclass(frozen=True)
+class Poses:
+    """The people found in one picture, in order of founding.
+
+    Attributes:
+        keypoints: float32 [P, J, 3]: x, y in input pixels (pixel centres at +.5), score; all 0
+            where a joint was not found.
+        scores: float32 [P]: mean score over all J joints before refinement, missing ones as 0.
+    """
+
+    keypoints: Tensor
+    scores: Tensor
+
+    def __len__(self) -> int:
+        return len(self.scores)
+
+
+_PUBLISHED = DecodeConfig()
+
+
+def decode_poses(
+    heatmaps: Tensor,
+    tags: Tensor,
+    size: tuple[int, int],
+    config: DecodeConfig = _PUBLISHED,
+) -> list[Poses]:
+    """Finds the people of every image of a batch (docs/architecture.md has the steps).
+
+    The maps are read at input resolution, bilinearly; upsampled maps are never written. Results
+    are those of `reference.decode_poses`, up to the choice among equal-cost assignments.
+
+    Args:
+        heatmaps: [B, J, h, w] float32, bfloat16 or float16, any strides, any device.
+        tags: [B, J, T, h, w], T tags per joint (2 where a flipped pass was made).
+        size: (H, W) of the network input, in pixels.
+        config: thresholds and choices.
+
+    Returns:
+        B Poses, on the device of the maps.
+
+    Raises:
+        ValueError: shapes do not fit each other or the configuration.
+        DhnError: the maps hold NaN or infinity.
+    """
+    _check(heatmaps, tags, size, config)
+    if heatmaps.device.type == "cpu":  # CUDA kernels convert while they read
+        heatmaps, tags = heatmaps.float().contiguous(), tags.float().contiguous()
+    scores, indices = ops.topk_peaks(
+        heatmaps, config.max_people, config.nms_kernel, size, config.detection_threshold
+    )
+    xy, peak_tags = ops.read_peaks(heatmaps, tags, indices, size, config.subpixel)
+    people, counts = ops.group_tags(
+        scores,
+        xy,
+        peak_tags,
+        config.joint_order,
+        config.max_people,
+        config.tag_threshold,
+        config.detection_threshold,
+    )
+    if config.refine:
+        keypoints = ops.refine_people(heatmaps, tags, people, counts, size, config.subpixel)
+    else:
+        keypoints = people[..., :3]
+    person_scores = people[..., 2].mean(dim=2)
+
+    if not all(values.isfinite().all() for values in (scores, peak_tags, keypoints)):
+        raise DhnError("heatmaps or tags hold NaN or infinity: the network's output is broken")
+    return [
+        Poses(keypoints[b, :count].clone(), person_scores[b, :count].clone())
+        for b, count in enumerate(counts.tolist())
+    ]
+
+
+def _check(heatmaps: Tensor, tags: Tensor, size: tuple[int, int], config: DecodeConfig) -> None:
+    if heatmaps.dim() != 4:
+        raise ValueError(f"heatmaps must be [B, J, h, w], got {list(heatmaps.shape)}")
+    B, J, h, w = heatmaps.shape
+    if tags.dim() != 5 or (B, J, h, w) != (*tags.shape[:2], *tags.shape[3:]):
+        raise ValueError(
+            f"tags must be [B, J, T, h, w] with heatmaps {[B, J, h, w]}, got {list(tags.shape)}"
+        )
+    if 0 in (J, h, w, tags.shape[2]) or min(size) < 1:
+        raise ValueError(f"maps {[B, J, h, w]} with T = {tags.shape[2]} cannot be read at {size}")
+    if tags.device != heatmaps.device:
+        raise ValueError(f"heatmaps are on {heatmaps.device}, tags on {tags.device}")
+    if config.joint_order is not None and sorted(config.joint_order) != list(range(J)):
+        raise ValueError(f"joint_order must be a permutation of 0..{J - 1}: {config.joint_order}")
