@@ -63,5 +63,6 @@ def read_json(path: str | os.PathLike[str]) -> Any:
         return json.loads(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
         raise DhnError(f"{path}: cannot be read ({error.strerror or error})") from error
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+    # ValueError: wrong text, or a number of thousands of digits; RecursionError: nested as deep.
+    except (ValueError, RecursionError) as error:
         raise DhnError(f"{path}: is not JSON ({error})") from error

@@ -4,7 +4,9 @@ from typing import Any
 
 import numpy as np
 
-from dhn.joints import CROWDPOSE, JointSet
+from dhn.joints import CROWDPOSE, DEFAULT_SIGMA, JointSet
+
+PAW = JointSet("paw", ("nose", "l_ear", "r_ear", "tail"), (), (0, 2, 1, 3), (DEFAULT_SIGMA,) * 4)
 
 
 def make_set(

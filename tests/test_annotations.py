@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from coco_sets import make_set
+from coco_sets import PAW, make_set
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pycocotools import coco as pycoco
@@ -12,9 +12,7 @@ from pycocotools import mask as masks
 
 from dhn.annotations import ignore_mask, load_annotations
 from dhn.errors import DhnError
-from dhn.joints import COCO, CROWDPOSE, DEFAULT_SIGMA, JointSet, flip_from_names
-
-PAW = JointSet("paw", ("nose", "l_ear", "r_ear", "tail"), (), (0, 2, 1, 3), (DEFAULT_SIGMA,) * 4)
+from dhn.joints import COCO, CROWDPOSE
 
 
 def write(path: Path, value) -> Path:
@@ -32,9 +30,6 @@ def renumbered(raw, images: int, annotations: int):
         annotation["image_id"] += images
         annotation["id"] += annotations
     return raw
-
-
-# Layouts
 
 
 def test_crowdpose_layout(tmp_path):
@@ -152,65 +147,6 @@ def test_real_files(shared):
         assert all(p.path.is_file() for p in load_annotations(data / sample, "test").pictures)
 
 
-# Joint sets
-
-
-def test_joints_of_a_custom_category(tmp_path, capsys):
-    raw = make_set(joints=PAW, crowd_index=False)
-    raw["categories"][0] |= {"skeleton": [[1, 2], [1, 3], [4, 9], [0, 1]], "sigmas": [0.1] * 4}
-    annotations = load_annotations(write(tmp_path / "x.json", raw))
-    assert annotations.scoring == "coco"
-    assert annotations.joints == JointSet(
-        "person", PAW.names, ((0, 1), (0, 2)), flip_from_names(PAW.names), (0.1,) * 4
-    )
-    err = capsys.readouterr().err
-    assert err.count("\n") == 1
-    assert "x.json: 2 of 4 limbs dropped" in err
-
-    del raw["categories"][0]["sigmas"]
-    assert load_annotations(write(tmp_path / "x.json", raw)).joints.sigmas == PAW.sigmas
-
-
-def test_crowdpose_skeleton_is_ours_without_a_warning(tmp_path, capsys):
-    raw = make_set()
-    raw["categories"][0]["skeleton"] = [[16, 14], [17, 15], [6, 8]]
-    joints = load_annotations(write(tmp_path / "x.json", raw)).joints
-    assert joints.skeleton == CROWDPOSE.skeleton
-    assert capsys.readouterr().err == ""
-
-
-# Gaps and other categories
-
-
-def test_gaps_are_filled(tmp_path):
-    raw = make_set(joints=COCO, crowd_index=False)
-    for annotation in raw["annotations"]:
-        for key in ("area", "num_keypoints", "iscrowd"):
-            del annotation[key]
-    annotations = load_annotations(write(tmp_path / "x.json", raw))
-    for person in (person for p in annotations.pictures for person in p.people):
-        assert person.num_keypoints == (person.keypoints[:, 2] > 0).sum()
-        assert person.area == pytest.approx(0.53 * person.box[2] * person.box[3])
-        assert person.iscrowd is False
-    assert all(a["iscrowd"] == 0 and a["num_keypoints"] for a in annotations.raw["annotations"])
-
-
-def test_other_categories_do_not_matter(tmp_path):
-    raw = make_set()
-    raw["categories"].append({"id": 7, "name": "bag"})
-    raw["annotations"].append({"id": 1, "category_id": 7, "image_id": 1})
-    annotations = load_annotations(write(tmp_path / "x.json", raw))
-    assert len(annotations.raw["annotations"]) == len(raw["annotations"]) - 1
-    assert [c["id"] for c in annotations.raw["categories"]] == [1] == [annotations.category_id]
-
-
-def test_no_people_and_no_pictures(tmp_path):
-    raw = make_set() | {"annotations": []}
-    assert all(p.people == () for p in load_annotations(write(tmp_path / "x.json", raw)).pictures)
-    raw["images"] = []
-    assert load_annotations(write(tmp_path / "x.json", raw)).pictures == []
-
-
 # Masks
 
 
@@ -298,84 +234,6 @@ def refused(path: Path, split: str = "test") -> str:
     message = str(error.value)
     assert "\n" not in message
     return message
-
-
-@pytest.mark.parametrize(
-    ("where", "value", "message"),
-    [
-        ((), [], "is not a COCO annotation file"),
-        (("images",), None, "is not a COCO annotation file"),
-        (("annotations",), {}, "is not a COCO annotation file"),
-        (("categories",), [], "exactly one category"),
-        (("categories", 0, "keypoints"), [], "exactly one category"),
-        (("categories", 0, "keypoints"), ["a", "a"], "different names"),
-        (("categories", 0, "keypoints"), "nose", "different names"),
-        (("categories", 0, "id"), 2, "annotation 1: category_id"),
-        (("categories", 0, "id"), None, "whole number as id"),
-        (("images", 0), 3, "image number 0"),
-        (("images", 0, "width"), None, "image 1: width must be"),
-        (("images", 0, "height"), 0, "image 1: height must be"),
-        (("images", 0, "file_name"), "", "image 1: has no file_name"),
-        (("images", 0, "id"), 2, "image 2: appears twice"),
-        (("images", 0, "crowdIndex"), "high", "image 1: crowdIndex"),
-        (("annotations", 0), None, "annotation number 0"),
-        (("annotations", 0, "id"), 2, "annotation 2: appears twice"),
-        (("annotations", 0, "image_id"), 99, "annotation 1: image_id"),
-        (("annotations", 0, "image_id"), "1", "annotation 1: image_id"),
-        (("annotations", 0, "keypoints"), None, "annotation 1: keypoints must be 42"),
-        (("annotations", 0, "keypoints"), [1, 2, 2], "annotation 1: keypoints must be 42"),
-        (("annotations", 0, "keypoints", 4), float("nan"), "keypoints must be 42 finite"),
-        (("annotations", 0, "keypoints", 4), 1e39, "keypoints must be 42 finite"),
-        (("annotations", 0, "keypoints", 4), 10**400, "keypoints must be 42 finite"),
-        (("annotations", 0, "keypoints", 4), "5", "keypoints must be 42 finite"),
-        (("annotations", 0, "keypoints", 4), [5], "keypoints must be 42 finite"),
-        (("annotations", 0, "bbox"), None, "annotation 1: bbox must be 4"),
-        (("annotations", 0, "bbox"), [0, 0, -1, 5], "annotation 1: bbox has a negative size"),
-        (("annotations", 0, "area"), "big", "annotation 1: area"),
-        (("annotations", 0, "num_keypoints"), None, "annotation 1: has no num_keypoints"),
-    ],
-)
-def test_malformed_files(tmp_path, where, value, message):
-    raw = make_set()
-    if where:
-        parent = raw
-        for key in where[:-1]:
-            parent = parent[key]
-        parent[where[-1]] = value
-    else:
-        raw = value
-    said = refused(write(tmp_path / "x.json", raw))
-    assert "x.json: " in said
-    assert message in said
-
-
-@pytest.mark.parametrize(
-    ("key", "value"),
-    [
-        ("skeleton", [[1, 2, 3]]),
-        ("skeleton", 5),
-        ("skeleton", [["a", "b"]]),
-        ("sigmas", [0.1]),
-        ("sigmas", [0.1, 0.1, 0.1, 0]),
-        ("sigmas", "many"),
-    ],
-)
-def test_malformed_categories(tmp_path, key, value):
-    raw = make_set(joints=PAW)
-    raw["categories"][0][key] = value
-    assert f"x.json: the category's {key}" in refused(write(tmp_path / "x.json", raw))
-
-
-def test_json_that_is_not_of_keypoints(tmp_path):
-    assert "is not JSON" in refused_text(tmp_path, "{")
-    raw = make_set()
-    del raw["categories"][0]["keypoints"]
-    assert "exactly one category must have `keypoints`" in refused_text(tmp_path, json.dumps(raw))
-
-
-def refused_text(tmp_path, text):
-    (tmp_path / "x.json").write_text(text)
-    return refused(tmp_path / "x.json")
 
 
 @pytest.mark.parametrize(
