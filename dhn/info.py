@@ -2,13 +2,23 @@
 
 import platform
 from importlib import metadata
-from typing import Any
+from typing import Any, NamedTuple
 
+import click
 import torch
 
 import dhn
 from dhn.device import multiplies_bfloat16, select_device
+from dhn.model import build_model
 
+NETWORKS = (
+    "doublehighernet_w32",
+    "doublehighernet_w48",
+    "higherhrnet_w32",
+    "higherhrnet_w48",
+    "hrnet_w32",
+    "hrnet_w48",
+)
 _PACKAGES = ("numpy", "opencv-python", "av", "pycocotools", "pydantic", "click", "rich")
 
 
@@ -26,6 +36,38 @@ def environment() -> dict[str, Any]:
         "bfloat16_in_hardware": multiplies_bfloat16(device),
         "threads": torch.get_num_threads(),
     }
+
+
+class Cost(NamedTuple):
+    """What a network costs: weights, and multiply-adds times two of one forward pass, in 1e9."""
+
+    parameters: int
+    gflops: float
+
+
+def network_cost(name: str, num_joints: int = 14, input_size: int = 512) -> Cost:
+    """Counts a network's parameters and operations for one square picture, without computing."""
+    from torch.utils.flop_counter import FlopCounterMode
+
+    with torch.device("meta"):
+        model = build_model(name, num_joints).eval()
+        picture = torch.empty(1, 3, input_size, input_size)
+    with FlopCounterMode(display=False) as counter, torch.inference_mode():
+        model(picture)
+    parameters = sum(p.numel() for p in model.parameters())
+    return Cost(parameters, counter.get_total_flops() / 1e9)
+
+
+def print_info() -> None:
+    """The environment, then a table of the networks, on standard output."""
+    for key, value in environment().items():
+        if isinstance(value, dict):
+            value = ", ".join(f"{name} {version}" for name, version in value.items())
+        click.echo(f"{key:<22}{value}")
+    click.echo(f"\n{'network (14 joints)':<22}{'parameters':>12}{'GFLOPs at 512 x 512':>22}")
+    for name in NETWORKS:
+        cost = network_cost(name)
+        click.echo(f"{name:<22}{cost.parameters / 1e6:>10.2f} M{cost.gflops:>22.1f}")
 
 
 def _version(package: str) -> str | None:
