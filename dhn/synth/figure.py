@@ -11,6 +11,7 @@ from dhn.synth.look import Look, cloth_paint, face_paint, shirt_paint
 from dhn.synth.render import NOBODY, Brush, Paint, View, draw_ellipsoid, draw_strip
 
 _SKULL = (0.078, 0.115, 0.092)  # half axes in metres: left, up, forward
+_FINE = 50.0  # pixels per metre from which noses and ears are larger than half a pixel
 # Hair covers the points of the skull with up > hairline + slope * forward.
 _HAIRLINES = {"short": (0.12, 0.5), "bun": (0.08, 0.55), "bob": (-0.7, 1.45), "long": (-0.7, 1.45)}
 
@@ -148,8 +149,9 @@ def _draw_head(brush: Brush, body: Body, look: Look) -> None:
         return np.clip(margin * brush.view.scale * 0.09 + 0.5, 0, 1)
 
     blob((0, 0, 0), _SKULL, face_paint(look))
-    blob((0, -0.012, 0.094), (0.013, 0.022, 0.017), look.skin * 0.93)
-    if look.hair_style in ("short", "bun", "bald"):
+    if brush.view.scale > _FINE:
+        blob((0, -0.012, 0.094), (0.013, 0.022, 0.017), look.skin * 0.93)
+    if brush.view.scale > _FINE and look.hair_style in ("short", "bun", "bald"):
         for side in (1, -1):
             blob((side * 0.078, -0.01, -0.005), (0.014, 0.028, 0.02), look.skin * 0.9)
     if look.hair_style == "cap":

@@ -196,8 +196,10 @@ def draw_strip(
     if frame is not None:
         basis = basis @ frame
     # The elliptic cross-section, as wide as it looks across the bone and along the line of sight.
-    across, thick = np.hypot(basis[1:, 0], flatness * basis[1:, 2]) if flatness != 1 else (1, 1)
-    radii = np.asarray(widths, np.float32) * np.float32(view.scale * across)
+    across, thick = 1.0, 1.0
+    if flatness != 1:
+        across, thick = np.hypot(basis[1:, 0], flatness * basis[1:, 2]).tolist()
+    radii = np.asarray(widths, np.float32) * (view.scale * across)
     reach = float(radii.max())
     window = canvas.window(
         ((ax + bx) / 2, (ay + by) / 2), (abs(bx - ax) / 2 + reach, abs(by - ay) / 2 + reach)
@@ -222,7 +224,7 @@ def draw_strip(
     t, r, side, beyond = (a.ravel()[inside] for a in (on_bone, r, side, beyond))
     t, side, beyond = t / length, side / r, beyond / r
     up = np.sqrt(np.maximum(1 - side * side - beyond * beyond, 0))
-    depth = t * (bz - az) + r * up * (thick / (across * view.scale)) + np.float32(az)
+    depth = t * (bz - az) + r * up * (thick / (across * view.scale)) + az
     pixels = canvas.pixels(window, inside)
     front = canvas.in_front(pixels, depth, owner)
     if not len(front):

@@ -101,7 +101,7 @@ def _place_camera(
     """
     feet = rng.uniform(max(0.8, stature + 0.03), 0.99)
     if stature > 0.6 and rng.random() < config.closeup:
-        feet = rng.uniform(1.0, 1.0 + 0.4 * stature)
+        feet = rng.uniform(1.0, 1.0 + 0.3 * stature)
     horizon = rng.uniform(0.2, 0.4)
     height = (feet - horizon) * STATURE / stature
     pitch = np.degrees(np.arctan2(height - 0.9, _FOCAL * STATURE / stature))
