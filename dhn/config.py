@@ -40,6 +40,7 @@ class Data(_Section):
     synthetic: int = Field(0, ge=0)  # procedural crowds made at `dataset` where there is no folder
     input_size: int = Field(512, ge=64, le=2048, multiple_of=64)
     max_people: int = Field(30, ge=1)
+    keep_empty: bool = False  # train on pictures without a labelled joint too
     workers: int = Field(4, ge=0)
     rotation: float = Field(30, ge=0, le=180)  # degrees either way
     scale: tuple[float, float] = (0.75, 1.5)  # of the short side

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
-from dhn.annotations import Annotations, Picture, ignore_mask
+from dhn.annotations import Annotations, Person, Picture, ignore_mask
 from dhn.errors import DhnError
 from dhn.geometry import Affine, crop_transform
 from dhn.media import read_image
@@ -79,10 +79,11 @@ class PoseDataset(Dataset):
     Indexed by (epoch, picture): the same pair always gives the same sample.
 
     Args:
-        annotations: of the split; pictures without any labelled joint are left out.
+        annotations: of the split; pictures without a labelled joint are left out by default.
         input_size: S, side of the square samples, in pixels.
         augmentation: how far samples move; None takes the whole picture, centred, unchanged.
         max_people: people kept per picture, the largest first.
+        keep_empty: take pictures without a labelled joint too; they teach where nobody is.
         seed: of the augmentation.
     """
 
@@ -93,9 +94,10 @@ class PoseDataset(Dataset):
         input_size: int = 512,
         augmentation: Augmentation | None = Augmentation(),
         max_people: int = 30,
+        keep_empty: bool = False,
         seed: int = 0,
     ) -> None:
-        self.pictures = [p for p in annotations.pictures if _is_labelled(p)]
+        self.pictures = [p for p in annotations.pictures if keep_empty or _labelled_people(p)]
         self.joints = annotations.joints
         self.input_size = input_size
         self.augmentation = augmentation
@@ -150,9 +152,9 @@ class PoseDataset(Dataset):
         return affine, flipped
 
     def _keypoints(self, picture: Picture, affine: Affine, flipped: bool) -> np.ndarray:
-        people = [p for p in picture.people if not p.iscrowd and (p.keypoints[:, 2] > 0).any()]
-        people = sorted(people, key=lambda p: -p.area)[: self.max_people]
-        keypoints = np.stack([p.keypoints for p in people])  # [P, J, 3]
+        people = sorted(_labelled_people(picture), key=lambda p: -p.area)[: self.max_people]
+        empty = np.zeros((0, len(self.joints), 3), np.float32)
+        keypoints = np.stack([p.keypoints for p in people]) if people else empty  # [P, J, 3]
         keypoints[..., :2] = affine.apply(keypoints[..., :2])
         keypoints[keypoints[..., 2] <= 0] = 0
         return keypoints[:, self._flip] if flipped else keypoints
@@ -165,8 +167,8 @@ class PoseDataset(Dataset):
         )
 
 
-def _is_labelled(picture: Picture) -> bool:
-    return any(not p.iscrowd and (p.keypoints[:, 2] > 0).any() for p in picture.people)
+def _labelled_people(picture: Picture) -> list[Person]:
+    return [p for p in picture.people if not p.iscrowd and (p.keypoints[:, 2] > 0).any()]
 
 
 def _recolour(image: np.ndarray, strength: float, rng: np.random.Generator) -> np.ndarray:

@@ -209,6 +209,7 @@ def _dataset(config: Config, annotations: Annotations) -> PoseDataset:
         input_size=data.input_size,
         augmentation=augmentation,
         max_people=data.max_people,
+        keep_empty=data.keep_empty,
         seed=config.train.seed,
     )
     if not len(dataset):
