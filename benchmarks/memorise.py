@@ -1,0 +1,81 @@
+"""Can a small network learn real pictures by heart? A network that cannot has a bug.
+
+Trains from scratch on every picture of a small COCO folder and scores the same pictures with the
+flip test. Writes benchmarks/results/memorise.{json,png} and overlays.
+
+    python benchmarks/memorise.py ../shared/data/coco_mini --run runs/memorise
+"""
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import click
+
+from dhn.info import environment
+
+RESULTS = Path(__file__).parent / "results"
+CONFIG = Path(__file__).with_suffix(".yaml")
+
+
+@click.command()
+@click.argument("data", type=click.Path(exists=True, path_type=Path))
+@click.option("--run", type=click.Path(path_type=Path), default=Path("runs/memorise"))
+@click.argument("overrides", nargs=-1)
+def main(data: Path, run: Path, overrides: tuple[str, ...]) -> None:
+    """Train on DATA (resuming RUN if it exists), score the same pictures, keep the figures."""
+    began = time.time()
+    if (run / "last.pt").exists():
+        dhn("train", "--resume", run)
+    else:
+        dhn("train", "--config", CONFIG, "--output", run, f"data.dataset={data}", *overrides)
+    seconds = time.time() - began
+    stats = run / "stats.json"
+    evaluate = ["--dataset", data, "--split", "train", "--flip", "--output", stats]
+    dhn("eval", "--checkpoint", run / "last.pt", *evaluate)
+    epochs = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    result = {
+        "commands": [
+            f"dhn train --config benchmarks/{CONFIG.name} data.dataset={data}",
+            f"dhn eval --dataset {data} --split train --flip",
+        ],
+        "training_seconds": round(seconds),
+        "stats": json.loads(stats.read_text()),
+        "curve": [
+            {k: line[k] for k in ("epoch", "loss", "heatmap", "flat", "AP") if k in line}
+            for line in epochs
+            if "AP" in line
+        ],
+        "environment": environment(),
+    }
+    RESULTS.mkdir(exist_ok=True)
+    (RESULTS / "memorise.json").write_text(json.dumps(result, indent=1) + "\n")
+    plot(result["curve"])
+
+
+def dhn(*arguments: object) -> None:
+    subprocess.run([sys.executable, "-m", "dhn", *map(str, arguments)], check=True)
+
+
+def plot(curve: list[dict[str, float]]) -> None:
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    figure, axis = plt.subplots(figsize=(6, 3.5), layout="constrained")
+    epochs = [point["epoch"] for point in curve]
+    axis.plot(epochs, [point["AP"] for point in curve], color="tab:blue", label="AP (left)")
+    axis.set(xlabel="epoch", ylabel="AP on the training pictures", ylim=(0, 1))
+    losses = axis.twinx()
+    losses.semilogy(epochs, [p["heatmap"] for p in curve], color="tab:orange", label="last heatmap")
+    losses.semilogy(epochs, [p["flat"] for p in curve], color="grey", ls=":", label="flat map")
+    losses.set_ylabel("heatmap loss")
+    figure.legend(loc="outside upper center", ncols=3)
+    figure.savefig(RESULTS / "memorise.png", dpi=110)
+
+
+if __name__ == "__main__":
+    main()
