@@ -4,7 +4,7 @@ import difflib
 from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import pydantic
 import yaml
@@ -16,7 +16,10 @@ DEFAULT_PRESET = "doublehighernet_w32_crowdpose"
 
 
 class _Section(pydantic.BaseModel):
-    model_config = pydantic.ConfigDict(extra="forbid", frozen=True)
+    model_config = pydantic.ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+_Count = Annotated[int, Field(ge=1)]
 
 
 class Network(_Section):
@@ -25,7 +28,7 @@ class Network(_Section):
     name: Literal["doublehighernet", "higherhrnet", "hrnet"] = "doublehighernet"
     width: int = Field(32, ge=4, le=256, multiple_of=4)
     fusion: Literal["attention", "concat"] = "attention"
-    modules: tuple[int, int, int] = (1, 4, 3)
+    modules: tuple[_Count, _Count, _Count] = (1, 4, 3)
     blocks: int = Field(4, ge=1, le=8)
     stem: int = Field(64, ge=4, le=256)
 
@@ -193,19 +196,18 @@ def _explain(error: pydantic.ValidationError) -> str:
     first = error.errors()[0]
     path = ".".join(str(part) for part in first["loc"])
     if first["type"] == "extra_forbidden":
-        known = _all_keys()
-        near = difflib.get_close_matches(path, known, 1, 0.5) or difflib.get_close_matches(
-            path.rpartition(".")[2], [k.rpartition(".")[2] for k in known], 1
-        )
-        full = next((k for k in known if near and k.endswith(near[0])), None)
-        return f"unknown setting {path}" + (f"; did you mean {full}?" if full else "")
+        near = _nearest(path)
+        return f"unknown setting {path}" + (f"; did you mean {near}?" if near else "")
     message = first["msg"].removeprefix("Value error, ")
     return f"{path}: {message}, not {first['input']!r}" if path else message
 
 
-def _all_keys() -> list[str]:
-    return [
-        f"{section}.{key}"
-        for section, field in Config.model_fields.items()
-        for key in field.annotation.model_fields  # type: ignore[union-attr]
-    ]
+def _nearest(path: str) -> str | None:
+    """The section or setting with the nearest name, from the same section if there is one."""
+    section, _, name = path.rpartition(".")
+    known = {name: name for name in Config.model_fields}
+    for other, field in Config.model_fields.items():
+        known |= {key: f"{other}.{key}" for key in field.annotation.model_fields}  # type: ignore[union-attr]
+    own = [key for key, full in known.items() if section and full.startswith(f"{section}.")]
+    near = difflib.get_close_matches(name, own, 1) or difflib.get_close_matches(name, known, 1)
+    return known[near[0]] if near else None

@@ -1,0 +1,179 @@
+import pytest
+import yaml
+
+from dhn.config import DEFAULT_PRESET, Config, load_config, override_config, presets
+from dhn.errors import DhnError
+from dhn.model import build_model
+
+
+def complaint(overrides, source=DEFAULT_PRESET) -> str:
+    with pytest.raises(DhnError) as caught:
+        load_config(str(source), overrides)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("name", presets())
+def test_presets_are_valid_and_their_networks_can_be_built(name):
+    config = load_config(name)
+    build_model(**config.network.model_dump(), num_joints=14)
+
+
+def test_the_default_is_the_papers_recipe():
+    config = load_config()
+    assert config.network.model_dump() == {
+        "name": "doublehighernet",
+        "width": 32,
+        "fusion": "attention",
+        "modules": (1, 4, 3),
+        "blocks": 4,
+        "stem": 64,
+    }
+    assert (config.data.dataset, config.data.split) == ("crowdpose", "trainval")
+    assert config.data.eval_split is None
+    assert (config.data.input_size, config.data.rotation, config.data.scale) == (
+        512,
+        30,
+        (0.75, 1.5),
+    )
+    assert (config.data.translation, config.data.flip, config.data.colour) == (40, 0.5, 0)
+    assert (config.loss.sigma, config.loss.tau, config.loss.units) == (7, (10, 7), "input")
+    assert (config.loss.target, config.loss.foreground) == ("disc", 0)
+    assert (config.loss.pull, config.loss.push) == (1e-3, 1e-3)
+    train = config.train
+    assert (train.optimiser, train.lr, train.epochs) == ("adam", 1e-3, 300)
+    assert (train.schedule, train.milestones, train.gamma) == ("step", (200, 260), 0.1)
+
+
+def test_to_yaml_goes_round(tmp_path):
+    config = load_config("demo", ["train.milestones=[1,2]", "loss.tau=[3,4.5]", "train.lr=1e-5"])
+    (tmp_path / "config.yaml").write_text(config.to_yaml())
+    assert load_config(str(tmp_path / "config.yaml")) == config
+
+
+def test_overrides_are_yaml_values():
+    config = load_config(
+        overrides=[
+            "train.lr=1e-4",  # text for YAML, a number for us
+            "data.scale=[1, 2]",
+            "data.eval_split=null",
+            "data.dataset=a=b.json",
+            "network.name=higherhrnet",
+            "train.epochs=7",
+            "train.epochs=8",
+        ]
+    )
+    assert config.train.lr == 1e-4
+    assert config.data.scale == (1, 2)
+    assert config.data.eval_split is None
+    assert config.data.dataset == "a=b.json"
+    assert config.network.name == "higherhrnet"
+    assert config.train.epochs == 8  # the last one counts
+
+
+def test_overrides_fill_sections_that_a_file_leaves_out(tmp_path):
+    path = tmp_path / "mine.yml"
+    path.write_text("train: {epochs: 3}\n")
+    assert load_config(str(path), ["data.workers=0"]).data.workers == 0
+    path.write_text("")
+    assert load_config(str(path)) == Config()
+
+
+@pytest.mark.parametrize(
+    ("override", "meant"),
+    [
+        ("train.epoch=1", "train.epochs"),
+        ("epochs=1", "train.epochs"),
+        ("trian.epochs=1", "train"),
+        ("data.epochs=1", "train.epochs"),
+        ("train.optimizer=adam", "train.optimiser"),
+        ("train.batch=2", "train.batch_size"),
+        ("network.widht=8", "network.width"),
+        ("loss.sigmas=3", "loss.sigma"),
+        ("lr=1", "train.lr"),
+    ],
+)
+def test_an_unknown_setting_is_named_with_the_nearest_right_one(override, meant):
+    unknown = override.partition("=")[0]
+    assert unknown.split(".")[0] in complaint([override])
+    assert complaint([override]).endswith(f"; did you mean {meant}?")
+
+
+def test_a_setting_like_no_other_is_named_alone():
+    assert complaint(["train.xyzzy=1"]).endswith("unknown setting train.xyzzy")
+
+
+@pytest.mark.parametrize(
+    ("override", "named"),
+    [
+        ("train.lr=0", "train.lr: Input should be greater than 0, not 0"),
+        ("train.lr=.nan", "train.lr: Input should be a finite number"),
+        ("train.lr=.inf", "train.lr: Input should be a finite number"),
+        ("train.lr=fast", "train.lr: Input should be a valid number"),
+        ("train.epochs=0", "train.epochs: Input should be greater than or equal to 1"),
+        ("train.epochs=2.5", "train.epochs: Input should be a valid integer"),
+        ("train.warmup=1", "train.warmup: Input should be less than 1"),
+        ("data.input_size=100", "data.input_size: Input should be a multiple of 64"),
+        ("data.scale=[2, 1]", "data.scale: must be two positive numbers, the smaller one first"),
+        ("data.scale=[0, 1]", "data.scale: must be two positive numbers"),
+        ("data.scale=1", "data.scale: Input should be a valid tuple"),
+        ("data.flip=1.5", "data.flip: Input should be less than or equal to 1"),
+        ("loss.tau=[10, 0]", "loss.tau: must be two positive numbers"),
+        ("loss.tau=[.nan, 1]", "loss.tau.0: Input should be a finite number"),
+        ("network.width=30", "network.width: Input should be a multiple of 4"),
+        ("network.modules=[1, 0, 1]", "network.modules.1: Input should be greater than or equal"),
+        ("network.name=resnet", "network.name: Input should be 'doublehighernet'"),
+        ("train=3", "train: Input should be"),
+        ("data.eval_split=val", "data.eval_split: 'val' is part of data.split 'trainval'"),
+        ("data.eval_split=train", "data.eval_split: 'train' is part of data.split 'trainval'"),
+    ],
+)
+def test_a_wrong_value_is_named(override, named):
+    assert named in complaint([override])
+
+
+@pytest.mark.parametrize(
+    ("override", "named"),
+    [
+        ("train.epochs", "overrides are written a.b=value"),
+        ("train.lr.x=1", "lr is a value, not a section"),
+        ("train.lr=[1", "train.lr=[1: is not YAML"),
+    ],
+)
+def test_overrides_that_are_none(override, named):
+    source = "train: {lr: 1}"
+    with pytest.raises(DhnError) as caught:
+        override_config(yaml.safe_load(source), [override], "mine.yaml")
+    assert named in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_split_outside_trainval_may_be_held_out():
+    assert load_config(overrides=["data.eval_split=test"]).data.eval_split == "test"
+    config = load_config(overrides=["data.split=train", "data.eval_split=val"])
+    assert config.data.eval_split == "val"
+
+
+def test_wrong_files_are_named(tmp_path):
+    path = tmp_path / "mine.yaml"
+    assert f"{path}: cannot be read" in complaint([], path)
+    path.write_text("train: [1, 2\n")
+    assert f"{path}: is not YAML" in complaint([], path)
+    path.write_text("- 1\n")
+    assert f"{path}: must hold sections" in complaint([], path)
+    path.write_text("train: {epoch: 3}\n")
+    assert complaint([], path) == f"{path}: unknown setting train.epoch; did you mean train.epochs?"
+    path.write_bytes(b"\xff\xfe\x00")
+    assert f"{path}: cannot be read" in complaint([], path)
+    path.write_text("train: !!python/object/apply:os.system ['false']\n")
+    assert f"{path}: is not YAML" in complaint([], path)
+
+
+def test_an_unknown_preset_is_named_with_the_nearest():
+    assert "did you mean demo?" in complaint([], "demmo")
+    assert "presets: demo, doublehighernet_w32_crowdpose" in complaint([], "something")
+
+
+def test_settings_cannot_be_changed_afterwards():
+    with pytest.raises(ValueError, match="frozen"):
+        load_config().train.lr = 1.0
