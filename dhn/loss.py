@@ -1,10 +1,11 @@
 """The training loss: masked heatmap MSE and associative-embedding grouping loss.
 
-Everything is computed in float32, whatever the network's precision, without a loop over people
-and without a copy to the host.
+Everything is computed in float32 (float64 where the maps are), whatever the network's precision,
+without a loop over people and without a copy to the host.
 """
 
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -37,7 +38,7 @@ def grouping_loss(tags: Tensor, keypoints: Tensor, stride: float = 4.0) -> Group
         stride: input pixels per map pixel.
     """
     B, J, h, w = tags.shape
-    tags = tags.float()
+    tags = _widen(tags)
     column = torch.floor(keypoints[..., 0] / stride)  # [B, P, J]
     row = torch.floor(keypoints[..., 1] / stride)
     seen = (keypoints[..., 2] > 0) & (column >= 0) & (column < w) & (row >= 0) & (row < h)
@@ -109,7 +110,13 @@ def pose_loss(
     for k, heatmap in enumerate(maps.heatmaps):
         stride = input_size / heatmap.shape[-1]
         tau = taus[len(taus) - stages + k // per_stage]
-        target = {"stride": stride, "sigma": sigma, "tau": tau, "units": units, "form": form}
+        target: dict[str, Any] = {
+            "stride": stride,
+            "sigma": sigma,
+            "tau": tau,
+            "units": units,
+            "form": form,
+        }
         weight = None if mask is None else _shrink(mask, heatmap.shape[-2:])
         if foreground:
             loss, flat = _weighted_mse(heatmap, keypoints, weight, foreground, target)
@@ -126,17 +133,27 @@ def pose_loss(
     return PoseLoss(total, [x.detach() for x in losses], flat, pulls.detach(), pushes.detach())
 
 
-def _shrink(mask: Tensor, size: tuple[int, int]) -> Tensor:
+def _shrink(mask: Tensor, size: Sequence[int]) -> Tensor:
     """uint8 [B, S, S] to float32 [B, h, w]: a map pixel counts if most of it does."""
-    return (F.adaptive_avg_pool2d(mask.float(), size) > 0.5).float()
+    return (F.adaptive_avg_pool2d(mask.float(), (size[0], size[1])) > 0.5).float()
 
 
 def _weighted_mse(
-    heatmap: Tensor, keypoints: Tensor, mask: Tensor | None, foreground: float, target: dict
+    heatmap: Tensor,
+    keypoints: Tensor,
+    mask: Tensor | None,
+    foreground: float,
+    target: dict[str, Any],
 ) -> tuple[Tensor, Tensor]:
     """MSE with pixels weighted by 1 + foreground * target, and that of an all-zero map."""
-    drawn = ops.render_heatmaps(keypoints, heatmap.shape[-2:], **target)  # [B, J, h, w]
+    h, w = heatmap.shape[-2:]
+    drawn = ops.render_heatmaps(keypoints, (h, w), **target)  # [B, J, h, w]
     weight = 1 + foreground * drawn
     if mask is not None:
         weight = weight * mask[:, None]
-    return (weight * (heatmap.float() - drawn) ** 2).mean(), (weight * drawn**2).mean()
+    return (weight * (_widen(heatmap) - drawn) ** 2).mean(), (weight * drawn**2).mean()
+
+
+def _widen(maps: Tensor) -> Tensor:
+    """float64 stays, everything else becomes float32."""
+    return maps if maps.dtype == torch.float64 else maps.float()
