@@ -4,6 +4,7 @@ import dataclasses
 import io
 import os
 import pickle
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,6 +21,9 @@ FORMAT = "dhn-1"
 # Wrappings met in the wild, see `_state_dict`.
 _WRAPPERS = ("state_dict", "model", "best_state_dict")
 _PREFIXES = ("module.", "1.")
+# Official files name the backbone's layers at the top. DoubleHigherNet's own `transition_quarter`
+# is none of them.
+_OFFICIAL_BACKBONE = re.compile(r"(conv|bn)[12]\.|layer1\.|transition[123]\.|stage[234]\.")
 
 
 class Checkpoint(NamedTuple):
@@ -156,8 +160,7 @@ def _state_dict(content: Any, path: str | os.PathLike[str]) -> dict[str, Tensor]
 def _our_name(key: str) -> str:
     for prefix in _PREFIXES:
         key = key.removeprefix(prefix)
-    official = key.startswith(("conv", "bn", "layer1.", "transition", "stage"))
-    return f"backbone.{key}" if official else key
+    return f"backbone.{key}" if _OFFICIAL_BACKBONE.match(key) else key
 
 
 def _tuples(value: Any) -> Any:

@@ -2,7 +2,7 @@
 
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sized
 from types import TracebackType
 from typing import TypeVar
 
@@ -84,7 +84,7 @@ def progress(
     items: Iterable[Item], description: str, *, total: int | None = None, quiet: bool = False
 ) -> Iterator[Item]:
     """Yields `items` behind a `Bar`."""
-    if total is None and hasattr(items, "__len__"):
+    if total is None and isinstance(items, Sized):
         total = len(items)
     with Bar(description, total, quiet=quiet) as bar:
         for item in items:

@@ -19,7 +19,7 @@ from dhn.decode import DecodeConfig, decode_poses
 from dhn.device import select_device
 from dhn.geometry import Affine, input_transform
 from dhn.joints import JointSet
-from dhn.model import PoseMaps, PoseNetwork
+from dhn.model import PoseMaps, PoseNetwork, channels_last
 
 
 class Prediction(NamedTuple):
@@ -72,7 +72,7 @@ class Predictor:
         source: str = "network",
     ) -> None:
         self.device = device or torch.device("cpu")
-        self.model = model.eval().to(self.device, memory_format=torch.channels_last)
+        self.model = channels_last(model.eval().to(self.device))
         self.joints = joints
         self.input_size = input_size
         self.flip = flip

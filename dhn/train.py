@@ -25,7 +25,7 @@ from dhn.evaluate import predict_dataset
 from dhn.files import write_json, written_whole
 from dhn.info import environment
 from dhn.loss import PoseLoss, pose_loss
-from dhn.model import PoseNetwork, build_model
+from dhn.model import PoseNetwork, build_model, channels_last
 from dhn.predictor import Predictor
 from dhn.scoring import score
 from dhn.synth import generate
@@ -58,7 +58,7 @@ def train(config: Config, run: Path, device: torch.device, *, quiet: bool = Fals
 
     torch.manual_seed(config.train.seed)
     network = config.network.model_dump() | {"num_joints": len(annotations.joints)}
-    model = build_model(**network).to(device, memory_format=torch.channels_last)
+    model = channels_last(build_model(**network).to(device))
     optimiser = _optimiser(config, model)
     state: dict[str, Any] = {"epoch": 0, "step": 0, "best_ap": -1.0}
     if (run / "last.pt").exists():

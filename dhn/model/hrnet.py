@@ -82,11 +82,11 @@ class ExchangeModule(nn.Module):
     def forward(self, maps: list[Tensor]) -> list[Tensor]:
         maps = [branch(x) for branch, x in zip(self.branches, maps, strict=True)]
         fused = []
-        for layers in self.fuse_layers:
-            y = layers[0](maps[0])
-            for layer, x in zip(layers[1:], maps[1:], strict=True):
-                y = y + layer(x)
-            fused.append(self.relu(y))
+        for layers in self.fuse_layers.children():
+            first, *others = [layer(x) for layer, x in zip(layers.children(), maps, strict=True)]
+            for x in others:
+                first = first + x
+            fused.append(self.relu(first))
         return fused
 
 
