@@ -13,12 +13,17 @@ import subprocess
 import sys
 
 import pytest
+import torch
 from simt import harness
+from torch import Tensor
 
-pytestmark = pytest.mark.skipif(
+from dhn import reference
+
+needs_gcc = pytest.mark.skipif(
     platform.system() != "Linux" or platform.machine() != "x86_64" or not shutil.which("g++"),
     reason="the SIMT runner needs g++ on Linux x86-64",
 )
+MAP_TYPES = [torch.float32, torch.bfloat16, torch.float16]
 
 # Planted bug -> the operator whose kernels hold it, and what must see it.
 PLANTED = {
@@ -28,6 +33,9 @@ PLANTED = {
     12: ("render_heatmaps", "address"),  # rows below the map are written
     21: ("topk_peaks", "thread"),  # the tile is read while it is filled
     22: ("topk_peaks", "address"),  # a row below the map is read
+    31: ("heatmap_mse", "thread"),  # people are gathered while others still read the last ones
+    41: ("aggregate_heatmaps", "thread"),  # the quarter tile is read while it is filled
+    42: ("aggregate_heatmaps", "thread"),  # it is filled for the flip while it is read
 }
 
 
@@ -68,6 +76,7 @@ def sanitized(flavour: str) -> dict[str, dict]:
     return json.loads(run.stdout)
 
 
+@needs_gcc
 @pytest.mark.parametrize("flavour", harness.PRELOADS)
 @pytest.mark.parametrize("name", harness.small_cases(None))
 def test_sanitizers_find_nothing(name, flavour):
@@ -78,9 +87,153 @@ def test_sanitizers_find_nothing(name, flavour):
 REPORTS = {"address": "AddressSanitizer", "thread": "ThreadSanitizer"}
 
 
+@needs_gcc
 @pytest.mark.parametrize("bug", [bug for bug in PLANTED if PLANTED[bug][1] in REPORTS])
 def test_planted_bugs_are_caught(bug):
     name, catcher = PLANTED[bug]
     outcome = sanitized(catcher)[f"{name}:{bug}"]
     assert outcome["status"] != 0
     assert REPORTS[catcher] in outcome["log"]
+
+
+class OnGpu:
+    """torch.ops.dhn on CUDA tensors, for arguments and results on the CPU."""
+
+    def __getattr__(self, name: str):
+        return lambda *arguments: _moved(getattr(torch.ops.dhn, name)(*_moved(arguments, "cuda")))
+
+
+def _moved(value, device: str = "cpu"):
+    if isinstance(value, Tensor):
+        return value.to(device)
+    return (
+        type(value)(_moved(v, device) for v in value) if isinstance(value, list | tuple) else value
+    )
+
+
+@functools.cache
+def simt():
+    return harness.load(built()["plain"])
+
+
+@pytest.fixture(
+    params=[
+        *(
+            pytest.param(order, marks=needs_gcc)
+            for order in ("forward", "reverse", "random:1", "random:2")
+        ),
+        pytest.param("gpu", marks=pytest.mark.gpu),
+    ]
+)
+def ops(request):
+    """The operators: in the SIMT runner, threads taking turns in several orders, or on the GPU."""
+    if request.param == "gpu":
+        if not torch.cuda.is_available():
+            pytest.skip("needs a CUDA device, which is not here")
+        return OnGpu()
+    order, _, seed = request.param.partition(":")
+    simt().configure(order, int(seed or 1))
+    return simt().ops
+
+
+def people(B: int, P: int, J: int, extent: float, dtype=torch.float32) -> Tensor:
+    """Keypoints [B, P, J, 3], some beyond the picture, some not labelled."""
+    xy = torch.rand(B, P, J, 2, dtype=dtype) * extent * 1.2 - extent * 0.1
+    return torch.cat([xy, (torch.rand(B, P, J, 1) > 0.2).to(dtype)], -1)
+
+
+@pytest.mark.parametrize(
+    ("B", "P", "J", "h", "w"),
+    [(1, 1, 1, 1, 1), (2, 0, 2, 9, 7), (2, 6, 3, 37, 45), (1, 300, 1, 20, 130)],
+)
+@pytest.mark.parametrize("form", ["disc", "square"])
+def test_targets(ops, B, P, J, h, w, form):
+    torch.manual_seed(P)
+    square = form == "square"
+    sigma, taus = (2.0, [10.0, 7.0]) if square else (7.0, [10.0, 7.0])
+    keypoints = people(B, P, J, 4 * max(h, w))
+    units = "heatmap" if square else "input"
+    for points in (keypoints, keypoints.double()):
+        fine, coarse = ops.render_heatmaps(
+            points, [h, h // 2 + 1], [w, w // 2 + 1], [4.0, 8.0], [sigma] * 2, taus, square
+        )
+        for got, stride, tau in ((fine, 4.0, taus[0]), (coarse, 8.0, taus[1])):
+            want = reference.render_heatmaps(
+                keypoints.double(), got.shape[2:], stride, sigma, tau, units, form
+            )
+            torch.testing.assert_close(got.double(), want, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", [*MAP_TYPES, torch.float64])
+@pytest.mark.parametrize(
+    ("B", "P", "J", "h", "w"), [(1, 0, 1, 1, 1), (2, 6, 3, 37, 45), (1, 300, 1, 20, 130)]
+)
+@pytest.mark.parametrize("weights", [None, "bool", "float"])
+def test_target_free_loss(ops, B, P, J, h, w, weights, dtype):
+    torch.manual_seed(P)
+    mask = {None: None, "bool": torch.rand(B, h, w) > 0.5, "float": torch.rand(B, h, w)}[weights]
+    prediction, keypoints = torch.randn(B, J, h, w).to(dtype), people(B, P, J, 4 * max(h, w))
+    grad = torch.rand(B) * J * h * w  # gradients of about 1: float16 has no small ones
+    exact = prediction.double().requires_grad_()
+    want = reference.heatmap_mse(exact, keypoints.double(), mask, 4.0, 7.0, 10.0)
+    want.backward(grad.double())
+    if dtype == torch.float64:
+        keypoints = keypoints.double()
+    loss = ops.heatmap_mse(prediction, keypoints, mask, 4.0, 7.0, 10.0, False)
+    torch.testing.assert_close(loss.double(), want.detach(), rtol=1e-6, atol=1e-7)
+    gradient = ops.heatmap_mse_backward(grad, prediction, keypoints, mask, 4.0, 7.0, 10.0, False)
+    assert gradient.dtype == dtype
+    rounding = torch.finfo(dtype).eps if dtype in MAP_TYPES else 1e-6
+    torch.testing.assert_close(gradient.double(), exact.grad, rtol=2 * rounding, atol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", MAP_TYPES)
+@pytest.mark.parametrize(
+    ("h", "w", "size", "k", "kernel"),
+    [
+        (1, 1, (1, 1), 3, 5),
+        (37, 45, (37, 45), 30, 5),
+        (17, 33, (34, 66), 30, 5),
+        (33, 20, (75, 91), 5, 3),
+        (50, 60, (33, 41), 100, 1),
+        (3, 100, (6, 200), 7, 15),
+    ],
+)
+def test_peaks(ops, h, w, size, k, kernel, dtype):
+    """The very same peaks, ties included: values are compared bit by bit."""
+    torch.manual_seed(h * w)
+    smooth, steps = torch.rand(1, 2, h, w), torch.randint(0, 4, (1, 2, h, w)) / 4
+    maps = torch.cat([smooth, steps, -smooth]).to(dtype)
+    scores, indices = ops.topk_peaks(maps, k, kernel, *size, 0.1)
+    want_scores, want_indices = reference.topk_peaks(maps, k, kernel, size, 0.1)
+    assert torch.equal(scores, want_scores)
+    assert torch.equal(indices, want_indices)
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), float("-inf")])
+def test_peaks_of_maps_that_are_not_finite(ops, bad):
+    maps = torch.rand(1, 3, 18, 70)
+    maps[0, 1, 17, 69] = bad
+    scores, indices = ops.topk_peaks(maps, 4, 5, 36, 140, 0.1)
+    assert scores[0, 1].isnan().all()
+    assert not indices[0, 1].any()
+    assert scores[0, [0, 2]].isfinite().all()
+
+
+@pytest.mark.parametrize("dtype", MAP_TYPES)
+@pytest.mark.parametrize(("h", "w"), [(2, 2), (6, 10), (38, 70), (66, 132)])
+@pytest.mark.parametrize("stages", [1, 2])
+def test_aggregation(ops, h, w, stages, dtype):
+    torch.manual_seed(h * w)
+    shapes = [(h // 2, w // 2), (h, w)] * 2
+    maps = [[torch.randn(2, 3, *shape).to(dtype) for _ in range(stages)] for shape in shapes]
+    flip = [1, 0, 2]
+    exact = [[level.double() for level in levels] for levels in maps]
+    want = reference.aggregate_heatmaps(*exact, flip)
+    torch.testing.assert_close(
+        ops.aggregate_heatmaps(*maps, flip).double(), want, rtol=0, atol=1e-6
+    )
+    want = reference.aggregate_heatmaps(*exact[:2])
+    torch.testing.assert_close(
+        ops.aggregate_heatmaps(*maps[:2], [], [], []).double(), want, rtol=0, atol=1e-6
+    )

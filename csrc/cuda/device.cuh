@@ -24,7 +24,7 @@ namespace dhn::cuda {
 
 constexpr unsigned kFullWarp = 0xffffffffu;
 
-// The maximum (with Max) or minimum of a value over the warp, in every lane.
+// The maximum, minimum or sum of a value over the warp, in every lane.
 template <class T>
 __device__ __forceinline__ T warp_max(T value) {
 #pragma unroll
@@ -44,6 +44,47 @@ __device__ __forceinline__ T warp_sum(T value) {
 #pragma unroll
   for (int lanes = 16; lanes > 0; lanes /= 2) value += __shfl_xor_sync(kFullWarp, value, lanes);
   return value;
+}
+
+// Four neighbours of a row as one access, where their address allows it.
+template <class T>
+struct alignas(4 * sizeof(T)) Quad {
+  T values[4];
+};
+template <class T>
+__device__ __forceinline__ bool is_quad(const T* at, int u, int width) {
+  return u >= 0 && u + 4 <= width && reinterpret_cast<std::uintptr_t>(at) % sizeof(Quad<T>) == 0;
+}
+
+// Reads columns u .. u + 3 of a row; what lies outside it is 0.
+template <class T, class Value>
+__device__ __forceinline__ void load4(const T* __restrict__ row, int u, int width,
+                                      Value (&values)[4]) {
+  if (is_quad(row + u, u, width)) {
+    const Quad<T> quad = *reinterpret_cast<const Quad<T>*>(row + u);
+#pragma unroll
+    for (int k = 0; k < 4; ++k) values[k] = static_cast<Value>(quad.values[k]);
+  } else {
+#pragma unroll
+    for (int k = 0; k < 4; ++k)
+      values[k] = u + k >= 0 && u + k < width ? static_cast<Value>(row[u + k]) : Value(0);
+  }
+}
+
+// Writes columns u .. u + 3 of a row as far as it goes.
+template <class T, class Value>
+__device__ __forceinline__ void store4(T* __restrict__ row, int u, int width,
+                                       const Value (&values)[4]) {
+  if (is_quad(row + u, u, width)) {
+    Quad<T> quad;
+#pragma unroll
+    for (int k = 0; k < 4; ++k) quad.values[k] = static_cast<T>(values[k]);
+    *reinterpret_cast<Quad<T>*>(row + u) = quad;
+  } else {
+#pragma unroll
+    for (int k = 0; k < 4; ++k)
+      if (u + k < width) row[u + k] = static_cast<T>(values[k]);
+  }
 }
 
 }  // namespace dhn::cuda

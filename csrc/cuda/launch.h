@@ -9,6 +9,7 @@
 #include <torch/headeronly/core/Dispatch_v2.h>
 #include <torch/headeronly/util/Exception.h>
 
+#include "../checks.h"
 #include "device.cuh"
 
 // In the SIMT runner the same code serves the operators `dhn_simt::*` on CPU tensors.
@@ -24,8 +25,6 @@
                   torch::headeronly::ScalarType::Half, torch::headeronly::ScalarType::BFloat16)
 
 namespace dhn::cuda {
-
-using torch::stable::Tensor;
 
 constexpr int ceil_div(std::int64_t a, std::int64_t b) { return static_cast<int>((a + b - 1) / b); }
 

@@ -31,27 +31,26 @@ void render(const Tensor& keypoints, std::vector<Tensor>& outs,
   }
 }
 
-std::vector<Tensor> render_heatmaps(const Tensor& keypoints_, std::vector<std::int64_t> heights,
+std::vector<Tensor> render_heatmaps(const Tensor& keypoints, std::vector<std::int64_t> heights,
                                     std::vector<std::int64_t> widths, std::vector<double> strides,
                                     std::vector<double> sigmas, std::vector<double> taus,
                                     bool square) {
-  // The wrapper checks shapes; what kernels read out of bounds without is checked here.
-  STD_TORCH_CHECK(keypoints_.dim() == 4 && keypoints_.size(3) == 3,
-                  "keypoints: expected [B, P, J, 3]");
+  check_dim(keypoints, 4, "keypoints [B, P, J, 3]");
   const std::size_t n = heights.size();
   STD_TORCH_CHECK(
       widths.size() == n && strides.size() == n && sigmas.size() == n && taus.size() == n,
-      "heights, widths, strides, sigmas, taus: expected equal lengths");
-  const Tensor keypoints = torch::stable::contiguous(keypoints_);
+      "heights, widths, strides, sigmas and taus must be of one length");
+  const bool wide = keypoints.scalar_type() == ScalarType::Double;
+  const Tensor points = as_type(keypoints, wide ? ScalarType::Double : ScalarType::Float);
   std::vector<Tensor> outs;
   std::vector<Gaussian<double>> shapes;
   for (std::size_t i = 0; i < n; ++i) {
-    outs.push_back(torch::stable::new_empty(
-        keypoints, {keypoints.size(0), keypoints.size(2), heights[i], widths[i]}));
+    check_target(keypoints, strides[i], sigmas[i], taus[i], square);
+    outs.push_back(
+        torch::stable::new_empty(points, {points.size(0), points.size(2), heights[i], widths[i]}));
     shapes.push_back({strides[i], sigmas[i], taus[i], square});
   }
-  THO_DISPATCH_V2(keypoints.scalar_type(), "render_heatmaps",
-                  AT_WRAP([&] { render<scalar_t>(keypoints, outs, shapes); }), AT_FLOATING_TYPES);
+  wide ? render<double>(points, outs, shapes) : render<float>(points, outs, shapes);
   return outs;
 }
 

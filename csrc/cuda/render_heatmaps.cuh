@@ -13,7 +13,10 @@ namespace dhn::cuda {
 constexpr int kMaxMaps = 8;                          // of one launch
 constexpr int kTileW = 64, kTileH = 16;              // pixels of a tile
 constexpr int kRenderThreads = kTileW * kTileH / 4;  // each draws 4 pixels of a row
-constexpr int kRenderPeople = kRenderThreads;        // looked at between two barriers
+// Blocks that fit on a multiprocessor, so that the compiler neither spills nor takes too much.
+template <typename scalar_t>
+constexpr int kRenderBlocks = sizeof(scalar_t) == 4 ? 4 : 2;
+constexpr int kRenderPeople = kRenderThreads;  // looked at between two barriers
 
 template <typename scalar_t>
 struct RenderMap {
@@ -114,7 +117,7 @@ inline double gaussian_rate(const Gaussian<double>& g) {
 }
 
 template <typename scalar_t>
-__global__ void __launch_bounds__(kRenderThreads)
+__global__ void __launch_bounds__(kRenderThreads, kRenderBlocks<scalar_t>)
     render_heatmaps_kernel(const scalar_t* __restrict__ keypoints, int P, int J,
                            const RenderMaps<scalar_t> all) {
   __shared__ NearbyPeople<scalar_t> nearby;
@@ -141,16 +144,7 @@ __global__ void __launch_bounds__(kRenderThreads)
   scalar_t values[4];
 #pragma unroll
   for (int k = 0; k < 4; ++k) values[k] = target_at(least[k], map.rate);
-  if (sizeof(scalar_t) == 4 && map.width % 4 == 0) {
-    if (u < map.width)
-      *reinterpret_cast<float4*>(row + u) =
-          make_float4(static_cast<float>(values[0]), static_cast<float>(values[1]),
-                      static_cast<float>(values[2]), static_cast<float>(values[3]));
-  } else {
-#pragma unroll
-    for (int k = 0; k < 4; ++k)
-      if (u + k < map.width) row[u + k] = values[k];
-  }
+  store4(row, u, map.width, values);
 }
 
 }  // namespace dhn::cuda

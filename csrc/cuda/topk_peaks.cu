@@ -12,15 +12,11 @@ constexpr int kPeakBlocks = 2048, kMaxStrips = 64;
 
 std::tuple<Tensor, Tensor> topk_peaks(const Tensor& heatmaps_, std::int64_t k, std::int64_t kernel,
                                       std::int64_t height, std::int64_t width, double threshold) {
-  STD_TORCH_CHECK(heatmaps_.dim() == 4 && heatmaps_.size(2) > 0 && heatmaps_.size(3) > 0,
-                  "heatmaps: expected [B, J, h, w] with h, w > 0");
-  STD_TORCH_CHECK(k >= 1 && k <= kMaxK, "k: expected 1 to ", kMaxK, " on CUDA, got ", k);
-  STD_TORCH_CHECK(kernel % 2 == 1 && kernel >= 1 && kernel / 2 <= kMaxPeakRadius,
-                  "kernel: expected an odd number up to ", 2 * kMaxPeakRadius + 1, " on CUDA, got ",
-                  kernel);
-  STD_TORCH_CHECK(height > 0 && width > 0 && height * width < (std::int64_t{1} << 31),
-                  "height, width: out of range");
-  STD_TORCH_CHECK(threshold >= 0, "threshold: expected >= 0, got ", threshold);
+  check_maps(heatmaps_, height, width);
+  check_peaks(k, kernel, threshold);
+  STD_TORCH_CHECK(k <= kMaxK, "k: expected up to ", kMaxK, " on CUDA, got ", k);
+  STD_TORCH_CHECK(kernel / 2 <= kMaxPeakRadius, "kernel: expected up to ", 2 * kMaxPeakRadius + 1,
+                  " on CUDA, got ", kernel);
   const Tensor heatmaps = torch::stable::contiguous(heatmaps_);
   const std::int64_t B = heatmaps.size(0), J = heatmaps.size(1), maps = B * J;
   const int h = static_cast<int>(heatmaps.size(2)), w = static_cast<int>(heatmaps.size(3));
@@ -30,12 +26,9 @@ std::tuple<Tensor, Tensor> topk_peaks(const Tensor& heatmaps_, std::int64_t k, s
       std::min({tiles, kMaxStrips, ceil_div(kPeakBlocks, std::max<std::int64_t>(maps, 1))});
 
   const Launcher launch(heatmaps);
-  Tensor strip_best =
-      torch::stable::new_empty(heatmaps, {maps, strips, k}, torch::headeronly::ScalarType::Long);
-  Tensor scores =
-      torch::stable::new_empty(heatmaps, {B, J, k}, torch::headeronly::ScalarType::Float);
-  Tensor indices =
-      torch::stable::new_empty(heatmaps, {B, J, k}, torch::headeronly::ScalarType::Long);
+  Tensor strip_best = torch::stable::new_empty(heatmaps, {maps, strips, k}, ScalarType::Long);
+  Tensor scores = torch::stable::new_empty(heatmaps, {B, J, k}, ScalarType::Float);
+  Tensor indices = torch::stable::new_empty(heatmaps, {B, J, k}, ScalarType::Long);
   Key* const keys = static_cast<Key*>(strip_best.mutable_data_ptr());
   DHN_DISPATCH_MAPS(heatmaps.scalar_type(), "topk_peaks", [&] {
     launch(find_peaks_kernel<scalar_t>, grid_of(maps * strips), dim3(kBestThreads),

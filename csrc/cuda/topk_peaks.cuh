@@ -10,8 +10,8 @@
 #include <cfloat>
 #include <cmath>
 
-#include "../common/bilinear.h"
 #include "best.cuh"
+#include "bilinear.cuh"
 
 namespace dhn::cuda {
 
@@ -25,24 +25,6 @@ struct ResizedMap {
   const map_t* pixels;
   int h, w, H, W;
 };
-
-// The taps of consecutive output pixels first, first + 1, ... of one axis; those outside the output
-// are clamped.
-__device__ __forceinline__ void fill_taps(Tap* taps, int count, int first, int in_size,
-                                          int out_size) {
-  for (int i = threadIdx.x; i < count; i += blockDim.x)
-    taps[i] = bilinear_tap(max(0, min(first + i, out_size - 1)), in_size, out_size);
-}
-
-template <typename map_t>
-__device__ __forceinline__ float read_bilinear(const map_t* __restrict__ pixels, int w,
-                                               const Tap& y, const Tap& x) {
-  const map_t* const top = pixels + static_cast<std::int64_t>(y.low) * w;
-  const map_t* const bottom = pixels + static_cast<std::int64_t>(y.high) * w;
-  return bilinear(static_cast<float>(top[x.low]), static_cast<float>(top[x.high]),
-                  static_cast<float>(bottom[x.low]), static_cast<float>(bottom[x.high]), x.weight,
-                  y.weight);
-}
 
 // Source lines that belong to output pixels [first, last): every line belongs to some tile, even
 // when shrinking.

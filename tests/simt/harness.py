@@ -23,7 +23,7 @@ CSRC = HERE.parents[1] / "csrc"
 ORDERS = {"forward": 0, "reverse": 1, "random": 2}
 FLAGS = {
     "plain": ["-O2"],
-    "address": ["-O1", "-g1", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"],
+    "address": ["-O0", "-g1", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"],
     "thread": ["-O1", "-g1", "-fsanitize=thread", "-Wno-tsan"],
 }
 PRELOADS = {"address": "libasan.so", "thread": "libtsan.so"}
@@ -80,11 +80,20 @@ def small_cases(ops) -> dict:
         return torch.rand(*shape, generator=generator) * scale
 
     keypoints = torch.cat([uniform(2, 5, 2, 2, scale=150), torch.ones(2, 5, 2, 1)], -1)
+    crowd = torch.cat([uniform(2, 260, 2, 2, scale=150), torch.ones(2, 260, 2, 1)], -1)
+    maps, mask = uniform(2, 2, 19, 71), uniform(2, 19, 71)
+    target = (2.0, 7.0, 10.0, False)
+    quarter, half = [uniform(1, 2, 9, 35)] * 2, [uniform(1, 2, 18, 70)] * 2
     return {
         "render_heatmaps": lambda: ops.render_heatmaps(
             keypoints, [37, 19], [71, 36], [2.0, 4.0], [7.0, 7.0], [10.0, 7.0], False
         ),
+        "heatmap_mse": lambda: ops.heatmap_mse(maps, crowd, mask, *target),
+        "heatmap_mse_backward": lambda: ops.heatmap_mse_backward(
+            torch.ones(2), maps, keypoints, mask, *target
+        ),
         "topk_peaks": lambda: ops.topk_peaks(uniform(1, 2, 17, 39), 30, 5, 33, 78, 0.1),
+        "aggregate_heatmaps": lambda: ops.aggregate_heatmaps(quarter, half, quarter, half, [1, 0]),
     }
 
 

