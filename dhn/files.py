@@ -17,7 +17,8 @@ def written_whole(path: str | os.PathLike[str]) -> Iterator[Path]:
 
     Parent folders are made. The temporary name keeps the suffix of `path`, because encoders
     choose their format by it. A failure (full disk, Ctrl-C) removes the temporary file and
-    leaves whatever stood at `path` before.
+    leaves whatever stood at `path` before. A device or pipe (/dev/null, /dev/stdout) is yielded
+    itself: it must not be replaced by a file.
 
     Raises:
         DhnError: the file cannot be written; names `path` and the reason.
@@ -25,6 +26,9 @@ def written_whole(path: str | os.PathLike[str]) -> Iterator[Path]:
     path = Path(path)
     temporary = None
     try:
+        if path.exists() and not (path.is_file() or path.is_dir()):
+            yield path
+            return
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(prefix=".", suffix="." + path.name, dir=path.parent)
         os.close(handle)
