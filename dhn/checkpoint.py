@@ -75,8 +75,11 @@ def load_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
             f"{path}: holds weights, but is no dhn checkpoint; "
             "dhn.load_weights(model, path) loads it into a network that you built"
         )
-    joints = JointSet(**{k: _tuples(v) for k, v in content["joints"].items()})
-    fields = {name: content[name] for name in Checkpoint._fields}
+    try:
+        joints = JointSet(**{k: _tuples(v) for k, v in content["joints"].items()})
+        fields = {name: content[name] for name in Checkpoint._fields}
+    except (AttributeError, KeyError, TypeError) as error:
+        raise DhnError(f"{path}: was not written by this version of dhn ({error!r})") from error
     return Checkpoint(**fields | {"joints": joints})
 
 
