@@ -130,6 +130,11 @@ class PoseDataset(Dataset):
         mask = ignore_mask(picture)
         image = self._warp(image, affine, cv2.INTER_LINEAR, border=0)
         if mask is not None:
+            if mask.shape != (size[1], size[0]):
+                raise DhnError(
+                    f"{picture.path}: is {size[0]} x {size[1]} pixels, its annotations are for "
+                    f"{picture.width} x {picture.height}"
+                )
             mask = self._warp(mask, affine, cv2.INTER_NEAREST, border=1)
         if self.augmentation is not None and self.augmentation.colour:
             image = _recolour(image, self.augmentation.colour, rng)
@@ -221,7 +226,7 @@ class EpochSampler(Sampler[tuple[int, int]]):
         return iter([(self.epoch, int(index)) for index in order[self.start :]])
 
     def __len__(self) -> int:
-        return self.length - self.start
+        return max(0, self.length - self.start)
 
 
 def normalise(image: Tensor) -> Tensor:
