@@ -27,15 +27,10 @@ from dhn._native import CPU_PARTS, CUDA_PARTS, source_hash  # noqa: E402
 CSRC = Path("csrc")
 GENERATED = Path("build/generated")
 STABLE_ABI = "-DTORCH_TARGET_VERSION=0x020a000000000000"  # one library for every torch >= 2.10
-# Contracted multiply-adds would make ties between mirrored pixels depend on the machine.
 CXX = [
-    STABLE_ABI,
-    "-O3",
-    "-g0",
-    "-ffp-contract=off",
-    "-fno-math-errno",
-    "-fvisibility=hidden",
-    "-Wall",
+    *(STABLE_ABI, "-O3", "-g0", "-Wall", "-fvisibility=hidden", "-fno-math-errno"),
+    "-ffp-contract=off",  # else ties between mirrored pixels depend on the machine
+    "-fno-wrapv",  # Python's own -fwrapv keeps loops from becoming vector code
 ]
 
 

@@ -106,13 +106,14 @@ def decode_poses(
         keypoints = ops.refine_people(heatmaps, tags, people, counts, size, config.subpixel)
     else:
         keypoints = people[..., :3]
-    person_scores = people[..., 2].mean(dim=2)
-
+    found = counts.tolist()
+    people, keypoints = people[:, : max(found)], keypoints[:, : max(found)]
     if not all(values.isfinite().all() for values in (scores, peak_tags, keypoints)):
         raise DhnError("heatmaps or tags hold NaN or infinity: the network's output is broken")
+    person_scores = people[..., 2].mean(dim=2)
     return [
         Poses(keypoints[b, :count].clone(), person_scores[b, :count].clone())
-        for b, count in enumerate(counts.tolist())
+        for b, count in enumerate(found)
     ]
 
 

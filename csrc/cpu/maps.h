@@ -16,10 +16,23 @@ inline std::vector<Tap> bilinear_taps(int64_t in_size, int64_t out_size) {
   return taps;
 }
 
+// The least weight with which a pixel between two map pixels reads either: 1/4 at twice the
+// resolution. Pixels outside of the first map pixel's centre read that one alone and do not count.
+inline float least_share(const std::vector<Tap>& taps, int64_t in_size) {
+  const int64_t out_size = static_cast<int64_t>(taps.size());
+  float least = 0.5f;
+  for (int64_t i = 0; i < out_size; ++i) {
+    const bool alone = (2 * i + 1) * in_size < out_size || taps[i].low == taps[i].high;
+    if (!alone) least = std::min({least, taps[i].weight, 1.0f - taps[i].weight});
+  }
+  return least;
+}
+
 // How maps [h, w] are read at [H, W]; one for all maps of a call.
 struct Grid {
   int h, w, H, W;
   std::vector<Tap> rows, columns;
+  float share_x, share_y;
 
   Grid(int64_t h, int64_t w, int64_t H, int64_t W)
       : h(static_cast<int>(h)),
@@ -27,7 +40,9 @@ struct Grid {
         H(static_cast<int>(H)),
         W(static_cast<int>(W)),
         rows(bilinear_taps(h, H)),
-        columns(bilinear_taps(w, W)) {}
+        columns(bilinear_taps(w, W)),
+        share_x(least_share(columns, w)),
+        share_y(least_share(rows, h)) {}
 
   size_t area() const { return size_t(h) * w; }
 

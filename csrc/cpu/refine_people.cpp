@@ -7,15 +7,6 @@
 namespace dhn {
 namespace {
 
-DHN_CLONES bool tile_max(const float* map, int h, int w, TileScratch& scratch, float* high) {
-  return tile_range_body(map, h, w, scratch, high, nullptr);
-}
-
-DHN_CLONES bool tile_range(const float* map, int h, int w, TileScratch& scratch, float* high,
-                           float* low) {
-  return tile_range_body(map, h, w, scratch, high, low);
-}
-
 // distance2[i] += how far `tag` lies from [low[i], high[i]], squared.
 DHN_CLONES void add_gap(const float* low, const float* high, float tag, int count,
                         float* __restrict distance2) {
@@ -25,11 +16,36 @@ DHN_CLONES void add_gap(const float* low, const float* high, float tag, int coun
   }
 }
 
-// values[i] = score[i] - round(sqrt(distance2[i])), in place of distance2.
-DHN_CLONES void refinement_values(const float* score, int count, float* __restrict distance2) {
+// distance2[i] = max(distance2[i], distance of (a, b) from the strip low <= a + b <= high,
+// squared). Tags of the plain and the flipped pass nearly agree, so they lie along the diagonal,
+// where this bound is far closer than the box's. It is lowered by what rounding may do to it.
+DHN_CLONES void raise_to_strip(const float* low, const float* high, float a, float b, int count,
+                               float* __restrict distance2) {
+  const float sum = a + b, slack = (std::fabs(a) + std::fabs(b)) * kBlendSlack;
   for (int i = 0; i < count; ++i) {
-    distance2[i] = score[i] - round_half_even(std::sqrt(distance2[i]));
+    const float gap = max_of(max_of(low[i] - sum, sum - high[i]) - slack, 0.0f);
+    distance2[i] = max_of(distance2[i], gap * gap * (0.5f - 0.5f * kBlendSlack));
   }
+}
+
+// values[i] = score[i] - round(sqrt(distance2[i])), and the greatest of them.
+DHN_CLONES float refinement_values(const float* score, const float* distance2, int count,
+                                   float* values) {
+  constexpr int kLanes = 16;
+  float most[kLanes];
+  std::fill_n(most, kLanes, -std::numeric_limits<float>::infinity());
+  int i = 0;
+  for (; i + kLanes <= count; i += kLanes) {
+    for (int lane = 0; lane < kLanes; ++lane) {
+      values[i + lane] = score[i + lane] - round_half_even(std::sqrt(distance2[i + lane]));
+      most[lane] = max_of(most[lane], values[i + lane]);
+    }
+  }
+  for (; i < count; ++i) {
+    values[i] = score[i] - round_half_even(std::sqrt(distance2[i]));
+    most[0] = max_of(most[0], values[i]);
+  }
+  return *std::max_element(most, most + kLanes);
 }
 
 struct Best {
@@ -50,52 +66,43 @@ class JointSearch {
         tiles_(tiles),
         T_(T),
         reader_(grid),
-        scratch_(grid.w),
+        bounds_(grid),
         highest_(tiles.count()),
-        low_(T * tiles.count()),
-        high_(T * tiles.count()),
-        bounds_(tiles.count()) {}
+        low_((T + 1) * tiles.count()),
+        high_((T + 1) * tiles.count()),
+        distance2_(tiles.count()),
+        possible_(tiles.count()) {}
 
   // Bounds of every tile; false if a pixel is not finite. heatmap [h, w], tags [T, h, w].
   bool prepare(const float* heatmap, const float* tags) {
     heatmap_ = heatmap;
     tags_ = tags;
-    const int count = tiles_.count();
-    bool finite = tile_max(heatmap, grid_.h, grid_.w, scratch_, highest_.data());
-    for (float& highest : highest_) highest += std::fabs(highest) * kBlendSlack;
-    for (int64_t t = 0; t < T_; ++t) {
-      float *low = low_.data() + t * count, *high = high_.data() + t * count;
-      finite &= tile_range(tags + t * grid_.area(), grid_.h, grid_.w, scratch_, high, low);
-      for (int i = 0; i < count; ++i) {
-        const float slack = max_of(std::fabs(low[i]), std::fabs(high[i])) * kBlendSlack;
-        low[i] -= slack;
-        high[i] += slack;
-      }
+    bool finite = bounds_.greatest_blend(heatmap, highest_.data());
+    const PairRanges pair{{low(0), low(1), low(T_)}, {high(0), high(1), high(T_)}};
+    if (T_ > 1) finite &= bounds_.ranges_of_pair(tags, tags + grid_.area(), pair);
+    for (int64_t t = T_ > 1 ? 2 : 0; t < T_; ++t) {
+      finite &= bounds_.range(tags + t * grid_.area(), low(t), high(t));
     }
+    allow_for_rounding();
     return finite;
   }
 
   // The best pixel for a person of mean tag `mean` [T]: tiles in order of the best they could give,
   // until that is less than what was found.
   Best find(const float* mean) {
-    const int count = tiles_.count();
-    std::fill(bounds_.begin(), bounds_.end(), 0.0f);
-    for (int64_t t = 0; t < T_; ++t) {
-      add_gap(low_.data() + t * count, high_.data() + t * count, mean[t], count, bounds_.data());
-    }
-    refinement_values(highest_.data(), count, bounds_.data());
-
+    const float most = bound_tiles(mean);
     Best best;
-    const auto first = std::max_element(bounds_.begin(), bounds_.end()) - bounds_.begin();
-    search(static_cast<int>(first), mean, best);
+    int first = 0;
+    while (possible_[first] != most) ++first;
+    visit(first, mean, best);
     queue_.clear();
-    for (int tile = 0; tile < count; ++tile) {
-      if (bounds_[tile] >= best.value && tile != first) queue_.push_back(tile);
+    for (int tile = 0; tile < tiles_.count(); ++tile) {
+      if (possible_[tile] >= best.value && tile != first) queue_.push_back(tile);
     }
-    const auto worse = [&](int a, int b) { return bounds_[a] < bounds_[b]; };
+    const auto worse = [&](int a, int b) { return possible_[a] < possible_[b]; };
     std::make_heap(queue_.begin(), queue_.end(), worse);
-    while (!queue_.empty() && bounds_[queue_.front()] >= best.value) {
-      search(queue_.front(), mean, best);
+    while (!queue_.empty() && possible_[queue_.front()] >= best.value) {
+      visit(queue_.front(), mean, best);
       std::pop_heap(queue_.begin(), queue_.end(), worse);
       queue_.pop_back();
     }
@@ -103,23 +110,55 @@ class JointSearch {
   }
 
  private:
-  void search(int tile, const float* mean, Best& best) {
+  // Bounds of tag t per tile; T_ stands for the sum of the first two.
+  float* low(int64_t t) { return low_.data() + t * tiles_.count(); }
+  float* high(int64_t t) { return high_.data() + t * tiles_.count(); }
+
+  // Widens the bounds by what rounding may add to a blend (and to the sum of two).
+  void allow_for_rounding() {
+    for (float& highest : highest_) highest += std::fabs(highest) * kBlendSlack;
+    std::vector<float> slack_of_sum(tiles_.count(), 0.0f);
+    for (int64_t t = 0; t <= T_; ++t) {
+      for (int i = 0; i < tiles_.count(); ++i) {
+        float slack = max_of(std::fabs(low(t)[i]), std::fabs(high(t)[i])) * kBlendSlack;
+        if (t < 2) slack_of_sum[i] += 2 * slack;
+        if (t == T_) slack = slack_of_sum[i];
+        low(t)[i] -= slack;
+        high(t)[i] += slack;
+      }
+    }
+  }
+
+  // possible_: per tile the most that score - round(distance) can be; returns the most of all.
+  float bound_tiles(const float* mean) {
+    const int count = tiles_.count();
+    std::fill(distance2_.begin(), distance2_.end(), 0.0f);
+    for (int64_t t = 0; t < T_; ++t) {
+      add_gap(low(t), high(t), mean[t], count, distance2_.data());
+      if (t == 1) raise_to_strip(low(T_), high(T_), mean[0], mean[1], count, distance2_.data());
+    }
+    return refinement_values(highest_.data(), distance2_.data(), count, possible_.data());
+  }
+
+  // Looks at every input pixel of a tile.
+  void visit(int tile, const float* mean, Best& best) {
     const Block block = tiles_.block(tile);
     if (block.width() <= 0 || block.height() <= 0) return;
     const int count = block.width() * block.height();
-    scores_.resize(count);
-    tag_.resize(count);
-    values_.assign(count, 0.0f);
+    for (auto* pixels : {&scores_, &tag_, &values_}) pixels->resize(count);
     reader_.read(heatmap_, block, scores_.data());
+    std::fill(values_.begin(), values_.end(), 0.0f);
     for (int64_t t = 0; t < T_; ++t) {
       reader_.read(tags_ + t * grid_.area(), block, tag_.data());
       add_gap(tag_.data(), tag_.data(), mean[t], count, values_.data());
     }
-    refinement_values(scores_.data(), count, values_.data());
+    if (refinement_values(scores_.data(), values_.data(), count, values_.data()) < best.value) {
+      return;
+    }
     for (int i = 0; i < count; ++i) {
       if (values_[i] < best.value) continue;
-      const int64_t index =
-          int64_t(block.top + i / block.width()) * grid_.W + block.left + i % block.width();
+      const int X = block.left + i % block.width(), Y = block.top + i / block.width();
+      const int64_t index = int64_t(Y) * grid_.W + X;
       if (best.beaten_by(values_[i], index)) best = {values_[i], scores_[i], index};
     }
   }
@@ -129,10 +168,11 @@ class JointSearch {
   int64_t T_;
   const float *heatmap_ = nullptr, *tags_ = nullptr;
   BlockReader reader_;
-  TileScratch scratch_;
-  std::vector<float> highest_, low_, high_, bounds_;  // per tile; low_ and high_ [T, tiles]
-  std::vector<int> queue_;
-  std::vector<float> scores_, tag_, values_;  // of one block
+  TileBounds bounds_;
+  std::vector<float> highest_, low_, high_;   // per tile; low_ and high_ [T + 1, tiles]
+  std::vector<float> distance2_, possible_;   // per tile, for one person
+  std::vector<int> queue_;                    // of tiles
+  std::vector<float> scores_, tag_, values_;  // per input pixel of one tile
 };
 
 // people [J, 3 + T] of one person -> mean tag [T] over the joints the person has.

@@ -5,8 +5,6 @@
 // value lies between the least and the greatest pixel it reads, but for rounding (kBlendSlack).
 #pragma once
 
-#include <cmath>
-#include <limits>
 #include <vector>
 
 #include "maps.h"
@@ -46,71 +44,43 @@ class Tiles {
   std::vector<int> x_, y_;
 };
 
-struct Greatest {
-  static float of(float a, float b) { return a < b ? b : a; }
-};
-struct Least {
-  static float of(float a, float b) { return b < a ? b : a; }
-};
+// How many tiles cover `size` map pixels.
+constexpr int tiles_of(int size) { return (size + kTile - 1) / kTile; }
 
-// From one value per column, the extreme of every run of nine columns that starts a tile.
-// `line` has room for width + kTile values.
-template <typename Extreme>
-DHN_INLINE void extremes_of_tiles(float* __restrict line, int width, float* __restrict out) {
-  float last[kTile + 1];  // the end of the line repeats its last value
-  for (int i = 0; i <= kTile; ++i) last[i] = line[width - 1];
-  std::copy(last, last + kTile, line + width);
-  // Ninth column first, before the runs overwrite the line: runs of 2, 4, 8.
-  int tile = 0;
-  for (int x = 0; x < width; x += kTile) out[tile++] = line[x + kTile];
-  for (int step = 1; step < kTile; step *= 2) {
-    for (int x = 0; x < width; ++x) line[x] = Extreme::of(line[x], line[x + step]);
+// Working memory: one value per column of one row of tiles.
+struct ColumnBuffers {
+  std::vector<float> low[3], high[3], watch;
+
+  explicit ColumnBuffers(int width) : watch(width) {
+    for (auto& line : low) line.resize(width + kTile);
+    for (auto& line : high) line.resize(width + kTile);
   }
-  tile = 0;
-  for (int x = 0; x < width; x += kTile, ++tile) out[tile] = Extreme::of(out[tile], line[x]);
-}
-
-// Adds 0 for finite values, NaN otherwise.
-DHN_INLINE void watch_finite(const float* row, int width, float* watch) {
-  for (int x = 0; x < width; ++x) watch[x] += row[x] - row[x];
-}
-
-struct TileScratch {
-  std::vector<float> high, low, watch;
-  explicit TileScratch(int width) : high(width + kTile), low(width + kTile), watch(width) {}
 };
 
-// Greatest (and, with `low`, least) value of every tile. False if a pixel is not finite.
-DHN_INLINE bool tile_range_body(const float* map, int h, int w, TileScratch& scratch, float* high,
-                                float* low) {
-  float* __restrict watch = scratch.watch.data();
-  float* __restrict most = scratch.high.data();
-  float* __restrict least = scratch.low.data();
-  std::fill(watch, watch + w, 0.0f);
-  const int across = (w + kTile - 1) / kTile;
-  for (int top = 0; top < h; top += kTile, high += across) {
-    const int bottom = std::min(top + kTile, h - 1);
-    const float* first = map + size_t(top) * w;
-    std::copy(first, first + w, most);
-    if (low) std::copy(first, first + w, least);
-    watch_finite(first, w, watch);
-    for (int y = top + 1; y <= bottom; ++y) {
-      const float* __restrict row = map + size_t(y) * w;
-      for (int x = 0; x < w; ++x) {
-        most[x] = Greatest::of(most[x], row[x]);
-        watch[x] += row[x] - row[x];
-      }
-      if (!low) continue;
-      for (int x = 0; x < w; ++x) least[x] = Least::of(least[x], row[x]);
-    }
-    extremes_of_tiles<Greatest>(most, w, high);
-    if (!low) continue;
-    extremes_of_tiles<Least>(least, w, low);
-    low += across;
-  }
-  float sum = 0;
-  for (int x = 0; x < w; ++x) sum += watch[x];
-  return sum == 0.0f;
-}
+// Per tile the range of a, of b and of a + b.
+struct PairRanges {
+  float* low[3];
+  float* high[3];
+};
+
+// Bounds the values of every tile; the arrays have Tiles::count() places. All answer false if a
+// pixel is not finite.
+class TileBounds {
+ public:
+  explicit TileBounds(const Grid& grid) : grid_(grid), buffers_(grid.w) {}
+
+  bool greatest(const float* map, float* high);
+  bool range(const float* map, float* low, float* high);
+  // `range` of two maps and of their sum, in one pass.
+  bool ranges_of_pair(const float* a, const float* b, const PairRanges& out);
+  // As `greatest`, but blend by blend: at twice the resolution no pixel is read with a weight over
+  // 3/4, so that the peaks of noise, which decide how many tiles a search must visit, are bounded
+  // by about what is left of them between pixels. Two or three times the work.
+  bool greatest_blend(const float* map, float* high);
+
+ private:
+  const Grid& grid_;
+  ColumnBuffers buffers_;
+};
 
 }  // namespace dhn

@@ -15,10 +15,6 @@ bool better(const Peak& a, const Peak& b) {
   return a.score != b.score ? a.score > b.score : a.index < b.index;
 }
 
-DHN_CLONES bool tile_max(const float* map, int h, int w, TileScratch& scratch, float* high) {
-  return tile_range_body(map, h, w, scratch, high, nullptr);
-}
-
 // Finds the peaks of one map at a time.
 class PeakFinder {
  public:
@@ -28,13 +24,13 @@ class PeakFinder {
         radius_(kernel / 2),
         threshold_(threshold),
         reader_(grid),
-        scratch_(grid.w),
+        bounds_(grid),
         highest_(tiles.count()) {}
 
   // All peaks of `map`, in no order; false if the map is not finite.
   bool find(const float* map, std::vector<Peak>& peaks) {
     peaks.clear();
-    if (!tile_max(map, grid_.h, grid_.w, scratch_, highest_.data())) return false;
+    if (!bounds_.greatest(map, highest_.data())) return false;
     for (int tile = 0; tile < tiles_.count(); ++tile) {
       const float bound = highest_[tile] + std::fabs(highest_[tile]) * kBlendSlack;
       if (bound > threshold_) search(map, tiles_.block(tile), peaks);
@@ -77,7 +73,7 @@ class PeakFinder {
   int radius_;
   float threshold_;
   BlockReader reader_;
-  TileScratch scratch_;
+  TileBounds bounds_;
   std::vector<float> highest_, values_;
 };
 

@@ -1,0 +1,184 @@
+#include "tiles.h"
+
+#include <cmath>
+#include <limits>
+
+namespace dhn {
+namespace {
+
+struct Greatest {
+  static DHN_INLINE float of(float a, float b) { return a < b ? b : a; }
+};
+struct Least {
+  static DHN_INLINE float of(float a, float b) { return b < a ? b : a; }
+};
+
+// Where the rows of the row of tiles from `top` on begin: nine, past the map's end the last again.
+struct Rows {
+  size_t at[kTile + 1];
+  Rows(int top, int h, int w) {
+    for (int i = 0; i <= kTile; ++i) at[i] = size_t(std::min(top + i, h - 1)) * w;
+  }
+};
+
+// From one value per column, the extreme of the columns of every tile and (kNext) of the next one.
+// `line` has room for width + kTile values and is used up.
+template <typename Extreme, bool kNext = true>
+DHN_INLINE void join_columns(float* line, int width, float* out) {
+  std::fill(line + width, line + width + kTile, line[width - 1]);
+  for (int x = 0, tile = 0; x < width; x += kTile) out[tile++] = line[x + (kNext ? kTile : 0)];
+  for (int step = 1; step < kTile; step *= 2) {  // runs of 2, 4, 8 columns
+    for (int x = 0; x < width; ++x) line[x] = Extreme::of(line[x], line[x + step]);
+  }
+  for (int x = 0, tile = 0; x < width; x += kTile, ++tile) {
+    out[tile] = Extreme::of(out[tile], line[x]);
+  }
+}
+
+// `watch` took the sum of some pixels less itself: 0 unless one of them is NaN or infinite.
+DHN_INLINE bool all_zero(const float* watch, int width) {
+  float sum = 0;
+  for (int x = 0; x < width; ++x) sum += watch[x];
+  return sum == 0.0f;
+}
+
+// Extremes and sum of one column of a row of tiles.
+struct Column {
+  float low, high, sum;
+  explicit DHN_INLINE Column(float value) : low(value), high(value), sum(value) {}
+  DHN_INLINE void add(float value) {
+    low = Least::of(low, value);
+    high = Greatest::of(high, value);
+    sum += value;
+  }
+};
+
+DHN_CLONES bool bound_above(const float* map, int h, int w, ColumnBuffers& buffers, float* out) {
+  float *high = buffers.high[0].data(), *watch = buffers.watch.data();
+  std::fill(watch, watch + w, 0.0f);
+  for (int top = 0; top < h; top += kTile, out += tiles_of(w)) {
+    const Rows rows(top, h, w);
+#pragma GCC ivdep
+    for (int x = 0; x < w; ++x) {
+      Column column(map[rows.at[0] + x]);
+#pragma GCC unroll 8
+      for (int i = 1; i <= kTile; ++i) column.add(map[rows.at[i] + x]);
+      high[x] = column.high;
+      watch[x] += column.sum - column.sum;
+    }
+    join_columns<Greatest>(high, w, out);
+  }
+  return all_zero(watch, w);
+}
+
+DHN_CLONES bool bound(const float* map, int h, int w, ColumnBuffers& buffers, float* out_low,
+                      float* out_high) {
+  float *low = buffers.low[0].data(), *high = buffers.high[0].data();
+  float* watch = buffers.watch.data();
+  std::fill(watch, watch + w, 0.0f);
+  for (int top = 0; top < h; top += kTile, out_low += tiles_of(w), out_high += tiles_of(w)) {
+    const Rows rows(top, h, w);
+#pragma GCC ivdep
+    for (int x = 0; x < w; ++x) {
+      Column column(map[rows.at[0] + x]);
+#pragma GCC unroll 8
+      for (int i = 1; i <= kTile; ++i) column.add(map[rows.at[i] + x]);
+      low[x] = column.low;
+      high[x] = column.high;
+      watch[x] += column.sum - column.sum;
+    }
+    join_columns<Least>(low, w, out_low);
+    join_columns<Greatest>(high, w, out_high);
+  }
+  return all_zero(watch, w);
+}
+
+DHN_CLONES bool bound_pair(const float* map_a, const float* map_b, int h, int w,
+                           ColumnBuffers& buffers, const PairRanges& out) {
+  float *low_a = buffers.low[0].data(), *high_a = buffers.high[0].data();
+  float *low_b = buffers.low[1].data(), *high_b = buffers.high[1].data();
+  float *low_sum = buffers.low[2].data(), *high_sum = buffers.high[2].data();
+  float* watch = buffers.watch.data();
+  std::fill(watch, watch + w, 0.0f);
+  for (int top = 0, first = 0; top < h; top += kTile, first += tiles_of(w)) {
+    const Rows rows(top, h, w);
+#pragma GCC ivdep
+    for (int x = 0; x < w; ++x) {
+      const float a0 = map_a[rows.at[0] + x], b0 = map_b[rows.at[0] + x];
+      Column a(a0), b(b0), sum(a0 + b0);
+#pragma GCC unroll 8
+      for (int i = 1; i <= kTile; ++i) {
+        const float a_i = map_a[rows.at[i] + x], b_i = map_b[rows.at[i] + x];
+        a.add(a_i);
+        b.add(b_i);
+        sum.add(a_i + b_i);
+      }
+      low_a[x] = a.low, high_a[x] = a.high;
+      low_b[x] = b.low, high_b[x] = b.high;
+      low_sum[x] = sum.low, high_sum[x] = sum.high;
+      watch[x] += sum.sum - sum.sum;
+    }
+    for (int i = 0; i < 3; ++i) {
+      join_columns<Least>(buffers.low[i].data(), w, out.low[i] + first);
+      join_columns<Greatest>(buffers.high[i].data(), w, out.high[i] + first);
+    }
+  }
+  return all_zero(watch, w);
+}
+
+// The greatest of all blends of a and b whose weights keep `share` away from 0 and 1.
+DHN_INLINE float greatest_blend(float a, float b, float share) {
+  return 0.5f * (a + b) + (0.5f - share) * std::fabs(a - b);
+}
+
+DHN_CLONES bool bound_blends(const float* map, const Grid& grid, ColumnBuffers& buffers,
+                             float* out) {
+  const int h = grid.h, w = grid.w;
+  const float share_x = grid.share_x, share_y = grid.share_y;
+  float *high = buffers.high[0].data(), *watch = buffers.watch.data();
+  std::fill(watch, watch + w, 0.0f);
+  for (int top = 0; top < h; top += kTile, out += tiles_of(w)) {
+    const Rows rows(top, h, w);
+    // Pixels above the map's first row read it alone, those left of its first column that alone.
+    const float first = top == 0 ? 0.0f : -std::numeric_limits<float>::infinity();
+    const auto bound_column = [&](int x, int next) __attribute__((always_inline)) {
+      float above = greatest_blend(map[rows.at[0] + x], map[rows.at[0] + next], share_x);
+      float most = above + first, sum = above;
+#pragma GCC unroll 8
+      for (int i = 1; i <= kTile; ++i) {
+        const float below = greatest_blend(map[rows.at[i] + x], map[rows.at[i] + next], share_x);
+        most = Greatest::of(most, greatest_blend(above, below, share_y));
+        sum += below;
+        above = below;
+      }
+      high[x] = most;
+      watch[x] += sum - sum;
+    };
+#pragma GCC ivdep
+    for (int x = 0; x < w - 1; ++x) bound_column(x, x + 1);
+    bound_column(w - 1, w - 1);
+    for (const size_t row : rows.at) high[0] = Greatest::of(high[0], map[row]);
+    join_columns<Greatest, false>(high, w, out);
+  }
+  return all_zero(watch, w);
+}
+
+}  // namespace
+
+bool TileBounds::greatest(const float* map, float* high) {
+  return bound_above(map, grid_.h, grid_.w, buffers_, high);
+}
+
+bool TileBounds::greatest_blend(const float* map, float* high) {
+  return bound_blends(map, grid_, buffers_, high);
+}
+
+bool TileBounds::range(const float* map, float* low, float* high) {
+  return bound(map, grid_.h, grid_.w, buffers_, low, high);
+}
+
+bool TileBounds::ranges_of_pair(const float* a, const float* b, const PairRanges& out) {
+  return bound_pair(a, b, grid_.h, grid_.w, buffers_, out);
+}
+
+}  // namespace dhn
