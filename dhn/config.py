@@ -98,6 +98,11 @@ class Train(_Section):
     eval_every: int = Field(10, ge=1)  # epochs, where a split is held out
     seed: int = Field(0, ge=0)
 
+    @pydantic.field_validator("amp", mode="before")
+    @classmethod
+    def _off(cls, value: Any) -> Any:
+        return "off" if value is False else value  # YAML reads a bare off as false
+
 
 class Config(_Section):
     network: Network = Network()

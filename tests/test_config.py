@@ -71,6 +71,17 @@ def test_overrides_are_yaml_values():
     assert config.train.epochs == 8  # the last one counts
 
 
+def test_amp_can_be_switched_off(tmp_path):
+    """YAML reads a bare off as false."""
+    assert load_config(overrides=["train.amp=off"]).train.amp == "off"
+    path = tmp_path / "mine.yaml"
+    path.write_text("train: {amp: off}\n")
+    assert load_config(str(path)).train.amp == "off"
+    path.write_text(load_config(str(path)).to_yaml())
+    assert load_config(str(path)).train.amp == "off"
+    assert "train.amp: Input should be" in complaint(["train.amp=on"])
+
+
 def test_overrides_fill_sections_that_a_file_leaves_out(tmp_path):
     path = tmp_path / "mine.yml"
     path.write_text("train: {epochs: 3}\n")
