@@ -28,7 +28,7 @@ from dhn.loss import PoseLoss, pose_loss
 from dhn.model import PoseNetwork, build_model, channels_last
 from dhn.predictor import Predictor
 from dhn.scoring import score
-from dhn.synth import generate
+from dhn.synth import generate, is_unfinished
 
 MAX_BAD_STEPS = 20  # in a row, with a loss that is not finite
 MAX_BAD_PICTURES = 100
@@ -47,10 +47,8 @@ def train(config: Config, run: Path, device: torch.device, *, quiet: bool = Fals
         DhnError: the data cannot be used, the loss stays non-finite, or the disk is full.
     """
     _draw_crowds(config, quiet)
-    annotations = load_annotations(config.data.dataset, config.data.split)
-    held_out = None
-    if config.data.eval_split is not None:
-        held_out = load_annotations(config.data.dataset, config.data.eval_split)
+    annotations = _annotations(config, config.data.split)
+    held_out = _annotations(config, config.data.eval_split) if config.data.eval_split else None
     dataset = _dataset(config, annotations)
     sampler = EpochSampler(len(dataset), config.train.seed)
     loader = _loader(config, dataset, sampler)
@@ -62,9 +60,8 @@ def train(config: Config, run: Path, device: torch.device, *, quiet: bool = Fals
     optimiser = _optimiser(config, model)
     state: dict[str, Any] = {"epoch": 0, "step": 0, "best_ap": -1.0}
     if (run / "last.pt").exists():
-        state = _restore(run / "last.pt", model, optimiser)
-    else:
-        _open_run(config, run)
+        state = _restore(run / "last.pt", network, model, optimiser)
+    _open_run(config, run)
 
     def save(name: str) -> None:
         progress = state | {"optimiser": optimiser.state_dict()}
@@ -86,12 +83,12 @@ def train(config: Config, run: Path, device: torch.device, *, quiet: bool = Fals
             sampler.start = state["step"] * config.train.batch_size
             meter = _Meter()
             for batch in loader:
-                _report_failures(batch, failures)
+                _report_failures(batch, failures, len(dataset))
                 done = state["epoch"] * steps_per_epoch + state["step"]
                 for group in optimiser.param_groups:
                     group["lr"] = learning_rate(config, done / total, done / steps_per_epoch)
                 loss = training_step(config, model, optimiser, batch, device, amp)
-                bad_steps = 0 if loss is not None else bad_steps + 1
+                bad_steps = bad_steps + 1 if loss is None and len(batch.image) else 0
                 if bad_steps >= MAX_BAD_STEPS:
                     raise DhnError(
                         f"{run}: the loss was not finite for {bad_steps} steps in a row; "
@@ -114,7 +111,9 @@ def train(config: Config, run: Path, device: torch.device, *, quiet: bool = Fals
                     save("best.pt")
             save("last.pt")
             with (run / "metrics.jsonl").open("a") as log:
-                log.write(json.dumps(line) + "\n")
+                # JSON has no NaN: the mean of no steps is null.
+                finite = {k: v if math.isfinite(v) else None for k, v in line.items()}
+                log.write(json.dumps(finite) + "\n")
             if not quiet:
                 click.echo(_epoch_line(line, config.train.epochs))
     best = run / "best.pt"
@@ -163,7 +162,7 @@ def learning_rate(config: Config, share: float, epoch: float) -> float:
     """The learning rate after `share` (0..1) of the run, `epoch` epochs."""
     settings = config.train
     if share < settings.warmup:
-        return settings.lr * (share / settings.warmup + 1e-3)
+        return settings.lr * max(share / settings.warmup, 1e-3)
     if settings.schedule == "step":
         return settings.lr * settings.gamma ** sum(epoch >= m for m in settings.milestones)
     rest = (share - settings.warmup) / (1 - settings.warmup)
@@ -189,16 +188,30 @@ def resumed_config(run: Path, overrides: Sequence[str] = ()) -> Config:
 
 
 def _draw_crowds(config: Config, quiet: bool) -> None:
-    """Makes the procedural crowds that the settings ask for, unless they are there already."""
+    """Makes the procedural crowds that the settings ask for, unless there is a data set already."""
     folder = Path(config.data.dataset)
-    if config.data.synthetic and not folder.exists():
-        generate(
-            folder,
-            config.data.synthetic,
-            seed=0,
-            processes=os.cpu_count() or 1,
-            quiet=quiet,
+    elsewhere = config.data.dataset in ("crowdpose", "coco") or folder.suffix == ".json"
+    if not config.data.synthetic or elsewhere or (folder.exists() and not is_unfinished(folder)):
+        return
+    generate(
+        folder,
+        config.data.synthetic,
+        seed=0,
+        processes=os.cpu_count() or 1,
+        overwrite=True,
+        quiet=quiet,
+    )
+
+
+def _annotations(config: Config, split: str) -> Annotations:
+    annotations = load_annotations(config.data.dataset, split)
+    pictures = annotations.pictures
+    if pictures and not any(picture.path.is_file() for picture in pictures):
+        raise DhnError(
+            f"{pictures[0].path.parent}: none of the {len(pictures)} pictures of split {split} "
+            "is there; put them there"
         )
+    return annotations
 
 
 def _dataset(config: Config, annotations: Annotations) -> PoseDataset:
@@ -256,21 +269,29 @@ def _open_run(config: Config, run: Path) -> None:
     write_json(run / "environment.json", environment(), indent=2)
 
 
-def _restore(path: Path, model: PoseNetwork, optimiser: torch.optim.Optimizer) -> dict[str, Any]:
+def _restore(
+    path: Path, network: dict[str, Any], model: PoseNetwork, optimiser: torch.optim.Optimizer
+) -> dict[str, Any]:
     checkpoint = load_checkpoint(path)
+    for key, value in network.items():
+        before = checkpoint.network.get(key)
+        if before != value:
+            raise DhnError(f"{path}: its network has {key} {before}, which cannot become {value}")
     model.load_state_dict(checkpoint.weights)
     progress = dict(checkpoint.progress)
-    optimiser.load_state_dict(progress.pop("optimiser"))
+    # Moments as they were, but lr and weight_decay as the settings now say.
+    groups = optimiser.state_dict()["param_groups"]
+    optimiser.load_state_dict(progress.pop("optimiser") | {"param_groups": groups})
     return progress
 
 
-def _report_failures(batch: Batch, known: set[str]) -> None:
+def _report_failures(batch: Batch, known: set[str], pictures: int) -> None:
     for failure in batch.failures:
         if failure not in known:
             warn(failure)
             known.add(failure)
-    if len(known) > MAX_BAD_PICTURES:
-        raise DhnError(f"more than {MAX_BAD_PICTURES} pictures cannot be read; check the data")
+    if len(known) > MAX_BAD_PICTURES or len(known) == pictures:
+        raise DhnError(f"{len(known)} of {pictures} pictures cannot be read; check the data")
 
 
 def _evaluate(
@@ -284,7 +305,9 @@ def _evaluate(
         input_size=config.data.input_size,
         half=_amp_dtype(config, device) is not None,
     )
-    results, _ = predict_dataset(predictor, held_out, quiet=True)
+    results, failures = predict_dataset(predictor, held_out, quiet=True)
+    for failure in failures:
+        warn(failure)
     return score(held_out.raw, results, held_out.scoring)
 
 
@@ -326,6 +349,7 @@ class _Meter:
         m = self.means()
         self._note = (
             f"loss {m['loss']:.4f} heatmap {m['heatmap']:.5f} (flat {m['flat']:.5f}) "
+            f"pull {m['pull']:.3f} push {m['push']:.3f} "
             f"{m['images_per_second']:.1f} images/s"
         )
         return self._note

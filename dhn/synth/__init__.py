@@ -21,7 +21,7 @@ from dhn.files import write_json, written_whole
 from dhn.synth.annotate import CATEGORY, annotation
 from dhn.synth.scene import CrowdConfig, Scene, make_scene
 
-__all__ = ["CrowdConfig", "Scene", "generate", "make_scene"]
+__all__ = ["CrowdConfig", "Scene", "generate", "is_unfinished", "make_scene"]
 
 SPLITS = ("train", "val", "test")
 _MARK = "synth.json"  # tells a folder of ours, which may be overwritten, from somebody's data
@@ -85,6 +85,11 @@ def generate(
     for name, split in splits.items():
         write_json(out / "json" / f"crowdpose_{name}.json", {**split, "categories": [CATEGORY]})
     return out
+
+
+def is_unfinished(out: Path) -> bool:
+    """Whether `out` holds crowds whose drawing was interrupted."""
+    return (out / _MARK).is_file() and not (out / "json" / f"crowdpose_{SPLITS[-1]}.json").is_file()
 
 
 def _make_room(out: Path, overwrite: bool) -> None:
