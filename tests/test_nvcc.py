@@ -1,8 +1,12 @@
-"""Every CUDA source compiles, without warnings and without spills, for every GPU we name."""
+"""Every CUDA source compiles, without warnings and without spills, for every GPU we name.
+
+As a program it prints the table of registers and shared memory that docs/kernels.md holds.
+"""
 
 import re
 import shutil
 import subprocess
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -68,3 +72,24 @@ def test_every_kernel_compiles_for_every_gpu(report):
 def test_no_kernel_spills_registers(report):
     spilling = [row for row in report if row["stores"] or row["stack"]]
     assert not spilling
+
+
+def main() -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        rows = compile_all(Path(folder))
+    symbols = "\n".join(row["name"] for row in rows)
+    names = subprocess.run(["c++filt", "-p"], input=symbols, capture_output=True, text=True).stdout
+    table: dict[str, dict[str, dict]] = {}
+    for name, row in zip(names.splitlines(), rows, strict=True):
+        table.setdefault(name.replace("dhn::cuda::", ""), {})[row["arch"]] = row
+    architectures = sorted({row["arch"] for row in rows}, key=lambda arch: int(arch[3:]))
+    print("| kernel | " + " | ".join(architectures) + " | shared memory |")
+    print("| --- |" + " ---: |" * (len(architectures) + 1))
+    for name, by_arch in sorted(table.items()):
+        registers = " | ".join(str(by_arch[arch]["registers"]) for arch in architectures)
+        shared = max(row["shared"] for row in by_arch.values())
+        print(f"| `{name}` | {registers} | {shared} |")
+
+
+if __name__ == "__main__":
+    main()

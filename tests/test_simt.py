@@ -4,13 +4,13 @@ Values are compared with dhn.reference; races and accesses out of bounds are the
 and each kernel is also run with bugs planted in it, which the harness must catch.
 """
 
-import functools
 import json
 import os
 import platform
 import shutil
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -36,24 +36,37 @@ PLANTED = {
     31: ("heatmap_mse", "thread"),  # people are gathered while others still read the last ones
     41: ("aggregate_heatmaps", "thread"),  # the quarter tile is read while it is filled
     42: ("aggregate_heatmaps", "thread"),  # it is filled for the flip while it is read
+    51: ("group_tags", "thread"),  # a search ends without the warp agreeing on its results
+    52: ("group_tags", "thread"),  # the next search starts while one lane still augments
+    53: ("group_tags", "address"),  # people beyond those kept are remembered
+    61: ("read_peaks", "address"),  # one candidate too many
+    71: ("refine_people", "thread"),  # the most promising tile is read while it is sought
+    72: ("refine_people", "thread"),  # the best pixel is read while others raise it
 }
 
 
-@functools.cache
-def built() -> dict[str, str]:
+@pytest.fixture(scope="session")
+def libraries() -> dict[str, str]:
     """All three flavours of the library, compiled side by side."""
-    flavours = list(harness.FLAGS)
     command = [sys.executable, str(harness.HERE / "harness.py"), "build"]
-    compilers = [
-        subprocess.Popen([*command, f], stdout=subprocess.PIPE, text=True) for f in flavours
-    ]
-    outputs = [compiler.communicate()[0] for compiler in compilers]
-    assert not any(compiler.returncode for compiler in compilers)
-    return dict(zip(flavours, map(str.strip, outputs), strict=True))
+    compilers = {
+        flavour: subprocess.Popen([*command, flavour], stdout=subprocess.PIPE, text=True)
+        for flavour in harness.FLAGS
+    }
+    paths = {flavour: compiler.communicate()[0].strip() for flavour, compiler in compilers.items()}
+    assert not any(compiler.returncode for compiler in compilers.values())
+    return paths
 
 
-@functools.cache
-def sanitized(flavour: str) -> dict[str, dict]:
+@pytest.fixture(scope="session")
+def sanitized(libraries) -> dict[str, dict[str, dict]]:
+    """What became of each case:bug under each sanitizer, side by side."""
+    with ThreadPoolExecutor() as pool:
+        outcomes = pool.map(lambda f: run_sanitized(f, libraries[f]), harness.PRELOADS)
+        return dict(zip(harness.PRELOADS, outcomes, strict=True))
+
+
+def run_sanitized(flavour: str, library: str) -> dict[str, dict]:
     """Runs every operator clean, and every planted bug of this sanitizer; name:bug -> outcome."""
     cases = [f"{name}:0" for name in harness.small_cases(None)]
     cases += [f"{name}:{bug}" for bug, (name, catcher) in PLANTED.items() if catcher == flavour]
@@ -67,7 +80,7 @@ def sanitized(flavour: str) -> dict[str, dict]:
         "OMP_NUM_THREADS": "1",
     }
     run = subprocess.run(
-        [sys.executable, str(harness.HERE / "harness.py"), "run", built()[flavour], *cases],
+        [sys.executable, str(harness.HERE / "harness.py"), "run", library, *cases],
         env=environment,
         capture_output=True,
         text=True,
@@ -79,21 +92,21 @@ def sanitized(flavour: str) -> dict[str, dict]:
 @needs_gcc
 @pytest.mark.parametrize("flavour", harness.PRELOADS)
 @pytest.mark.parametrize("name", harness.small_cases(None))
-def test_sanitizers_find_nothing(name, flavour):
-    outcome = sanitized(flavour)[f"{name}:0"]
+def test_sanitizers_find_nothing(sanitized, name, flavour):
+    outcome = sanitized[flavour][f"{name}:0"]
     assert outcome["status"] == 0, outcome["log"]
 
 
-REPORTS = {"address": "AddressSanitizer", "thread": "ThreadSanitizer"}
+REPORTS = {"address": ("AddressSanitizer", "runtime error"), "thread": ("ThreadSanitizer",)}
 
 
 @needs_gcc
 @pytest.mark.parametrize("bug", [bug for bug in PLANTED if PLANTED[bug][1] in REPORTS])
-def test_planted_bugs_are_caught(bug):
+def test_planted_bugs_are_caught(sanitized, bug):
     name, catcher = PLANTED[bug]
-    outcome = sanitized(catcher)[f"{name}:{bug}"]
+    outcome = sanitized[catcher][f"{name}:{bug}"]
     assert outcome["status"] != 0
-    assert REPORTS[catcher] in outcome["log"]
+    assert any(report in outcome["log"] for report in REPORTS[catcher]), outcome["log"]
 
 
 class OnGpu:
@@ -111,9 +124,9 @@ def _moved(value, device: str = "cpu"):
     )
 
 
-@functools.cache
-def simt():
-    return harness.load(built()["plain"])
+@pytest.fixture(scope="session")
+def simt(libraries):
+    return harness.load(libraries["plain"])
 
 
 @pytest.fixture(
@@ -132,8 +145,9 @@ def ops(request):
             pytest.skip("needs a CUDA device, which is not here")
         return OnGpu()
     order, _, seed = request.param.partition(":")
-    simt().configure(order, int(seed or 1))
-    return simt().ops
+    simt = request.getfixturevalue("simt")  # not on a GPU machine: it needs g++ and time
+    simt.configure(order, int(seed or 1))
+    return simt.ops
 
 
 def people(B: int, P: int, J: int, extent: float, dtype=torch.float32) -> Tensor:
@@ -237,3 +251,72 @@ def test_aggregation(ops, h, w, stages, dtype):
     torch.testing.assert_close(
         ops.aggregate_heatmaps(*maps[:2], [], [], []).double(), want, rtol=0, atol=1e-6
     )
+
+
+@pytest.mark.parametrize("T", [1, 2])
+@pytest.mark.parametrize("people_there", [0, 1, 5, 40])
+@pytest.mark.parametrize(("K", "max_people"), [(30, 30), (8, 30), (45, 10)])
+def test_grouping(ops, people_there, K, max_people, T):
+    """The very same people, whether candidates or people are more."""
+    torch.manual_seed(people_there)
+    B, J = 2, 4
+    whose = torch.arange(K).remainder(max(people_there, 1))
+    tags = (whose * 1.5)[:, None] + torch.randn(B, J, K, T) * 0.3
+    scores = torch.rand(B, J, K).sort(descending=True).values
+    scores = scores * (torch.arange(K) < people_there)
+    xy = torch.rand(B, J, K, 2) * 100
+    tags[0, 1, 0] = float("nan")  # dropped
+    order = [2, 0, 3, 1]
+    got, counts = ops.group_tags(scores, xy, tags, order, max_people, 1.0, 0.1)
+    want, want_counts = reference.group_tags(scores, xy, tags, order, max_people, 1.0, 0.1)
+    assert torch.equal(counts, want_counts)
+    assert torch.equal(got, want)
+
+
+def scene(h: int, w: int, J: int, T: int, dtype) -> tuple[Tensor, Tensor]:
+    """Heatmaps [2, J, h, w] and tags [2, J, T, h, w] of a few people, with noise."""
+    heatmaps = torch.rand(2, J, h, w) * 0.1
+    heatmaps[:, :, h // 3, w // 4] = 0.9
+    heatmaps[:, :, h // 2 :, w // 2 :] += torch.rand(h - h // 2, w - w // 2)
+    tags = torch.randn(2, J, T, h, w) * 0.3
+    tags[..., w // 2 :] += 3
+    return heatmaps.to(dtype), tags.to(dtype)
+
+
+@pytest.mark.parametrize("dtype", MAP_TYPES)
+@pytest.mark.parametrize("subpixel", [False, True])
+@pytest.mark.parametrize(
+    ("h", "w", "size"), [(1, 1, (1, 1)), (17, 33, (34, 66)), (9, 20, (23, 41))]
+)
+def test_reading_peaks(ops, h, w, size, subpixel, dtype):
+    torch.manual_seed(h)
+    heatmaps, tags = scene(h, w, 3, 2, dtype)
+    H, W = size
+    indices = torch.randint(H * W, (2, 3, 11))
+    indices[..., :2] = torch.tensor([0, H * W - 1])
+    xy, values = ops.read_peaks(heatmaps, tags, indices, H, W, subpixel)
+    want_xy, want_values = reference.read_peaks(heatmaps, tags, indices, size, subpixel)
+    torch.testing.assert_close(xy, want_xy, rtol=0, atol=1e-4)
+    assert torch.equal(values, want_values)
+
+
+@pytest.mark.parametrize("dtype", MAP_TYPES)
+@pytest.mark.parametrize("T", [1, 2])
+@pytest.mark.parametrize(
+    ("h", "w", "size"), [(1, 1, (1, 1)), (34, 40, (68, 80)), (37, 45, (37, 45))]
+)
+def test_refinement(ops, h, w, size, T, dtype):
+    torch.manual_seed(h)
+    J, M = 3, 40
+    heatmaps, tags = scene(h, w, J, T, dtype)
+    if h > 1:
+        heatmaps[1, 2, h - 1, w - 1] = float("inf")
+    rows = torch.rand(2, M, J, 3 + T)
+    rows[..., 3:] = torch.randn(2, M, 1, T) * 2 + torch.randn(2, M, J, T) * 0.1
+    rows[torch.rand(2, M, J) < 0.5] = 0
+    rows[:, :, 0, 2] = 0.5  # everyone has a joint
+    counts = torch.tensor([M, 3])
+    rows[1, 3:] = 0
+    got = ops.refine_people(heatmaps, tags, rows, counts, *size, False)
+    want = reference.refine_people(heatmaps, tags, rows, counts, size)
+    torch.testing.assert_close(got, want, rtol=0, atol=1e-6, equal_nan=True)

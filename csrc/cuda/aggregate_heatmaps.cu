@@ -8,7 +8,7 @@ namespace {
 
 std::vector<Tensor> contiguous(const std::vector<Tensor>& maps) {
   std::vector<Tensor> result;
-  for (const Tensor& map : maps) result.push_back(torch::stable::contiguous(map));
+  for (const Tensor& map : maps) result.push_back(as_type(map, map_type(map)));
   return result;
 }
 

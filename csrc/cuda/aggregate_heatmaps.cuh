@@ -85,7 +85,7 @@ __device__ __forceinline__ void add_pass(float (&sums)[4], const Pass<map_t>& pa
 }
 
 template <typename map_t>
-__global__ void __launch_bounds__(kAggregateThreads, 4)
+__global__ void __launch_bounds__(kAggregateThreads, 3)
     aggregate_heatmaps_kernel(const Pass<map_t> plain, const Pass<map_t> flipped, const Flip flip,
                               bool has_flipped, int stages, int J, int h, int w, int tiles_x,
                               int tiles, float* __restrict__ out) {

@@ -7,6 +7,8 @@ namespace dhn::cuda {
 // A candidate as one integer: the higher score first, among equals the lower index. 0 is no
 // candidate.
 using Key = unsigned long long;
+constexpr Key kPoison =
+    ~Key{0};  // stands for maps that hold NaN or infinity; beats every candidate
 
 __device__ __forceinline__ Key make_key(float score, unsigned index) {
   const unsigned bits = __float_as_uint(score + 0.f);  // + 0: -0 and 0 are equal scores

@@ -23,4 +23,32 @@ __device__ __forceinline__ float read_bilinear(const map_t* __restrict__ pixels,
                   y.weight);
 }
 
+// A map of h x w pixels that is read as one of H x W.
+template <typename map_t>
+struct ResizedMap {
+  const map_t* pixels;
+  int h, w, H, W;
+};
+
+// Its value at output pixel (X, Y).
+template <typename map_t>
+__device__ __forceinline__ float read_at(const ResizedMap<map_t>& map, int X, int Y) {
+  return read_bilinear(map.pixels, map.w, bilinear_tap(Y, map.h, map.H),
+                       bilinear_tap(X, map.w, map.W));
+}
+
+// Source lines that belong to output pixels [first, last): every line belongs to some tile, even
+// when shrinking.
+struct Span {
+  int begin, end;
+};
+__device__ __forceinline__ Span source_span(int first, int last, int in_size, int out_size) {
+  Span span{0, in_size};
+  if (first > 0) span.begin = bilinear_tap(first, in_size, out_size).low;
+  if (last < out_size)
+    span.end = max(bilinear_tap(last - 1, in_size, out_size).high + 1,
+                   bilinear_tap(last, in_size, out_size).low);
+  return span;
+}
+
 }  // namespace dhn::cuda

@@ -28,6 +28,15 @@ namespace dhn::cuda {
 
 constexpr int ceil_div(std::int64_t a, std::int64_t b) { return static_cast<int>((a + b - 1) / b); }
 
+// The type in which kernels read network maps: their own, but float64 maps are converted.
+inline ScalarType map_type(const Tensor& maps) {
+  return maps.scalar_type() == ScalarType::Double ? ScalarType::Float : maps.scalar_type();
+}
+// ... and two kinds of maps together: that of both, or float32.
+inline ScalarType map_type(const Tensor& heatmaps, const Tensor& tags) {
+  return map_type(heatmaps) == map_type(tags) ? map_type(tags) : ScalarType::Float;
+}
+
 inline dim3 grid_of(std::int64_t blocks) {
   STD_TORCH_CHECK(blocks <= 0x7fffffff, "the batch is too large for one launch: ", blocks,
                   " blocks");

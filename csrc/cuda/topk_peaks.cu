@@ -17,7 +17,7 @@ std::tuple<Tensor, Tensor> topk_peaks(const Tensor& heatmaps_, std::int64_t k, s
   STD_TORCH_CHECK(k <= kMaxK, "k: expected up to ", kMaxK, " on CUDA, got ", k);
   STD_TORCH_CHECK(kernel / 2 <= kMaxPeakRadius, "kernel: expected up to ", 2 * kMaxPeakRadius + 1,
                   " on CUDA, got ", kernel);
-  const Tensor heatmaps = torch::stable::contiguous(heatmaps_);
+  const Tensor heatmaps = as_type(heatmaps_, map_type(heatmaps_));
   const std::int64_t B = heatmaps.size(0), J = heatmaps.size(1), maps = B * J;
   const int h = static_cast<int>(heatmaps.size(2)), w = static_cast<int>(heatmaps.size(3));
   const int H = static_cast<int>(height), W = static_cast<int>(width), K = static_cast<int>(k);

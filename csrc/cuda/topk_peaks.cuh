@@ -16,29 +16,6 @@
 namespace dhn::cuda {
 
 constexpr int kPeakTileW = 64, kPeakTileH = 16, kMaxPeakRadius = 7;
-constexpr Key kPoison =
-    ~Key{0};  // stands for a map that holds NaN or infinity; beats every candidate
-
-// A map of h x w pixels that is read as one of H x W.
-template <typename map_t>
-struct ResizedMap {
-  const map_t* pixels;
-  int h, w, H, W;
-};
-
-// Source lines that belong to output pixels [first, last): every line belongs to some tile, even
-// when shrinking.
-struct Span {
-  int begin, end;
-};
-__device__ __forceinline__ Span source_span(int first, int last, int in_size, int out_size) {
-  Span span{0, in_size};
-  if (first > 0) span.begin = bilinear_tap(first, in_size, out_size).low;
-  if (last < out_size)
-    span.end = max(bilinear_tap(last - 1, in_size, out_size).high + 1,
-                   bilinear_tap(last, in_size, out_size).low);
-  return span;
-}
 
 struct PeakTile {
   Tap taps_x[kPeakTileW + 2 * kMaxPeakRadius], taps_y[kPeakTileH + 2 * kMaxPeakRadius];

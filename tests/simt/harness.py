@@ -83,6 +83,12 @@ def small_cases(ops) -> dict:
     crowd = torch.cat([uniform(2, 260, 2, 2, scale=150), torch.ones(2, 260, 2, 1)], -1)
     maps, mask = uniform(2, 2, 19, 71), uniform(2, 19, 71)
     target = (2.0, 7.0, 10.0, False)
+    tags = (torch.arange(200.0).view(1, 2, 100, 1) * 3).expand(2, 2, 100, 2)
+    everyone = [uniform(2, 2, 100) + 0.2, uniform(2, 2, 100, 2), tags.contiguous()]  # 200 people
+    people = uniform(2, 40, 2, 5)
+    people[:, ::2, 1] = 0
+    counts, indices = torch.tensor([3, 40]), torch.randint(18 * 70, (2, 2, 7), generator=generator)
+    tag_maps = uniform(2, 2, 2, 19, 71, scale=3)
     quarter, half = [uniform(1, 2, 9, 35)] * 2, [uniform(1, 2, 18, 70)] * 2
     return {
         "render_heatmaps": lambda: ops.render_heatmaps(
@@ -93,6 +99,9 @@ def small_cases(ops) -> dict:
             torch.ones(2), maps, keypoints, mask, *target
         ),
         "topk_peaks": lambda: ops.topk_peaks(uniform(1, 2, 17, 39), 30, 5, 33, 78, 0.1),
+        "read_peaks": lambda: ops.read_peaks(maps, tag_maps, indices, 38, 142, False),
+        "group_tags": lambda: ops.group_tags(*everyone, [1, 0], 128, 1.0, 0.1),
+        "refine_people": lambda: ops.refine_people(maps, tag_maps, people, counts, 38, 142, False),
         "aggregate_heatmaps": lambda: ops.aggregate_heatmaps(quarter, half, quarter, half, [1, 0]),
     }
 

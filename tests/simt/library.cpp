@@ -1,7 +1,10 @@
 // Every CUDA kernel and its host code, compiled for the SIMT runner: the operators dhn_simt::* on
 // CPU tensors.
 #include "../../csrc/cuda/aggregate_heatmaps.cu"
+#include "../../csrc/cuda/group_tags.cu"
 #include "../../csrc/cuda/heatmap_mse.cu"
+#include "../../csrc/cuda/read_peaks.cu"
+#include "../../csrc/cuda/refine_people.cu"
 #include "../../csrc/cuda/render_heatmaps.cu"
 #include "../../csrc/cuda/topk_peaks.cu"
 
