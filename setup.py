@@ -56,17 +56,16 @@ def extensions() -> list[Extension]:
         )
     ]
     # Builders have no GPU: what counts is a CUDA torch and a toolkit, not cuda.is_available().
-    kernels = sorted(CSRC.glob("cuda/*.cu"))
-    if torch.version.cuda and cpp_extension.CUDA_HOME and kernels:
+    if torch.version.cuda and cpp_extension.CUDA_HOME:
         write_hash("cuda_source_hash.h", "DHN_CUDA_SOURCE_HASH", *CUDA_PARTS)
         found.append(
             cpp_extension.CUDAExtension(
                 "dhn._C_cuda",
-                list(map(str, kernels)),
+                [*map(str, sorted(CSRC.glob("cuda/*.cu"))), str(CSRC / "cuda" / "source_hash.cpp")],
                 include_dirs=include_dirs,
                 extra_compile_args={
                     "cxx": [*CXX, "-std=c++17", "-DUSE_CUDA"],
-                    "nvcc": [STABLE_ABI, "-DUSE_CUDA", "-O3", "-std=c++17"],
+                    "nvcc": [STABLE_ABI, "-DUSE_CUDA", "-O3", "-std=c++17", "--fmad=false"],
                 },
                 py_limited_api=True,
             )

@@ -16,6 +16,7 @@ import pytest
 import torch
 from simt import harness
 from torch import Tensor
+from torch.utils._pytree import tree_leaves, tree_map_only
 
 from dhn import reference
 
@@ -38,7 +39,7 @@ PLANTED = {
     42: ("aggregate_heatmaps", "thread"),  # it is filled for the flip while it is read
     51: ("group_tags", "thread"),  # a search ends without the warp agreeing on its results
     52: ("group_tags", "thread"),  # the next search starts while one lane still augments
-    53: ("group_tags", "address"),  # people beyond those kept are remembered
+    53: ("group_tags", "address"),  # a candidate beyond the last is looked at
     61: ("read_peaks", "address"),  # one candidate too many
     71: ("refine_people", "thread"),  # the most promising tile is read while it is sought
     72: ("refine_people", "thread"),  # the best pixel is read while others raise it
@@ -113,15 +114,11 @@ class OnGpu:
     """torch.ops.dhn on CUDA tensors, for arguments and results on the CPU."""
 
     def __getattr__(self, name: str):
-        return lambda *arguments: _moved(getattr(torch.ops.dhn, name)(*_moved(arguments, "cuda")))
+        def run(*arguments):
+            arguments = tree_map_only(Tensor, Tensor.cuda, arguments)
+            return tree_map_only(Tensor, Tensor.cpu, getattr(torch.ops.dhn, name)(*arguments))
 
-
-def _moved(value, device: str = "cpu"):
-    if isinstance(value, Tensor):
-        return value.to(device)
-    return (
-        type(value)(_moved(v, device) for v in value) if isinstance(value, list | tuple) else value
-    )
+        return run
 
 
 @pytest.fixture(scope="session")
@@ -131,10 +128,7 @@ def simt(libraries):
 
 @pytest.fixture(
     params=[
-        *(
-            pytest.param(order, marks=needs_gcc)
-            for order in ("forward", "reverse", "random:1", "random:2")
-        ),
+        *(pytest.param(order, marks=needs_gcc) for order in ("forward", "random:1", "random:2")),
         pytest.param("gpu", marks=pytest.mark.gpu),
     ]
 )
@@ -320,3 +314,22 @@ def test_refinement(ops, h, w, size, T, dtype):
     got = ops.refine_people(heatmaps, tags, rows, counts, *size, False)
     want = reference.refine_people(heatmaps, tags, rows, counts, size)
     torch.testing.assert_close(got, want, rtol=0, atol=1e-6, equal_nan=True)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("name", harness.small_cases(None))
+def test_kernels_fit_a_cuda_graph(name):
+    """No operator synchronises: captured and replayed, it gives what it gives at once."""
+    if not torch.cuda.is_available():
+        pytest.skip("needs a CUDA device, which is not here")
+    run = harness.small_cases(torch.ops.dhn, "cuda")[name]
+    want = run()
+    torch.cuda.synchronize()
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        got = run()
+    for tensor in tree_leaves(got):
+        tensor.fill_(-1)
+    graph.replay()
+    torch.cuda.synchronize()
+    torch.testing.assert_close(got, want, rtol=0, atol=0)

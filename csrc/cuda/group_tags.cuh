@@ -150,7 +150,7 @@ class Grouping {
     for (int base = 0; base < settings_.K; base += 32) {
       const int k = base + lane_;
       bool takes_part = false;
-      if (k < settings_.K) {
+      if (k < settings_.K + PLANTED(53)) {
         float watch = scores[k] + xy[2 * k] + xy[2 * k + 1];
         for (int t = 0; t < settings_.T; ++t) watch += tags[k * settings_.T + t];
         takes_part = scores[k] > settings_.detection_threshold && fabsf(watch) <= FLT_MAX;
@@ -206,7 +206,7 @@ class Grouping {
         row[1] = xy[2 * k + 1];
         row[2] = scores[k];
         for (int t = 0; t < T; ++t) row[3 + t] = tags[k * T + t];
-        if (p < settings_.max_people || PLANTED(53)) remember(p, founds, tags + k * T);
+        if (p < settings_.max_people) remember(p, founds, tags + k * T);
       }
       count += __popc(votes);
     }

@@ -22,7 +22,7 @@ HERE = Path(__file__).resolve().parent
 CSRC = HERE.parents[1] / "csrc"
 ORDERS = {"forward": 0, "reverse": 1, "random": 2}
 FLAGS = {
-    "plain": ["-O2"],
+    "plain": ["-O1"],
     "address": ["-O0", "-g1", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"],
     "thread": ["-O1", "-g1", "-fsanitize=thread", "-Wno-tsan"],
 }
@@ -72,36 +72,35 @@ def load(library: Path) -> SimpleNamespace:
     return SimpleNamespace(ops=torch.ops.dhn_simt, configure=configure, definitions=definitions)
 
 
-def small_cases(ops) -> dict:
+def small_cases(ops, device: str = "cpu") -> dict:
     """One call of each operator, small enough for the race detector, with several blocks."""
     generator = torch.Generator().manual_seed(5)
 
     def uniform(*shape: int, scale: float = 1.0):
-        return torch.rand(*shape, generator=generator) * scale
+        return (torch.rand(*shape, generator=generator) * scale).to(device)
 
-    keypoints = torch.cat([uniform(2, 5, 2, 2, scale=150), torch.ones(2, 5, 2, 1)], -1)
-    crowd = torch.cat([uniform(2, 260, 2, 2, scale=150), torch.ones(2, 260, 2, 1)], -1)
-    maps, mask = uniform(2, 2, 19, 71), uniform(2, 19, 71)
+    def people(P: int):
+        return torch.cat([uniform(2, P, 2, 2, scale=150), uniform(2, P, 2, 1) + 0.1], -1)
+
+    few, crowd = people(5), people(260)
+    maps, tag_maps = uniform(2, 2, 19, 71), uniform(2, 2, 2, 19, 71, scale=3)
+    grad, mask = uniform(2), uniform(2, 19, 71)
     target = (2.0, 7.0, 10.0, False)
-    tags = (torch.arange(200.0).view(1, 2, 100, 1) * 3).expand(2, 2, 100, 2)
-    everyone = [uniform(2, 2, 100) + 0.2, uniform(2, 2, 100, 2), tags.contiguous()]  # 200 people
-    people = uniform(2, 40, 2, 5)
-    people[:, ::2, 1] = 0
-    counts, indices = torch.tensor([3, 40]), torch.randint(18 * 70, (2, 2, 7), generator=generator)
-    tag_maps = uniform(2, 2, 2, 19, 71, scale=3)
+    indices = torch.arange(28, device=device).view(2, 2, 7) * 191
+    scores, xy, tags = uniform(2, 2, 40), uniform(2, 2, 40, 2), uniform(2, 2, 40, 2, scale=50)
+    found, counts = uniform(2, 40, 2, 5), torch.tensor([3, 40], device=device)
+    found[:, ::2, 1] = 0
     quarter, half = [uniform(1, 2, 9, 35)] * 2, [uniform(1, 2, 18, 70)] * 2
     return {
         "render_heatmaps": lambda: ops.render_heatmaps(
-            keypoints, [37, 19], [71, 36], [2.0, 4.0], [7.0, 7.0], [10.0, 7.0], False
+            few, [37, 19], [71, 36], [2.0, 4.0], [7.0, 7.0], [10.0, 7.0], False
         ),
         "heatmap_mse": lambda: ops.heatmap_mse(maps, crowd, mask, *target),
-        "heatmap_mse_backward": lambda: ops.heatmap_mse_backward(
-            torch.ones(2), maps, keypoints, mask, *target
-        ),
-        "topk_peaks": lambda: ops.topk_peaks(uniform(1, 2, 17, 39), 30, 5, 33, 78, 0.1),
+        "heatmap_mse_backward": lambda: ops.heatmap_mse_backward(grad, maps, few, mask, *target),
+        "topk_peaks": lambda: ops.topk_peaks(maps, 30, 5, 38, 142, 0.1),
         "read_peaks": lambda: ops.read_peaks(maps, tag_maps, indices, 38, 142, False),
-        "group_tags": lambda: ops.group_tags(*everyone, [1, 0], 128, 1.0, 0.1),
-        "refine_people": lambda: ops.refine_people(maps, tag_maps, people, counts, 38, 142, False),
+        "group_tags": lambda: ops.group_tags(scores, xy, tags, [1, 0], 50, 1.0, 0.1),
+        "refine_people": lambda: ops.refine_people(maps, tag_maps, found, counts, 38, 142, False),
         "aggregate_heatmaps": lambda: ops.aggregate_heatmaps(quarter, half, quarter, half, [1, 0]),
     }
 
@@ -128,16 +127,22 @@ def run_forked(run, sim, planted: int) -> dict:
 
 
 def main() -> None:
-    """harness.py build FLAVOUR | harness.py run LIBRARY CASE:PLANTED ..."""
+    """harness.py build FLAVOUR | harness.py run LIBRARY CASE:PLANTED ... | harness.py gpu"""
     if sys.argv[1] == "build":
         print(build(sys.argv[2]))
-        return
-    sim = load(Path(sys.argv[2]))
-    results = {}
-    for name in sys.argv[3:]:
-        case, planted = name.split(":")
-        results[name] = run_forked(small_cases(sim.ops)[case], sim, int(planted))
-    print(json.dumps(results))
+    elif sys.argv[1] == "gpu":  # for compute-sanitizer
+        import dhn.ops  # noqa: F401 registers torch.ops.dhn
+
+        for run in small_cases(torch.ops.dhn, "cuda").values():
+            run()
+        torch.cuda.synchronize()
+    else:
+        sim = load(Path(sys.argv[2]))
+        results = {}
+        for name in sys.argv[3:]:
+            case, planted = name.split(":")
+            results[name] = run_forked(small_cases(sim.ops)[case], sim, int(planted))
+        print(json.dumps(results))
 
 
 if __name__ == "__main__":
