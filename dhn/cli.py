@@ -66,6 +66,50 @@ _device = click.option(
 )
 
 
+def _network(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Options of commands that run a network: the keywords of `load_predictor`, and batch size."""
+    for option in reversed(
+        (
+            click.option(
+                "--checkpoint",
+                "--weights",
+                "checkpoint",
+                metavar="PATH",
+                help="Trained network; by default the newest run's best, else last.",
+            ),
+            click.option("--flip", is_flag=True, help="Flip test: better, half as fast."),
+            click.option(
+                "--input-size",
+                "--imgsz",
+                "input_size",
+                type=click.IntRange(min=64),
+                metavar="N",
+                help="Short side of the network input in pixels; by default as in training.",
+            ),
+            click.option(
+                "--no-refine",
+                "refine",
+                is_flag=True,
+                flag_value=False,
+                default=True,
+                help="Do not search for a person's missing joints.",
+            ),
+            click.option("--fine-only", is_flag=True, help="Average the fine heatmaps alone."),
+            click.option("--max-people", type=click.IntRange(min=1), default=30, show_default=True),
+            click.option(
+                "--subpixel", is_flag=True, help="Fit peaks below the pixel (after DARK)."
+            ),
+            click.option("--half", is_flag=True, help="Run the network in bfloat16."),
+            click.option(
+                "-b", "--batch-size", type=click.IntRange(min=1), default=1, show_default=True
+            ),
+            _device,
+        )
+    ):
+        command = option(command)
+    return command
+
+
 @click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(dhn.__version__, prog_name="dhn")
 def main() -> None:
@@ -151,12 +195,7 @@ def train(
 
 
 @main.command("eval")
-@click.option(
-    "--checkpoint",
-    "--weights",
-    metavar="PATH",
-    help="Network to score; by default the newest run's best, else last.",
-)
+@_network
 @click.option(
     "--dataset",
     metavar="crowdpose|coco|PATH",
@@ -168,11 +207,6 @@ def train(
     type=click.Choice(["train", "val", "test", "trainval"]),
     help="[default: test; val for coco, whose test has no public annotations]",
 )
-@click.option("--flip", is_flag=True, help="Average with the mirrored picture's maps.")
-@click.option("--input-size", "--imgsz", type=click.IntRange(min=64), help="Short side in pixels.")
-@click.option("--refine/--no-refine", default=True, show_default=True, help="Fill missing joints.")
-@click.option("--fine-only", is_flag=True, help="Leave the coarse maps out of the average.")
-@click.option("-b", "--batch-size", type=click.IntRange(min=1), default=1, show_default=True)
 @click.option("--limit", type=click.IntRange(min=1), help="Only the first N pictures.")
 @click.option("--save-json", type=click.Path(path_type=Path), help="Write predictions (COCO).")
 @click.option("--output", type=click.Path(path_type=Path), help="Write the unrounded AP table.")
@@ -191,27 +225,21 @@ def train(
     show_default=True,
     help="Who counts; crowdposetools is CrowdPose's own package, where it is installed.",
 )
-@_device
 @_common
 @click.pass_context
 def evaluate(
     ctx: click.Context,
-    checkpoint: str | None,
     dataset: str | None,
     split: str | None,
-    flip: bool,
-    input_size: int | None,
-    refine: bool,
-    fine_only: bool,
-    batch_size: int,
     limit: int | None,
     save_json: Path | None,
     output: Path | None,
     results: Path | None,
     annotations: Path | None,
     evaluator: Any,
-    device: str,
+    batch_size: int,
     quiet: bool,
+    **network: Any,
 ) -> None:
     """Score a network on a data set, or predictions of any system.
 
@@ -241,14 +269,7 @@ def evaluate(
     from dhn.predictor import load_predictor
 
     evaluate(
-        load_predictor(
-            checkpoint,
-            device=device,
-            flip=flip,
-            input_size=input_size,
-            refine=refine,
-            fine_only=fine_only,
-        ),
+        load_predictor(**network),
         truth,
         batch_size=batch_size,
         evaluator=evaluator,
@@ -260,11 +281,10 @@ def evaluate(
 
 def _scoring_of_results(ctx: click.Context) -> Any:
     """Checks that the options of `eval --results` make sense together."""
-    of_networks = {"checkpoint", "split", "flip", "input_size", "refine", "fine_only"}
-    of_networks |= {"batch_size", "limit", "save_json", "device"}
+    with_results = {"dataset", "results", "annotations", "evaluator", "output", "quiet", "debug"}
     for option in ctx.command.params:
         source = ctx.get_parameter_source(option.name or "")
-        if option.name in of_networks and source is click.core.ParameterSource.COMMANDLINE:
+        if option.name not in with_results and source is click.core.ParameterSource.COMMANDLINE:
             raise click.UsageError(f"{option.opts[0]} is for networks, not for --results.")
     dataset = ctx.params["dataset"]
     if dataset not in (None, "crowdpose", "coco"):
@@ -338,13 +358,7 @@ def synth(
 
 @main.command()
 @click.argument("sources", nargs=-1, required=True, metavar="SOURCE...")
-@click.option(
-    "--checkpoint",
-    "--weights",
-    "checkpoint",
-    metavar="PATH",
-    help="Trained network; by default the newest run's best, else last.",
-)
+@_network
 @click.option(
     "-o",
     "--image-output",
@@ -370,17 +384,6 @@ def synth(
     metavar="PATH",
     help="One table, a row per person.",
 )
-@click.option("--flip", is_flag=True, help="Flip test: better, half as fast.")
-@click.option(
-    "--input-size",
-    "--imgsz",
-    "input_size",
-    type=click.IntRange(min=64),
-    metavar="N",
-    help="Short side of the network input, a multiple of 64; by default as in training.",
-)
-@_device
-@click.option("-b", "--batch-size", type=click.IntRange(min=1), default=1, show_default=True)
 @click.option(
     "--conf",
     type=click.FloatRange(0, 1),
@@ -388,8 +391,6 @@ def synth(
     show_default=True,
     help="Leave out people who score less.",
 )
-@click.option("--max-people", type=click.IntRange(min=1), default=30, show_default=True)
-@click.option("--no-refine", is_flag=True, help="Do not look for a person's missing joints.")
 @click.option(
     "--vid-stride",
     type=click.IntRange(min=1),
@@ -400,20 +401,15 @@ def synth(
 @_common
 def predict(
     sources: tuple[str, ...],
-    checkpoint: str | None,
     image_output: Path | None,
     json_output: Path | None,
     video_output: Path | None,
     csv_output: Path | None,
-    flip: bool,
-    input_size: int | None,
-    device: str,
-    batch_size: int,
     conf: float,
-    max_people: int,
-    no_refine: bool,
     vid_stride: int,
+    batch_size: int,
     quiet: bool,
+    **network: Any,
 ) -> None:
     """Find the poses of people in pictures and videos.
 
@@ -437,14 +433,7 @@ def predict(
         outputs = Outputs(images=Path("predictions"), json=Path("predictions"))
     inputs = list_sources(sources)
     outputs.check(inputs)
-    predictor = load_predictor(
-        checkpoint,
-        device=device,
-        flip=flip,
-        input_size=input_size,
-        refine=not no_refine,
-        max_people=max_people,
-    )
+    predictor = load_predictor(**network)
     if not quiet:
         click.echo(f"Weights: {predictor.source}")
     summary = predict_sources(

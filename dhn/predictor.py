@@ -203,6 +203,7 @@ def load_predictor(
     fine_only: bool = False,
     half: bool = False,
     refine: bool = True,
+    subpixel: bool = False,
     max_people: int = 30,
 ) -> Predictor:
     """A predictor from a checkpoint.
@@ -212,7 +213,7 @@ def load_predictor(
         device: `auto`, `cpu`, `cuda:N` or `mps`.
         input_size: short side of the network input; None takes that of the training.
         flip, fine_only, half: see `Predictor`.
-        refine, max_people: see `DecodeConfig`.
+        refine, subpixel, max_people: see `DecodeConfig`.
 
     Raises:
         DhnError: no checkpoint, one that cannot be used, or no such device.
@@ -227,6 +228,6 @@ def load_predictor(
         flip=flip,
         fine_only=fine_only,
         half=half,
-        decode=DecodeConfig(max_people=max_people, refine=refine),
+        decode=DecodeConfig(max_people=max_people, refine=refine, subpixel=subpixel),
         source=path,
     )

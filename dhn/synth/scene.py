@@ -32,9 +32,9 @@ class CrowdConfig:
     """
 
     size: int = 240
-    odds: tuple[float, float, float] = (0.34, 0.33, 0.33)
-    people: tuple[tuple[int, int], ...] = ((1, 2), (3, 5), (6, 12))
-    stature: tuple[tuple[float, float], ...] = ((0.6, 0.95), (0.5, 0.9), (0.42, 0.8))
+    odds: tuple[float, float, float] = (0.45, 0.33, 0.22)
+    people: tuple[tuple[int, int], ...] = ((1, 2), (3, 5), (6, 11))
+    stature: tuple[tuple[float, float], ...] = ((0.7, 0.95), (0.6, 0.95), (0.5, 0.85))
     spacing: tuple[tuple[float, float], ...] = ((0.4, 1.4), (0.25, 1.0), (0.2, 0.6))
     occluder: float = 0.2
     closeup: float = 0.15
