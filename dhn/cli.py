@@ -6,13 +6,13 @@ Heavy imports stand inside the commands, so that `dhn --help` answers at once.
 import json
 import os
 import signal
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import click
 
 import dhn
+from dhn import options
 from dhn.errors import DhnError
 
 
@@ -37,77 +37,6 @@ class _Group(click.Group):
 def _interrupt(*_: Any) -> None:
     # SIGTERM ends a run like Ctrl-C: files are closed, training writes a checkpoint.
     raise KeyboardInterrupt
-
-
-def _remember_debug(ctx: click.Context, _: click.Parameter, value: bool) -> None:
-    ctx.meta["dhn.debug"] = value
-
-
-def _common(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Options that every command has."""
-    command = click.option(
-        "--debug",
-        is_flag=True,
-        expose_value=False,
-        callback=_remember_debug,
-        help="Show tracebacks.",
-    )(command)
-    return click.option("-q", "--quiet", is_flag=True, help="Print results and errors only.")(
-        command
-    )
-
-
-_device = click.option(
-    "--device",
-    default="auto",
-    show_default=True,
-    metavar="auto|cpu|cuda:N|mps",
-    help="Where to compute; auto takes CUDA, else MPS, else the CPU.",
-)
-
-
-def _network(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Options of commands that run a network: the keywords of `load_predictor`, and batch size."""
-    for option in reversed(
-        (
-            click.option(
-                "--checkpoint",
-                "--weights",
-                "checkpoint",
-                metavar="PATH",
-                help="Trained network; by default the newest run's best, else last.",
-            ),
-            click.option("--flip", is_flag=True, help="Flip test: better, half as fast."),
-            click.option(
-                "--input-size",
-                "--imgsz",
-                "input_size",
-                type=click.IntRange(min=64),
-                metavar="N",
-                help="Short side of the network input in pixels; by default as in training.",
-            ),
-            click.option(
-                "--no-refine",
-                "refine",
-                is_flag=True,
-                flag_value=False,
-                default=True,
-                help="Do not search for a person's missing joints.",
-            ),
-            click.option("--fine-only", is_flag=True, help="Average the fine heatmaps alone."),
-            click.option("--max-people", type=click.IntRange(min=1), default=30, show_default=True),
-            click.option(
-                "--subpixel", is_flag=True, help="Fit peaks below the pixel (after DARK)."
-            ),
-            click.option("--half", is_flag=True, help="Run the network in bfloat16."),
-            click.option(
-                "-b", "--batch-size", type=click.IntRange(min=1), default=1, show_default=True
-            ),
-            _device,
-        )
-    ):
-        command = option(command)
-    return command
 
 
 @click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
@@ -146,8 +75,8 @@ def main() -> None:
     help="Go on with the run in this folder, with its settings.",
 )
 @click.option("--show-config", is_flag=True, help="Print the settings as YAML and stop.")
-@_device
-@_common
+@options.device
+@options.common
 def train(
     overrides: tuple[str, ...],
     source: str | None,
@@ -195,7 +124,7 @@ def train(
 
 
 @main.command("eval")
-@_network
+@options.network
 @click.option(
     "--dataset",
     metavar="crowdpose|coco|PATH",
@@ -225,7 +154,7 @@ def train(
     show_default=True,
     help="Who counts; crowdposetools is CrowdPose's own package, where it is installed.",
 )
-@_common
+@options.common
 @click.pass_context
 def evaluate(
     ctx: click.Context,
@@ -293,7 +222,7 @@ def _scoring_of_results(ctx: click.Context) -> Any:
 
 
 @main.command()
-@_common
+@options.common
 def info(quiet: bool) -> None:
     """Show versions, devices and what the networks cost: what a bug report needs."""
     from dhn.info import environment, print_info
@@ -327,7 +256,7 @@ def data() -> None:
     help="How many draw at the same time; all CPU cores by default. Changes nothing but the time.",
 )
 @click.option("--overwrite", is_flag=True, help="Replace an earlier folder of procedural crowds.")
-@_common
+@options.common
 def synth(
     out: Path,
     images: int,
@@ -358,7 +287,7 @@ def synth(
 
 @main.command()
 @click.argument("sources", nargs=-1, required=True, metavar="SOURCE...")
-@_network
+@options.network
 @click.option(
     "-o",
     "--image-output",
@@ -398,7 +327,7 @@ def synth(
     show_default=True,
     help="Take every n-th frame of videos.",
 )
-@_common
+@options.common
 def predict(
     sources: tuple[str, ...],
     image_output: Path | None,
