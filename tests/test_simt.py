@@ -34,7 +34,10 @@ PLANTED = {
     12: ("render_heatmaps", "address"),  # rows below the map are written
     21: ("topk_peaks", "thread"),  # the tile is read while it is filled
     22: ("topk_peaks", "address"),  # a row below the map is read
+    23: ("topk_peaks", "address"),  # a rank too many is merged
     31: ("heatmap_mse", "thread"),  # people are gathered while others still read the last ones
+    32: ("heatmap_mse", "address"),  # a partial sum too many is added
+    33: ("heatmap_mse_backward", "address"),  # rows below the map are written
     41: ("aggregate_heatmaps", "thread"),  # the quarter tile is read while it is filled
     42: ("aggregate_heatmaps", "thread"),  # it is filled for the flip while it is read
     51: ("group_tags", "thread"),  # a search ends without the warp agreeing on its results
@@ -42,6 +45,7 @@ PLANTED = {
     53: ("group_tags", "address"),  # a candidate beyond the last is looked at
     61: ("read_peaks", "address"),  # one candidate too many
     71: ("refine_people", "thread"),  # the most promising tile is read while it is sought
+    73: ("refine_people", "address"),  # a tile's range takes in a row too many
     72: ("refine_people", "thread"),  # the best pixel is read while others raise it
 }
 

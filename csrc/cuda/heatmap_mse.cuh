@@ -89,7 +89,7 @@ __global__ void __launch_bounds__(32)
                       scalar_t* __restrict__ loss) {
   const double* const mine = partial + static_cast<std::int64_t>(blockIdx.x) * parts;
   double sum = 0;
-  for (int i = threadIdx.x; i < parts; i += 32) sum += mine[i];
+  for (int i = threadIdx.x; i < parts + PLANTED(32); i += 32) sum += mine[i];
   sum = warp_sum(sum);
   if (threadIdx.x == 0) loss[blockIdx.x] = static_cast<scalar_t>(sum / count);
 }
@@ -103,7 +103,7 @@ __global__ void __launch_bounds__(kRenderThreads, kRenderBlocks<scalar_t>)
   __shared__ NearbyPeople<scalar_t> nearby;
   scalar_t errors[4], mask[4];
   const Place at = find_errors(target, prediction, nearby, errors, mask);
-  if (at.v >= target.height || at.u >= target.width) return;
+  if ((at.v >= target.height && !PLANTED(33)) || at.u >= target.width) return;
   const scalar_t scale = static_cast<scalar_t>(2 * static_cast<double>(grad[at.image]) / count);
 #pragma unroll
   for (int k = 0; k < 4; ++k) errors[k] *= scale * mask[k];

@@ -58,7 +58,7 @@ __global__ void __launch_bounds__(kRefineThreads)
   const Span rows = source_span(block.top, block.bottom, s.h, s.H);
   const Span columns = source_span(block.left, block.right, s.w, s.W);
   const int span_w = columns.end - columns.begin;
-  const int pixels = span_w * (rows.end - rows.begin);
+  const int pixels = span_w * (rows.end - rows.begin + PLANTED(73));
   float* const out = bounds + plane * (1 + 2 * s.T) * s.tiles + tile;
   bool finite = true;
   float highest = -FLT_MAX;

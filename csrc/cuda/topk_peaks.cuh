@@ -108,9 +108,10 @@ __global__ void __launch_bounds__(kBestThreads)
   const std::int64_t map = blockIdx.x;
   const Key* const mine = strip_best + map * strips * k;
   Best best(storage, k);
-  for (int first = 0; first < strips * k; first += kBestThreads) {
+  const int offered = strips * (k + PLANTED(23));
+  for (int first = 0; first < offered; first += kBestThreads) {
     const int i = first + static_cast<int>(threadIdx.x);
-    best.offer(i < strips * k ? mine[i % strips * k + i / strips] : 0);
+    best.offer(i < offered ? mine[i % strips * k + i / strips] : 0);
   }
   const int count = best.sort();
   const bool poisoned = count > 0 && best[0] == kPoison;
