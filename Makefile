@@ -1,6 +1,8 @@
 # make demo    installs, trains a small network on procedural crowds, scores it, draws pictures
 # make test    installs, runs the checks and every test
 #
+# make gpu-check   builds and tests the CUDA kernels and times them, where there is a GPU
+#
 # PYTHON=python3.12     another interpreter (3.11 is the one that is tested)
 # TORCH_INDEX=URL       where torch comes from, like https://download.pytorch.org/whl/cpu
 
@@ -73,6 +75,10 @@ format: install
 
 bench: build
 	$(BIN)/dhn bench
+
+# On whatever Python holds a CUDA torch: PYTHON=python3 make gpu-check. No network, no .venv.
+gpu-check:
+	PYTHON=$(PYTHON) benchmarks/gpu_check.sh
 
 clean:
 	rm -rf build dist *.egg-info demo dhn/*.so
