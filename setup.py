@@ -28,7 +28,8 @@ CSRC = Path("csrc")
 GENERATED = Path("build/generated")
 STABLE_ABI = "-DTORCH_TARGET_VERSION=0x020a000000000000"  # one library for every torch >= 2.10
 CXX = [
-    *(STABLE_ABI, "-O3", "-g0", "-Wall", "-fvisibility=hidden", "-fno-math-errno"),
+    *(STABLE_ABI, "-O3", "-g0", "-Wall", "-fvisibility=hidden"),
+    *("-fno-math-errno", "-fno-trapping-math"),  # nobody looks at errno or traps
     "-ffp-contract=off",  # else ties between mirrored pixels depend on the machine
     "-fno-wrapv",  # Python's own -fwrapv keeps loops from becoming vector code
 ]

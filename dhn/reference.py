@@ -158,21 +158,23 @@ def _subpixel_positions(maps: Tensor, indices: Tensor, size: tuple[int, int]) ->
     (h, w), (H, W) = maps.shape[-2:], size
     u = (2 * (indices % W) + 1) * w // (2 * W)  # [B, J, K]
     v = (2 * (indices // W) + 1) * h // (2 * H)
-    near = torch.arange(-1, 2, device=maps.device)
-    columns = (u[..., None] + near).clamp(0, w - 1)[..., None, :]
-    rows = (v[..., None] + near).clamp(0, h - 1)[..., :, None]
-    around = maps.flatten(2).gather(2, (rows * w + columns).flatten(2))
-    around = around.clamp(min=1e-4).log().unflatten(2, (indices.shape[2], 3, 3))
-    gx = (around[..., 2] - around[..., 0]).sum(-1) / 6
-    gy = (around[..., 2, :] - around[..., 0, :]).sum(-1) / 6
-    xx = (around[..., 2] - 2 * around[..., 1] + around[..., 0]).sum(-1) / 3
-    yy = (around[..., 2, :] - 2 * around[..., 1, :] + around[..., 0, :]).sum(-1) / 3
-    xy = (around[..., 2, 2] - around[..., 2, 0] - around[..., 0, 2] + around[..., 0, 0]) / 4
+    near = torch.arange(-2, 3, device=maps.device)
+    dy, dx = (d.flatten() for d in torch.meshgrid(near, near, indexing="ij"))  # [25]
+    columns = (u[..., None] + dx).clamp(0, w - 1)  # [B, J, K, 25]
+    rows = (v[..., None] + dy).clamp(0, h - 1)
+    around = maps.double().flatten(2).gather(2, (rows * w + columns).flatten(2)).view(rows.shape)
+    centre = around[..., 12:13]
+    log_share = (around / centre).clamp(min=1e-2).log()
+
+    # Least squares of a paraboloid; gradient and second derivatives at the centre pixel.
+    terms = torch.stack([dx**0, dx, dy, dx**2, dx * dy, dy**2], dim=-1).double()  # [25, 6]
+    _, gx, gy, xx, xy, yy = (log_share @ torch.linalg.pinv(terms).T).unbind(-1)
+    xx, yy = 2 * xx, 2 * yy
     determinant = xx * yy - xy * xy
-    peak = (xx < 0) & (yy < 0) & (determinant > 0)
-    dx = torch.where(peak, (xy * gy - yy * gx) / determinant, 0).clamp(-1, 1)
-    dy = torch.where(peak, (xy * gx - xx * gy) / determinant, 0).clamp(-1, 1)
-    return torch.stack([(u + 0.5 + dx) * W / w, (v + 0.5 + dy) * H / h], dim=-1)
+    peak = (centre[..., 0] > 0) & (xx < -1e-4) & (yy < -1e-4) & (determinant > 1e-8)
+    x = torch.where(peak, (xy * gy - yy * gx) / determinant, 0).clamp(-1, 1)
+    y = torch.where(peak, (xy * gx - xx * gy) / determinant, 0).clamp(-1, 1)
+    return torch.stack([(u + 0.5 + x) * W / w, (v + 0.5 + y) * H / h], dim=-1).to(maps.dtype)
 
 
 def group_tags(

@@ -16,16 +16,14 @@ struct Tap {
   float weight;
 };
 
-DHN_HD Tap bilinear_tap(int64_t out, int64_t in_size, int64_t out_size) {
-  int64_t numerator = (2 * out + 1) * in_size - out_size;
-  if (numerator < 0) numerator = 0;
-  const int64_t low = numerator / (2 * out_size);
-  if (low >= in_size - 1) {
-    return {static_cast<int32_t>(in_size - 1), static_cast<int32_t>(in_size - 1), 0.0f};
-  }
-  const float rest = static_cast<float>(numerator - low * 2 * out_size);
-  return {static_cast<int32_t>(low), static_cast<int32_t>(low + 1),
-          rest / static_cast<float>(2 * out_size)};
+DHN_HD Tap bilinear_tap(int32_t out, int32_t in_size, int32_t out_size) {
+  const uint32_t double_size = 2u * out_size;  // sizes are below 2^15, so all fits in 32 bits
+  uint32_t numerator = (2u * out + 1u) * in_size;
+  numerator = numerator > uint32_t(out_size) ? numerator - out_size : 0u;
+  const int32_t low = static_cast<int32_t>(numerator / double_size);
+  if (low >= in_size - 1) return {in_size - 1, in_size - 1, 0.0f};
+  const float rest = static_cast<float>(numerator - low * double_size);
+  return {low, low + 1, rest / static_cast<float>(double_size)};
 }
 
 // Both products are rounded before the sum: mirrored neighbours give the same bits, so that a

@@ -12,31 +12,35 @@ struct Offset {
 };
 
 // Second-order fit of log heatmap around map pixel (u, v), after DARK (Zhang et al., CVPR 2020,
-// "Distribution-Aware Coordinate Representation"): the heatmap is taken as a Gaussian, whose log is
-// a paraboloid; its peak is one Newton step away. Gradient and curvature come from the
-// least-squares paraboloid over 3 x 3 pixels, which averages noise where DARK blurs the map first.
-// Returns the offset from (u, v) in map pixels, each part within +-1; 0 where the fit has no peak.
+// "Distribution-Aware Coordinate Representation"): near a peak the heatmap is taken as a Gaussian,
+// whose log is a paraboloid. DARK blurs the map and takes differences; here the paraboloid is the
+// least-squares fit to 5 x 5 pixels, whose terms 1, x, y, x^2 - 2, x y, y^2 - 2 are orthogonal, so
+// that each coefficient is one sum.
+// `read(x, y)` gives a map pixel; outside of the map the border repeats. Returns the peak's offset
+// from (u, v) in map pixels, each part within +-1; 0 where the fit has no peak.
 template <typename Read>
 DHN_HD Offset subpixel_offset(const Read& read, int u, int v, int height, int width) {
-  float value[3][3];
-  for (int dy = -1; dy <= 1; ++dy) {
-    for (int dx = -1; dx <= 1; ++dx) {
-      const int x = min_of(max_of(u + dx, 0), width - 1), y = min_of(max_of(v + dy, 0), height - 1);
-      value[dy + 1][dx + 1] = std::log(max_of(read(x, y), 1e-4f));
+  const double centre = read(u, v);
+  if (!(centre > 0)) return {0, 0};
+  double gx = 0, gy = 0, xx = 0, xy = 0, yy = 0;
+  for (int dy = -2; dy <= 2; ++dy) {
+    for (int dx = -2; dx <= 2; ++dx) {
+      const int x = min_of(max_of(u + dx, 0), width - 1);
+      const int y = min_of(max_of(v + dy, 0), height - 1);
+      const double log_share = std::log(max_of(read(x, y) / centre, 1e-2));
+      gx += dx * log_share / 50;
+      gy += dy * log_share / 50;
+      xx += (dx * dx - 2) * log_share / 35;
+      xy += dx * dy * log_share / 100;
+      yy += (dy * dy - 2) * log_share / 35;
     }
   }
-  float gx = 0, gy = 0, xx = 0, yy = 0;
-  for (int i = 0; i < 3; ++i) {
-    gx += (value[i][2] - value[i][0]) / 6;
-    gy += (value[2][i] - value[0][i]) / 6;
-    xx += (value[i][2] - 2 * value[i][1] + value[i][0]) / 3;
-    yy += (value[2][i] - 2 * value[1][i] + value[0][i]) / 3;
-  }
-  const float xy = (value[2][2] - value[2][0] - value[0][2] + value[0][0]) / 4;
-  const float determinant = xx * yy - xy * xy;
-  if (!(xx < 0 && yy < 0 && determinant > 0)) return {0, 0};
-  const float x = (xy * gy - yy * gx) / determinant, y = (xy * gx - xx * gy) / determinant;
-  return {min_of(max_of(x, -1.0f), 1.0f), min_of(max_of(y, -1.0f), 1.0f)};
+  const double determinant = xx * yy - xy * xy;
+  // Curvatures of flat ground are rounding; a Gaussian of sigma 100 pixels has -1e-4.
+  if (!(xx < -1e-4 && yy < -1e-4 && determinant > 1e-8)) return {0, 0};
+  const double x = (xy * gy - yy * gx) / determinant, y = (xy * gx - xx * gy) / determinant;
+  return {static_cast<float>(min_of(max_of(x, -1.0), 1.0)),
+          static_cast<float>(min_of(max_of(y, -1.0), 1.0))};
 }
 
 }  // namespace dhn

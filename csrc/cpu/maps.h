@@ -10,9 +10,9 @@
 
 namespace dhn {
 
-inline std::vector<Tap> bilinear_taps(int64_t in_size, int64_t out_size) {
+inline std::vector<Tap> bilinear_taps(int in_size, int out_size) {
   std::vector<Tap> taps(out_size);
-  for (int64_t i = 0; i < out_size; ++i) taps[i] = bilinear_tap(i, in_size, out_size);
+  for (int i = 0; i < out_size; ++i) taps[i] = bilinear_tap(i, in_size, out_size);
   return taps;
 }
 
@@ -32,17 +32,14 @@ inline float least_share(const std::vector<Tap>& taps, int64_t in_size) {
 struct Grid {
   int h, w, H, W;
   std::vector<Tap> rows, columns;
-  float share_x, share_y;
 
   Grid(int64_t h, int64_t w, int64_t H, int64_t W)
       : h(static_cast<int>(h)),
         w(static_cast<int>(w)),
         H(static_cast<int>(H)),
         W(static_cast<int>(W)),
-        rows(bilinear_taps(h, H)),
-        columns(bilinear_taps(w, W)),
-        share_x(least_share(columns, w)),
-        share_y(least_share(rows, h)) {}
+        rows(bilinear_taps(this->h, this->H)),
+        columns(bilinear_taps(this->w, this->W)) {}
 
   size_t area() const { return size_t(h) * w; }
 

@@ -1,5 +1,8 @@
 #include <torch/csrc/stable/library.h>
 
+#include <limits>
+#include <tuple>
+
 #include "checks.h"
 #include "position.h"
 #include "tiles.h"
@@ -7,42 +10,58 @@
 namespace dhn {
 namespace {
 
-// distance2[i] += how far `tag` lies from [low[i], high[i]], squared.
-DHN_CLONES void add_gap(const float* low, const float* high, float tag, int count,
+constexpr int kLanes = 16;  // running extremes, because the compiler may not reorder a single one
+
+// The greatest |value|.
+DHN_CLONES float magnitude(const float* values, int count) {
+  float most[kLanes] = {};
+  int i = 0;
+  for (; i + kLanes <= count; i += kLanes) {
+    for (int lane = 0; lane < kLanes; ++lane) {
+      most[lane] = max_of(most[lane], std::fabs(values[i + lane]));
+    }
+  }
+  for (; i < count; ++i) most[0] = max_of(most[0], std::fabs(values[i]));
+  return *std::max_element(most, most + kLanes);
+}
+
+// distance2[i] += how far `tag` lies from [low[i], high[i]], less `slack`, squared.
+DHN_CLONES void add_gap(const float* low, const float* high, float tag, float slack, int count,
                         float* __restrict distance2) {
   for (int i = 0; i < count; ++i) {
-    const float gap = max_of(max_of(low[i] - tag, tag - high[i]), 0.0f);
+    const float gap = max_of(max_of(low[i] - tag, tag - high[i]) - slack, 0.0f);
     distance2[i] += gap * gap;
   }
 }
 
 // distance2[i] = max(distance2[i], distance of (a, b) from the strip low <= a + b <= high,
 // squared). Tags of the plain and the flipped pass nearly agree, so they lie along the diagonal,
-// where this bound is far closer than the box's. It is lowered by what rounding may do to it.
-DHN_CLONES void raise_to_strip(const float* low, const float* high, float a, float b, int count,
-                               float* __restrict distance2) {
-  const float sum = a + b, slack = (std::fabs(a) + std::fabs(b)) * kBlendSlack;
+// where this bound is far closer than the box's.
+DHN_CLONES void raise_to_strip(const float* low, const float* high, float sum, float slack,
+                               int count, float* __restrict distance2) {
   for (int i = 0; i < count; ++i) {
     const float gap = max_of(max_of(low[i] - sum, sum - high[i]) - slack, 0.0f);
     distance2[i] = max_of(distance2[i], gap * gap * (0.5f - 0.5f * kBlendSlack));
   }
 }
 
-// values[i] = score[i] - round(sqrt(distance2[i])), and the greatest of them.
-DHN_CLONES float refinement_values(const float* score, const float* distance2, int count,
-                                   float* values) {
-  constexpr int kLanes = 16;
+// values[i] = score[i] + slack - round(sqrt(distance2[i])), and the greatest of them.
+DHN_CLONES float refinement_values(const float* score, const float* distance2, float slack,
+                                   int count, float* values) {
   float most[kLanes];
   std::fill_n(most, kLanes, -std::numeric_limits<float>::infinity());
+  const auto value = [=](int i) __attribute__((always_inline)) {
+    return score[i] + slack - round_half_even(std::sqrt(distance2[i]));
+  };
   int i = 0;
   for (; i + kLanes <= count; i += kLanes) {
     for (int lane = 0; lane < kLanes; ++lane) {
-      values[i + lane] = score[i + lane] - round_half_even(std::sqrt(distance2[i + lane]));
+      values[i + lane] = value(i + lane);
       most[lane] = max_of(most[lane], values[i + lane]);
     }
   }
   for (; i < count; ++i) {
-    values[i] = score[i] - round_half_even(std::sqrt(distance2[i]));
+    values[i] = value(i);
     most[0] = max_of(most[0], values[i]);
   }
   return *std::max_element(most, most + kLanes);
@@ -83,7 +102,15 @@ class JointSearch {
     for (int64_t t = T_ > 1 ? 2 : 0; t < T_; ++t) {
       finite &= bounds_.range(tags + t * grid_.area(), low(t), high(t));
     }
-    allow_for_rounding();
+    const int count = tiles_.count();
+    score_slack_ = magnitude(highest_.data(), count) * kBlendSlack;
+    tag_slack_ = 0;
+    for (int64_t t = 0; t < T_; ++t) {
+      const float most = max_of(magnitude(low(t), count), magnitude(high(t), count));
+      tag_slack_ = max_of(tag_slack_, most * kBlendSlack);
+    }
+    pixels_.clear();
+    first_pixel_.assign(count, -1);
     return finite;
   }
 
@@ -114,53 +141,56 @@ class JointSearch {
   float* low(int64_t t) { return low_.data() + t * tiles_.count(); }
   float* high(int64_t t) { return high_.data() + t * tiles_.count(); }
 
-  // Widens the bounds by what rounding may add to a blend (and to the sum of two).
-  void allow_for_rounding() {
-    for (float& highest : highest_) highest += std::fabs(highest) * kBlendSlack;
-    std::vector<float> slack_of_sum(tiles_.count(), 0.0f);
-    for (int64_t t = 0; t <= T_; ++t) {
-      for (int i = 0; i < tiles_.count(); ++i) {
-        float slack = max_of(std::fabs(low(t)[i]), std::fabs(high(t)[i])) * kBlendSlack;
-        if (t < 2) slack_of_sum[i] += 2 * slack;
-        if (t == T_) slack = slack_of_sum[i];
-        low(t)[i] -= slack;
-        high(t)[i] += slack;
-      }
-    }
-  }
-
   // possible_: per tile the most that score - round(distance) can be; returns the most of all.
+  // Slack is what rounding may add to a blend, and to the sum of two with that of the means.
   float bound_tiles(const float* mean) {
     const int count = tiles_.count();
     std::fill(distance2_.begin(), distance2_.end(), 0.0f);
     for (int64_t t = 0; t < T_; ++t) {
-      add_gap(low(t), high(t), mean[t], count, distance2_.data());
-      if (t == 1) raise_to_strip(low(T_), high(T_), mean[0], mean[1], count, distance2_.data());
+      add_gap(low(t), high(t), mean[t], tag_slack_, count, distance2_.data());
+      if (t != 1) continue;
+      const float sum = mean[0] + mean[1];
+      const float slack = 3 * tag_slack_ + (std::fabs(mean[0]) + std::fabs(mean[1])) * kBlendSlack;
+      raise_to_strip(low(T_), high(T_), sum, slack, count, distance2_.data());
     }
-    return refinement_values(highest_.data(), distance2_.data(), count, possible_.data());
+    return refinement_values(highest_.data(), distance2_.data(), score_slack_, count,
+                             possible_.data());
   }
 
   // Looks at every input pixel of a tile.
   void visit(int tile, const float* mean, Best& best) {
     const Block block = tiles_.block(tile);
-    if (block.width() <= 0 || block.height() <= 0) return;
     const int count = block.width() * block.height();
-    for (auto* pixels : {&scores_, &tag_, &values_}) pixels->resize(count);
-    reader_.read(heatmap_, block, scores_.data());
-    std::fill(values_.begin(), values_.end(), 0.0f);
+    if (count == 0) return;
+    const float* scores = pixels(tile, block);
+    values_.assign(count, 0.0f);
     for (int64_t t = 0; t < T_; ++t) {
-      reader_.read(tags_ + t * grid_.area(), block, tag_.data());
-      add_gap(tag_.data(), tag_.data(), mean[t], count, values_.data());
+      const float* tag = scores + (1 + t) * count;
+      add_gap(tag, tag, mean[t], 0, count, values_.data());
     }
-    if (refinement_values(scores_.data(), values_.data(), count, values_.data()) < best.value) {
-      return;
-    }
+    if (refinement_values(scores, values_.data(), 0, count, values_.data()) < best.value) return;
     for (int i = 0; i < count; ++i) {
       if (values_[i] < best.value) continue;
       const int X = block.left + i % block.width(), Y = block.top + i / block.width();
       const int64_t index = int64_t(Y) * grid_.W + X;
-      if (best.beaten_by(values_[i], index)) best = {values_[i], scores_[i], index};
+      if (best.beaten_by(values_[i], index)) best = {values_[i], scores[i], index};
     }
+  }
+
+  // Heatmap and tags of a tile's input pixels, [1 + T, pixels]; read once, because the tiles worth
+  // a visit are the same for most people.
+  const float* pixels(int tile, const Block& block) {
+    const size_t count = size_t(block.width()) * block.height();
+    if (first_pixel_[tile] < 0) {
+      first_pixel_[tile] = static_cast<int64_t>(pixels_.size());
+      pixels_.resize(pixels_.size() + (1 + T_) * count);
+      float* out = pixels_.data() + first_pixel_[tile];
+      reader_.read(heatmap_, block, out);
+      for (int64_t t = 0; t < T_; ++t) {
+        reader_.read(tags_ + t * grid_.area(), block, out + (1 + t) * count);
+      }
+    }
+    return pixels_.data() + first_pixel_[tile];
   }
 
   const Grid& grid_;
@@ -169,10 +199,12 @@ class JointSearch {
   const float *heatmap_ = nullptr, *tags_ = nullptr;
   BlockReader reader_;
   TileBounds bounds_;
-  std::vector<float> highest_, low_, high_;   // per tile; low_ and high_ [T + 1, tiles]
-  std::vector<float> distance2_, possible_;   // per tile, for one person
-  std::vector<int> queue_;                    // of tiles
-  std::vector<float> scores_, tag_, values_;  // per input pixel of one tile
+  std::vector<float> highest_, low_, high_;  // per tile; low_ and high_ [T + 1, tiles]
+  std::vector<float> distance2_, possible_;  // per tile, for one person
+  std::vector<int> queue_;                   // of tiles
+  std::vector<float> pixels_, values_;       // per input pixel of a tile
+  std::vector<int64_t> first_pixel_;         // per tile: where its part of pixels_ begins, or -1
+  float score_slack_ = 0, tag_slack_ = 0;
 };
 
 // people [J, 3 + T] of one person -> mean tag [T] over the joints the person has.

@@ -131,10 +131,8 @@ DHN_INLINE float greatest_blend(float a, float b, float share) {
   return 0.5f * (a + b) + (0.5f - share) * std::fabs(a - b);
 }
 
-DHN_CLONES bool bound_blends(const float* map, const Grid& grid, ColumnBuffers& buffers,
-                             float* out) {
-  const int h = grid.h, w = grid.w;
-  const float share_x = grid.share_x, share_y = grid.share_y;
+DHN_CLONES bool bound_blends(const float* map, int h, int w, float share_x, float share_y,
+                             ColumnBuffers& buffers, float* out) {
   float *high = buffers.high[0].data(), *watch = buffers.watch.data();
   std::fill(watch, watch + w, 0.0f);
   for (int top = 0; top < h; top += kTile, out += tiles_of(w)) {
@@ -170,7 +168,7 @@ bool TileBounds::greatest(const float* map, float* high) {
 }
 
 bool TileBounds::greatest_blend(const float* map, float* high) {
-  return bound_blends(map, grid_, buffers_, high);
+  return bound_blends(map, grid_.h, grid_.w, share_x_, share_y_, buffers_, high);
 }
 
 bool TileBounds::range(const float* map, float* low, float* high) {

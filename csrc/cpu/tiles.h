@@ -67,7 +67,11 @@ struct PairRanges {
 // pixel is not finite.
 class TileBounds {
  public:
-  explicit TileBounds(const Grid& grid) : grid_(grid), buffers_(grid.w) {}
+  explicit TileBounds(const Grid& grid)
+      : grid_(grid),
+        share_x_(least_share(grid.columns, grid.w)),
+        share_y_(least_share(grid.rows, grid.h)),
+        buffers_(grid.w) {}
 
   bool greatest(const float* map, float* high);
   bool range(const float* map, float* low, float* high);
@@ -80,6 +84,7 @@ class TileBounds {
 
  private:
   const Grid& grid_;
+  float share_x_, share_y_;
   ColumnBuffers buffers_;
 };
 

@@ -15,6 +15,16 @@ bool better(const Peak& a, const Peak& b) {
   return a.score != b.score ? a.score > b.score : a.index < b.index;
 }
 
+// marks[x] = whether row[x] can be a peak: above the threshold and no less than its neighbours.
+DHN_CLONES void mark_maxima(const float* row, int stride, int count, float threshold,
+                            uint8_t* __restrict marks) {
+  for (int x = 0; x < count; ++x) {
+    const float value = row[x];
+    marks[x] = (value > threshold) & (value >= row[x - 1]) & (value >= row[x + 1]) &
+               (value >= row[x - stride]) & (value >= row[x + stride]);
+  }
+}
+
 // Finds the peaks of one map at a time.
 class PeakFinder {
  public:
@@ -39,18 +49,27 @@ class PeakFinder {
   }
 
  private:
+  // The peaks among a tile's input pixels.
   void search(const float* map, const Block& own, std::vector<Peak>& peaks) {
-    if (own.width() <= 0 || own.height() <= 0) return;
-    const Block seen{std::max(own.left - radius_, 0), std::max(own.top - radius_, 0),
-                     std::min(own.right + radius_, grid_.W),
-                     std::min(own.bottom + radius_, grid_.H)};
-    values_.resize(size_t(seen.width()) * seen.height());
+    if (own.width() == 0 || own.height() == 0) return;
+    const int halo = std::max(radius_, 1);
+    const Block seen{std::max(own.left - halo, 0), std::max(own.top - halo, 0),
+                     std::min(own.right + halo, grid_.W), std::min(own.bottom + halo, grid_.H)};
+    const int stride = seen.width();
+    values_.resize(size_t(stride) * seen.height());
     reader_.read(map, seen, values_.data());
     for (int Y = own.top; Y < own.bottom; ++Y) {
-      const float* row = values_.data() + size_t(Y - seen.top) * seen.width() - seen.left;
-      for (int X = own.left; X < own.right; ++X) {
-        if (row[X] > threshold_ && is_peak(seen, X, Y, row[X])) {
-          peaks.push_back({row[X], int64_t(Y) * grid_.W + X});
+      const float* row = values_.data() + size_t(Y - seen.top) * stride + (own.left - seen.left);
+      // Pixels at the border of the map lack a neighbour and are all looked at.
+      const int first = own.left == seen.left, last = own.right == seen.right;
+      marks_.assign(own.width(), 1);
+      if (radius_ > 0 && Y > seen.top && Y < seen.bottom - 1) {
+        mark_maxima(row + first, stride, own.width() - first - last, threshold_,
+                    marks_.data() + first);
+      }
+      for (int i = 0; i < own.width(); ++i) {
+        if (marks_[i] && row[i] > threshold_ && is_peak(seen, own.left + i, Y, row[i])) {
+          peaks.push_back({row[i], int64_t(Y) * grid_.W + own.left + i});
         }
       }
     }
@@ -75,6 +94,7 @@ class PeakFinder {
   BlockReader reader_;
   TileBounds bounds_;
   std::vector<float> highest_, values_;
+  std::vector<uint8_t> marks_;  // of one row of a tile
 };
 
 // scores, indices: K slots of one map.
