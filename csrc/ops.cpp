@@ -41,7 +41,7 @@ STABLE_TORCH_LIBRARY(dhn, m) {
       "heatmap_mse_backward(Tensor grad, Tensor prediction, Tensor keypoints, Tensor? mask, "
       "float stride, float sigma, float tau, bool square) -> Tensor");
 
-  // Decode, steps 1 and 2 (docs/architecture.md): peaks of maps read at height x width.
+  // Decode, steps 1 and 2 (dhn/decode.py has the steps): peaks of maps read at height x width.
   //   heatmaps [B, J, h, w], upsampled on the fly (bilinear, align_corners=False;
   //   common/bilinear.h); with height = h and width = w they are taken as they stand. kernel: odd
   //   side of the window, clipped at the border. A pixel is a peak if it equals the maximum of its

@@ -1,4 +1,20 @@
-"""From heatmaps and tag maps to people: bottom-up decoding by associative embedding."""
+"""From heatmaps and tag maps to people: bottom-up decoding by associative embedding.
+
+The steps are those of HigherHRNet's published inference, in float32, on maps read at the network
+input's resolution (bilinear, align_corners=False):
+
+1. Non-maximum suppression: a pixel stays if it equals the maximum of its window.
+2. The K best peaks of each joint. 3. Those above the detection threshold are candidates.
+4. Joint by joint, candidates join the person they fit or found one (`ops.group_tags`).
+5. A quarter offset towards the higher neighbour, then +.5 (or the sub-pixel fit).
+6. A person's score: the mean over all J joints, missing ones as 0.
+7. Refinement: missing joints go where score - round(tag distance) is largest, if the score there
+   is above 0 (`ops.refine_people`).
+
+Equal scores and values: lowest y * W + x first. Rounding: half to even. Equal neighbours: -.25.
+People with equal tags are never merged (the official code does, by accident); more than K people
+may come out, at most K J.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -68,7 +84,7 @@ def decode_poses(
     size: tuple[int, int],
     config: DecodeConfig = _PUBLISHED,
 ) -> list[Poses]:
-    """Finds the people of every image of a batch (docs/architecture.md has the steps).
+    """Finds the people of every image of a batch.
 
     The maps are read at input resolution, bilinearly; upsampled maps are never written. Results
     are those of `reference.decode_poses`, up to the choice among equal-cost assignments.
@@ -80,15 +96,15 @@ def decode_poses(
         config: thresholds and choices.
 
     Returns:
-        B Poses, on the device of the maps.
+        B Poses, on the maps' device where that is CUDA, else on the CPU.
 
     Raises:
         ValueError: shapes do not fit each other or the configuration.
         DhnError: the maps hold NaN or infinity.
     """
     _check(heatmaps, tags, size, config)
-    if heatmaps.device.type == "cpu":  # CUDA kernels convert while they read
-        heatmaps, tags = heatmaps.float().contiguous(), tags.float().contiguous()
+    if heatmaps.device.type != "cuda":  # CUDA kernels convert while they read
+        heatmaps, tags = (maps.cpu().float().contiguous() for maps in (heatmaps, tags))
     scores, indices = ops.topk_peaks(
         heatmaps, config.max_people, config.nms_kernel, size, config.detection_threshold
     )

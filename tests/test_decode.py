@@ -11,16 +11,6 @@ from dhn.decode import DecodeConfig, decode_poses
 from dhn.errors import DhnError
 from dhn.scenes import annotated_scenes, crowd, scene_from_keypoints
 
-DEVICES = [
-    "cpu",
-    pytest.param(
-        "cuda",
-        marks=[
-            pytest.mark.gpu,
-            pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here"),
-        ],
-    ),
-]
 PEOPLE = (0, 1, 5, 40)
 # (h, w) of maps and (H, W) of the input: doubled, not exactly doubled, other ratios, as they stand.
 SIZES = [
@@ -31,11 +21,6 @@ SIZES = [
     ((1, 9), (2, 18)),
     ((40, 12), (29, 12)),
 ]
-
-
-@pytest.fixture(params=DEVICES)
-def device(request):
-    return request.param
 
 
 def random_scene(seed, people, joints, T, size, levels=None):
