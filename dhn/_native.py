@@ -4,7 +4,6 @@ import ctypes
 import hashlib
 from pathlib import Path
 
-from dhn.console import warn
 from dhn.errors import DhnError
 
 PACKAGE = Path(__file__).resolve().parent
@@ -42,6 +41,8 @@ def load() -> None:
     if (PACKAGE / "_C_cuda.so").exists():
         _load_library("_C_cuda", "dhn_cuda_source_hash", CUDA_PARTS)
     else:
+        from dhn.console import warn  # here, because setup.py reads this file before click is there
+
         warn(f"dhn was built without a CUDA toolkit, CUDA tensors will fail; with nvcc: {REBUILD}")
 
 
