@@ -19,6 +19,8 @@ may come out, at most K J.
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+import torch
 from torch import Tensor
 
 from dhn import ops
@@ -60,7 +62,7 @@ class DecodeConfig:
 
 @dataclass(frozen=True)
 class Poses:
-    """The people found in one picture, in order of founding.
+    """The people found in one picture, in order of founding; tensors on the CPU.
 
     Attributes:
         keypoints: float32 [P, J, 3]: x, y in input pixels (pixel centres at +.5), score; all 0
@@ -78,6 +80,7 @@ class Poses:
 _PUBLISHED = DecodeConfig()
 
 
+@torch.no_grad()
 def decode_poses(
     heatmaps: Tensor,
     tags: Tensor,
@@ -96,7 +99,7 @@ def decode_poses(
         config: thresholds and choices.
 
     Returns:
-        B Poses, on the maps' device where that is CUDA, else on the CPU.
+        B Poses, on the CPU: copying them there is the only wait for a GPU.
 
     Raises:
         ValueError: shapes do not fit each other or the configuration.
@@ -122,16 +125,22 @@ def decode_poses(
         keypoints = ops.refine_people(heatmaps, tags, people, counts, size, config.subpixel)
     else:
         keypoints = people[..., :3]
+    return _poses(counts, keypoints, people, (scores, peak_tags))
+
+
+def _poses(
+    counts: Tensor, keypoints: Tensor, people: Tensor, candidates: Sequence[Tensor]
+) -> list[Poses]:
+    """Brings results to the host; numpy, because many small steps cost torch more than decode."""
     found = counts.tolist()
     most = max(found, default=0)
-    people, keypoints = people[:, :most], keypoints[:, :most]
-    # NaN and infinity survive a sum, and one sum is a pass less than isfinite().all().
-    if not (scores.sum() + peak_tags.sum() + keypoints.sum()).isfinite():
+    points = keypoints[:, :most].cpu().numpy()
+    if not all(np.isfinite(x).all() for x in (points, *(c.cpu().numpy() for c in candidates))):
         raise DhnError("heatmaps or tags hold NaN or infinity: the network's output is broken")
-    person_scores = people[..., 2].mean(dim=2)
+    scores = people[:, :most, :, 2].cpu().numpy().mean(axis=2)
     return [
-        Poses(keypoints[b, :count].clone(), person_scores[b, :count].clone())
-        for b, count in enumerate(found)
+        Poses(torch.from_numpy(points[b, :n].copy()), torch.from_numpy(scores[b, :n].copy()))
+        for b, n in enumerate(found)
     ]
 
 

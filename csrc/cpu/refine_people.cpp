@@ -25,23 +25,13 @@ DHN_CLONES float magnitude(const float* values, int count) {
   return *std::max_element(most, most + kLanes);
 }
 
-// distance2[i] += how far `tag` lies from [low[i], high[i]], less `slack`, squared.
-DHN_CLONES void add_gap(const float* low, const float* high, float tag, float slack, int count,
-                        float* __restrict distance2) {
+// distance2[i] += scale * gap^2, where gap is how far `tag` lies from [low[i], high[i]], less
+// slack.
+DHN_CLONES void add_gap(const float* low, const float* high, float tag, float slack, float scale,
+                        int count, float* __restrict distance2) {
   for (int i = 0; i < count; ++i) {
     const float gap = max_of(max_of(low[i] - tag, tag - high[i]) - slack, 0.0f);
-    distance2[i] += gap * gap;
-  }
-}
-
-// distance2[i] = max(distance2[i], distance of (a, b) from the strip low <= a + b <= high,
-// squared). Tags of the plain and the flipped pass nearly agree, so they lie along the diagonal,
-// where this bound is far closer than the box's.
-DHN_CLONES void raise_to_strip(const float* low, const float* high, float sum, float slack,
-                               int count, float* __restrict distance2) {
-  for (int i = 0; i < count; ++i) {
-    const float gap = max_of(max_of(low[i] - sum, sum - high[i]) - slack, 0.0f);
-    distance2[i] = max_of(distance2[i], gap * gap * (0.5f - 0.5f * kBlendSlack));
+    distance2[i] += scale * (gap * gap);
   }
 }
 
@@ -87,8 +77,8 @@ class JointSearch {
         reader_(grid),
         bounds_(grid),
         highest_(tiles.count()),
-        low_((T + 1) * tiles.count()),
-        high_((T + 1) * tiles.count()),
+        low_(T * tiles.count()),
+        high_(T * tiles.count()),
         distance2_(tiles.count()),
         possible_(tiles.count()) {}
 
@@ -97,8 +87,10 @@ class JointSearch {
     heatmap_ = heatmap;
     tags_ = tags;
     bool finite = bounds_.greatest_blend(heatmap, highest_.data());
-    const PairRanges pair{{low(0), low(1), low(T_)}, {high(0), high(1), high(T_)}};
-    if (T_ > 1) finite &= bounds_.ranges_of_pair(tags, tags + grid_.area(), pair);
+    if (T_ > 1) {
+      finite &=
+          bounds_.ranges_of_pair(tags, tags + grid_.area(), {{low(0), low(1)}, {high(0), high(1)}});
+    }
     for (int64_t t = T_ > 1 ? 2 : 0; t < T_; ++t) {
       finite &= bounds_.range(tags + t * grid_.area(), low(t), high(t));
     }
@@ -137,21 +129,23 @@ class JointSearch {
   }
 
  private:
-  // Bounds of tag t per tile; T_ stands for the sum of the first two.
+  // Bounds of tag t per tile. The first two are bounded along the diagonals, as their sum and their
+  // difference: tags of the plain and the flipped pass nearly agree, so they scatter along one.
   float* low(int64_t t) { return low_.data() + t * tiles_.count(); }
   float* high(int64_t t) { return high_.data() + t * tiles_.count(); }
 
   // possible_: per tile the most that score - round(distance) can be; returns the most of all.
-  // Slack is what rounding may add to a blend, and to the sum of two with that of the means.
+  // Slack is more than rounding can add to a blend, to the sum of two and to that of the means.
   float bound_tiles(const float* mean) {
     const int count = tiles_.count();
     std::fill(distance2_.begin(), distance2_.end(), 0.0f);
     for (int64_t t = 0; t < T_; ++t) {
-      add_gap(low(t), high(t), mean[t], tag_slack_, count, distance2_.data());
-      if (t != 1) continue;
-      const float sum = mean[0] + mean[1];
-      const float slack = 3 * tag_slack_ + (std::fabs(mean[0]) + std::fabs(mean[1])) * kBlendSlack;
-      raise_to_strip(low(T_), high(T_), sum, slack, count, distance2_.data());
+      const bool diagonal = T_ > 1 && t < 2;
+      const float sum = mean[0] + mean[1], difference = mean[0] - mean[1];
+      const float tag = !diagonal ? mean[t] : t == 0 ? sum : difference;
+      const float slack = 3 * (tag_slack_ + std::fabs(tag) * kBlendSlack);
+      const float scale = diagonal ? 0.5f - kBlendSlack : 1.0f;
+      add_gap(low(t), high(t), tag, slack, scale, count, distance2_.data());
     }
     return refinement_values(highest_.data(), distance2_.data(), score_slack_, count,
                              possible_.data());
@@ -166,7 +160,7 @@ class JointSearch {
     values_.assign(count, 0.0f);
     for (int64_t t = 0; t < T_; ++t) {
       const float* tag = scores + (1 + t) * count;
-      add_gap(tag, tag, mean[t], 0, count, values_.data());
+      add_gap(tag, tag, mean[t], 0, 1, count, values_.data());
     }
     if (refinement_values(scores, values_.data(), 0, count, values_.data()) < best.value) return;
     for (int i = 0; i < count; ++i) {
@@ -199,7 +193,7 @@ class JointSearch {
   const float *heatmap_ = nullptr, *tags_ = nullptr;
   BlockReader reader_;
   TileBounds bounds_;
-  std::vector<float> highest_, low_, high_;  // per tile; low_ and high_ [T + 1, tiles]
+  std::vector<float> highest_, low_, high_;  // per tile; low_ and high_ [T, tiles]
   std::vector<float> distance2_, possible_;  // per tile, for one person
   std::vector<int> queue_;                   // of tiles
   std::vector<float> pixels_, values_;       // per input pixel of a tile

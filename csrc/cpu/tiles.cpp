@@ -95,9 +95,8 @@ DHN_CLONES bool bound(const float* map, int h, int w, ColumnBuffers& buffers, fl
 
 DHN_CLONES bool bound_pair(const float* map_a, const float* map_b, int h, int w,
                            ColumnBuffers& buffers, const PairRanges& out) {
-  float *low_a = buffers.low[0].data(), *high_a = buffers.high[0].data();
-  float *low_b = buffers.low[1].data(), *high_b = buffers.high[1].data();
-  float *low_sum = buffers.low[2].data(), *high_sum = buffers.high[2].data();
+  float *low_sum = buffers.low[0].data(), *high_sum = buffers.high[0].data();
+  float *low_difference = buffers.low[1].data(), *high_difference = buffers.high[1].data();
   float* watch = buffers.watch.data();
   std::fill(watch, watch + w, 0.0f);
   for (int top = 0, first = 0; top < h; top += kTile, first += tiles_of(w)) {
@@ -105,20 +104,18 @@ DHN_CLONES bool bound_pair(const float* map_a, const float* map_b, int h, int w,
 #pragma GCC ivdep
     for (int x = 0; x < w; ++x) {
       const float a0 = map_a[rows.at[0] + x], b0 = map_b[rows.at[0] + x];
-      Column a(a0), b(b0), sum(a0 + b0);
+      Column sum(a0 + b0), difference(a0 - b0);
 #pragma GCC unroll 8
       for (int i = 1; i <= kTile; ++i) {
-        const float a_i = map_a[rows.at[i] + x], b_i = map_b[rows.at[i] + x];
-        a.add(a_i);
-        b.add(b_i);
-        sum.add(a_i + b_i);
+        const float a = map_a[rows.at[i] + x], b = map_b[rows.at[i] + x];
+        sum.add(a + b);
+        difference.add(a - b);
       }
-      low_a[x] = a.low, high_a[x] = a.high;
-      low_b[x] = b.low, high_b[x] = b.high;
       low_sum[x] = sum.low, high_sum[x] = sum.high;
+      low_difference[x] = difference.low, high_difference[x] = difference.high;
       watch[x] += sum.sum - sum.sum;
     }
-    for (int i = 0; i < 3; ++i) {
+    for (int i = 0; i < 2; ++i) {
       join_columns<Least>(buffers.low[i].data(), w, out.low[i] + first);
       join_columns<Greatest>(buffers.high[i].data(), w, out.high[i] + first);
     }

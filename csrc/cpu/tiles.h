@@ -49,7 +49,7 @@ constexpr int tiles_of(int size) { return (size + kTile - 1) / kTile; }
 
 // Working memory: one value per column of one row of tiles.
 struct ColumnBuffers {
-  std::vector<float> low[3], high[3], watch;
+  std::vector<float> low[2], high[2], watch;
 
   explicit ColumnBuffers(int width) : watch(width) {
     for (auto& line : low) line.resize(width + kTile);
@@ -57,10 +57,10 @@ struct ColumnBuffers {
   }
 };
 
-// Per tile the range of a, of b and of a + b.
+// Per tile the range of a + b and of a - b.
 struct PairRanges {
-  float* low[3];
-  float* high[3];
+  float* low[2];
+  float* high[2];
 };
 
 // Bounds the values of every tile; the arrays have Tiles::count() places. All answer false if a
@@ -75,7 +75,7 @@ class TileBounds {
 
   bool greatest(const float* map, float* high);
   bool range(const float* map, float* low, float* high);
-  // `range` of two maps and of their sum, in one pass.
+  // `range` of the sum and of the difference of two maps, in one pass.
   bool ranges_of_pair(const float* a, const float* b, const PairRanges& out);
   // As `greatest`, but blend by blend: at twice the resolution no pixel is read with a weight over
   // 3/4, so that the peaks of noise, which decide how many tiles a search must visit, are bounded
