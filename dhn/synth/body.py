@@ -127,8 +127,12 @@ class Body:
         return self.joints[CROWDPOSE.names.index(name)]
 
 
-def random_pose(rng: np.random.Generator, *, yaw: float | None = None) -> Pose:
-    """Draws a pose; `yaw` in degrees, drawn from the full turn where it is not given."""
+def random_pose(rng: np.random.Generator, *, facing: float = 0.0) -> Pose:
+    """Draws a pose.
+
+    Args:
+        facing: chance of a body turned roughly to the camera; the others take the full turn.
+    """
     names = tuple(_LEGS_ODDS)
     legs = names[rng.choice(len(names), p=np.array(list(_LEGS_ODDS.values())))]
     sides = [_LEGS[legs][0], _LEGS[legs][-1]]
@@ -145,7 +149,7 @@ def random_pose(rng: np.random.Generator, *, yaw: float | None = None) -> Pose:
         arm=np.array([_draw(rng, gestures[g]) for g in (first, second)]),
         spine=(lean, rng.normal(0, 5), rng.normal(0, 9)),
         head=(rng.normal(0, 20), rng.uniform(-10, 18) - 0.4 * lean),
-        yaw=float(rng.uniform(-180, 180)) if yaw is None else yaw,
+        yaw=float(rng.normal(0, 35) if rng.random() < facing else rng.uniform(-180, 180)),
     )
 
 

@@ -27,6 +27,8 @@ class CrowdConfig:
         people: lowest and highest number of people of each of the three.
         stature: lowest and highest height of a standing person over the picture's height, of each.
         spacing: lowest and highest distance of neighbours in metres, of each.
+        facing: chance of a person turned roughly to the camera, as people in photographs mostly
+            are; the others take the full turn.
         occluder: chance of something in front of the crowd.
         closeup: chance of tall people too near for their feet to be in the picture.
     """
@@ -36,6 +38,7 @@ class CrowdConfig:
     people: tuple[tuple[int, int], ...] = ((1, 2), (3, 5), (6, 11))
     stature: tuple[tuple[float, float], ...] = ((0.7, 0.95), (0.6, 0.95), (0.5, 0.85))
     spacing: tuple[tuple[float, float], ...] = ((0.4, 1.4), (0.25, 1.0), (0.2, 0.6))
+    facing: float = 0.75
     occluder: float = 0.2
     closeup: float = 0.15
 
@@ -124,7 +127,7 @@ def _gather(
     people = []
     for depth, (own, x) in enumerate(zip(np.sort(scales), rng.permutation(places), strict=True)):
         x = np.clip(x, min(0.2 * own, width / 2), max(width - 0.2 * own, width / 2))
-        pose = random_pose(rng)
+        pose = random_pose(rng, facing=config.facing)
         lift = rng.uniform(0.05, 0.35) if pose.legs == "jump" else 0.0
         body = pose_body(pose, pitch=camera.pitch, lift=lift)
         view = camera.view(float(x), float(own), depth=_ROW * depth)
