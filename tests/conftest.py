@@ -1,5 +1,6 @@
-"""What several tests need: the shared folder (where it is present) and the command line."""
+"""What several tests need: the shared folder (where it is present), devices, a full disk."""
 
+import contextlib
 from pathlib import Path
 
 import pytest
@@ -23,3 +24,23 @@ def device(request: pytest.FixtureRequest) -> str:
     if request.param == "cuda" and not torch.cuda.is_available():
         pytest.skip("no CUDA device here")
     return request.param
+
+
+@pytest.fixture
+def full_disk():
+    """`with full_disk(size):` no file grows beyond `size` bytes: what a full disk does to a writer.
+
+    Only around the code under test: pytest's own output may go to a file, too.
+    """
+    resource = pytest.importorskip("resource")
+
+    @contextlib.contextmanager
+    def limited(size):
+        before = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+        try:
+            yield
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+    return limited

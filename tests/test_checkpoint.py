@@ -1,6 +1,5 @@
 import os
 import pickle
-import resource
 import zipfile
 from dataclasses import replace
 
@@ -212,15 +211,11 @@ def test_a_checkpoint_with_parts_missing_is_one_line(tmp_path):
         assert complaint(load_checkpoint, path).startswith(f"{path}: ")
 
 
-def test_a_full_disk_keeps_the_old_checkpoint(tmp_path):
+def test_a_full_disk_keeps_the_old_checkpoint(tmp_path, full_disk):
     path = tmp_path / "last.pt"
     save_checkpoint(path, a_checkpoint(seed=1, epoch=1))
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, before[1]))
-    try:
+    with full_disk(10_000):
         message = complaint(save_checkpoint, path, a_checkpoint(seed=2, epoch=2))
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert message.startswith(f"{path}: cannot be written")
     assert list(tmp_path.iterdir()) == [path]
     assert load_checkpoint(path).progress == {"epoch": 1}

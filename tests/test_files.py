@@ -1,7 +1,6 @@
 import json
 import math
 import os
-import resource
 import stat
 
 import pytest
@@ -10,18 +9,6 @@ from hypothesis import strategies as st
 
 from dhn.errors import DhnError
 from dhn.files import read_json, write_json, written_whole
-
-
-@pytest.fixture
-def disk_of():
-    """Limits the size of files, as a full disk would."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-
-    def limit(size):
-        resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
-
-    yield limit
-    resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 def write(path, content, error=None):
@@ -52,11 +39,10 @@ def test_a_failure_keeps_the_old_file(tmp_path, error):
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_a_full_disk_keeps_the_old_file_and_is_one_line(tmp_path, disk_of):
+def test_a_full_disk_keeps_the_old_file_and_is_one_line(tmp_path, full_disk):
     path = tmp_path / "x.bin"
     path.write_bytes(b"old")
-    disk_of(1000)
-    with pytest.raises(DhnError, match=f"{path}: cannot be written") as caught:
+    with full_disk(1000), pytest.raises(DhnError, match=f"{path}: cannot be written") as caught:
         write(path, b"x" * 5000)
     assert "\n" not in str(caught.value)
     assert path.read_bytes() == b"old"

@@ -2,7 +2,6 @@
 
 import io
 import os
-import resource
 import struct
 from fractions import Fraction
 
@@ -48,20 +47,6 @@ def exif(orientation=1, thumbnail=b""):
 
 def with_segment(jpeg, segment):
     return jpeg[:2] + segment + jpeg[2:]
-
-
-class file_size_limit:  # noqa: N801
-    """Within the block no file grows beyond `size` bytes: what a full disk does to a writer."""
-
-    def __init__(self, size):
-        self.size = size
-
-    def __enter__(self):
-        self.before = resource.getrlimit(resource.RLIMIT_FSIZE)
-        resource.setrlimit(resource.RLIMIT_FSIZE, (self.size, self.before[1]))
-
-    def __exit__(self, *_):
-        resource.setrlimit(resource.RLIMIT_FSIZE, self.before)
 
 
 # Pictures
@@ -132,9 +117,9 @@ def test_unreadable_paths_are_named(tmp_path):
             read_image(path)
 
 
-def test_a_full_disk_leaves_no_picture(tmp_path):
+def test_a_full_disk_leaves_no_picture(tmp_path, full_disk):
     noise = np.random.default_rng(0).integers(0, 255, (200, 200, 3)).astype(np.uint8)
-    with file_size_limit(1000), pytest.raises(DhnError, match=r"out\.png: cannot be written"):
+    with full_disk(1000), pytest.raises(DhnError, match=r"out\.png: cannot be written"):
         write_image(tmp_path / "out.png", noise)
     assert os.listdir(tmp_path) == []
     with pytest.raises(DhnError, match="picture format"):
@@ -338,7 +323,7 @@ def test_files_without_video_are_named(tmp_path):
 
 
 @pytest.mark.parametrize("limit", [0, 2000, 60_000])
-def test_a_full_disk_leaves_no_video(tmp_path, limit):
+def test_a_full_disk_leaves_no_video(tmp_path, limit, full_disk):
     rng = np.random.default_rng(0)
     noise = rng.integers(0, 255, (5, 96, 128, 3)).astype(np.uint8)
     path = tmp_path / "out.mp4"
@@ -352,7 +337,7 @@ def test_a_full_disk_leaves_no_video(tmp_path, limit):
         finally:
             writer.close()  # after a failed write it does nothing more
 
-    with file_size_limit(limit), pytest.raises(DhnError, match=r"out\.mp4: cannot be written"):
+    with full_disk(limit), pytest.raises(DhnError, match=r"out\.mp4: cannot be written"):
         fill()
     assert os.listdir(tmp_path) == ["out.mp4"]
     assert path.read_bytes() == b"before"

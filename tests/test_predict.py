@@ -293,15 +293,10 @@ def test_an_output_that_cannot_be_written_is_one_line(run, tmp_path, option):
 
 
 @pytest.mark.parametrize("option", ["-o", "--json-output", "--csv-output", "--video-output"])
-def test_a_full_disk_is_one_line_and_leaves_nothing(run, tmp_path, option):
-    resource = pytest.importorskip("resource")
+def test_a_full_disk_is_one_line_and_leaves_nothing(run, tmp_path, full_disk, option):
     make_video(tmp_path / "clip.mp4", [6] * 40)
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (1500, before[1]))
-    try:
+    with full_disk(1500):
         result = run("clip.mp4", option, "out", code=1)
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert result.stderr.startswith("Error: out")
     assert "cannot be written (File too large)" in result.stderr
     assert len(result.stderr.splitlines()) == 1
