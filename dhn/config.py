@@ -42,6 +42,8 @@ class Data(_Section):
     eval_split: Literal["train", "val", "test"] | None = None
     synthetic: int = Field(0, ge=0)  # procedural crowds made at `dataset` where there is no folder
     input_size: int = Field(512, ge=64, le=2048, multiple_of=64)
+    # Short side at inference; by default input_size, which fits crops of scale 1.
+    eval_size: int | None = Field(None, ge=64, le=2048, multiple_of=64)
     max_people: int = Field(30, ge=1)
     keep_empty: bool = False  # train on pictures without a labelled joint too
     workers: int = Field(4, ge=0)

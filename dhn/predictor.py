@@ -220,11 +220,12 @@ def load_predictor(
     """
     path = checkpoint if checkpoint is not None else str(newest_checkpoint())
     loaded = load_checkpoint(path)
+    trained = loaded.config.get("data", {})
     return Predictor(
         loaded.build(),
         loaded.joints,
         device=select_device(device),
-        input_size=input_size or loaded.config.get("data", {}).get("input_size", 512),
+        input_size=input_size or trained.get("eval_size") or trained.get("input_size", 512),
         flip=flip,
         fine_only=fine_only,
         half=half,

@@ -304,7 +304,7 @@ def _evaluate(
         model,
         held_out.joints,
         device=device,
-        input_size=config.data.input_size,
+        input_size=config.data.eval_size or config.data.input_size,
         half=_amp_dtype(config, device) is not None,
     )
     results, failures = predict_dataset(predictor, held_out, quiet=True)
