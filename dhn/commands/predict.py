@@ -1,0 +1,100 @@
+"""`dhn predict`."""
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from dhn.commands import options
+
+
+@click.command()
+@click.argument("sources", nargs=-1, required=True, metavar="SOURCE...")
+@options.network
+@click.option(
+    "-o",
+    "--image-output",
+    type=click.Path(path_type=Path, file_okay=False),
+    metavar="DIR",
+    help="Folder for overlays of pictures, and of videos without --video-output.",
+)
+@click.option(
+    "--json-output",
+    type=click.Path(path_type=Path),
+    metavar="PATH",
+    help="Folder for one file per source, or one .json or .jsonl file.",
+)
+@click.option(
+    "--video-output",
+    type=click.Path(path_type=Path),
+    metavar="PATH",
+    help="An .mp4 file (for one video), or a folder.",
+)
+@click.option(
+    "--csv-output",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="PATH",
+    help="One table, a row per person.",
+)
+@click.option(
+    "--conf",
+    type=click.FloatRange(0, 1),
+    default=0.1,
+    show_default=True,
+    help="Leave out people who score less.",
+)
+@click.option(
+    "--vid-stride",
+    type=click.IntRange(min=1),
+    default=1,
+    show_default=True,
+    help="Take every n-th frame of videos.",
+)
+@options.common
+def predict(
+    sources: tuple[str, ...],
+    image_output: Path | None,
+    json_output: Path | None,
+    video_output: Path | None,
+    csv_output: Path | None,
+    conf: float,
+    vid_stride: int,
+    batch_size: int,
+    quiet: bool,
+    **network: Any,
+) -> None:
+    """Find the poses of people in pictures and videos.
+
+    SOURCE is a picture, a video, a folder, a quoted glob, or - for a picture on standard input.
+
+    Without an output option, overlays and JSON go to the folder predictions. Each file is named
+    after its source: photo.jpg.predictions.jpg and .json, clip.mp4.predictions.mp4 and .jsonl.
+
+    A picture's JSON is a list of people as OpenPifPaf writes it: keypoints (x, y, score of each
+    joint; zeros where none was found), bbox, score, category_id. A video gives one line per
+    frame, with file, frame and predictions. So does a single .json or .jsonl file for several
+    sources, a line per picture.
+    """
+    from dhn.media import list_sources
+    from dhn.predict import Outputs, report
+    from dhn.predict import predict as predict_sources
+    from dhn.predictor import load_predictor
+
+    outputs = Outputs(image_output, json_output, video_output, csv_output)
+    if outputs == Outputs():
+        outputs = Outputs(images=Path("predictions"), json=Path("predictions"))
+    inputs = list_sources(sources)
+    outputs.check(inputs)
+    predictor = load_predictor(**network)
+    if not quiet:
+        click.echo(f"Weights: {predictor.source}")
+    summary = predict_sources(
+        predictor,
+        inputs,
+        outputs,
+        batch_size=batch_size,
+        conf=conf,
+        vid_stride=vid_stride,
+        quiet=quiet,
+    )
+    report(summary, predictor, outputs, len(inputs))

@@ -1,0 +1,76 @@
+"""`dhn train`."""
+
+from pathlib import Path
+
+import click
+
+from dhn.commands import options
+
+
+@click.command()
+@click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
+@click.option(
+    "--config",
+    "source",
+    metavar="NAME|FILE",
+    help="A preset or a YAML file.  [default: doublehighernet_w32_crowdpose, the paper's recipe]",
+)
+@click.option(
+    "--output",
+    type=click.Path(path_type=Path, file_okay=False),
+    metavar="DIR",
+    help="Folder of the run; by default a new one in runs/.",
+)
+@click.option(
+    "--resume",
+    type=click.Path(path_type=Path, file_okay=False),
+    metavar="DIR",
+    help="Go on with the run in this folder, with its settings.",
+)
+@click.option("--show-config", is_flag=True, help="Print the settings as YAML and stop.")
+@options.device
+@options.common
+def train(
+    overrides: tuple[str, ...],
+    source: str | None,
+    output: Path | None,
+    resume: Path | None,
+    show_config: bool,
+    device: str,
+    quiet: bool,
+) -> None:
+    """Train a network.
+
+    \b
+    dhn train                                  the paper's recipe on CrowdPose
+    dhn train --config demo                    a small network; needs no data
+    dhn train train.epochs=100 data.dataset=coco data.split=train
+    dhn train --resume runs/NAME               go on after a stop
+
+    KEY=VALUE changes a setting of the preset (--show-config lists them). The run's folder gets
+    config.yaml, environment.json, metrics.jsonl, last.pt and, where a split is held out, best.pt.
+    """
+    from dhn.config import DEFAULT_PRESET, load_config
+
+    if resume is not None:
+        if source is not None or output is not None:
+            raise click.UsageError(
+                "--resume takes settings and folder of that run: leave out --config and --output."
+            )
+        from dhn.train import resumed_config
+
+        config = resumed_config(resume, overrides)
+    else:
+        config = load_config(source or DEFAULT_PRESET, overrides)
+    if show_config:
+        click.echo(config.to_yaml(), nl=False)
+        return
+
+    from dhn.device import select_device
+    from dhn.train import new_run, train
+
+    run = resume or output or new_run(config)
+    if resume is None and (run / "last.pt").exists():
+        raise click.UsageError(f"{run} holds a run: choose another --output, or --resume {run}.")
+    result = train(config, run, select_device(device), quiet=quiet)
+    click.echo(f"Result: {result}")
