@@ -1,8 +1,12 @@
 """Where to compute, and in which precision."""
 
+from typing import Literal
+
 import torch
 
 from dhn.errors import DhnError
+
+Precision = Literal["auto", "float32", "bfloat16"]
 
 
 def select_device(name: str = "auto") -> torch.device:
@@ -39,3 +43,10 @@ def multiplies_bfloat16(device: torch.device) -> bool:
         checks = ("_is_amx_tile_supported", "_is_avx512_bf16_supported")
         return any(getattr(torch.cpu, check, lambda: False)() for check in checks)
     return False
+
+
+def inference_dtype(precision: Precision, device: torch.device) -> torch.dtype:
+    """What a network computes in: `auto` takes bfloat16 where the hardware multiplies it."""
+    if precision == "auto":
+        precision = "bfloat16" if multiplies_bfloat16(device) else "float32"
+    return torch.bfloat16 if precision == "bfloat16" else torch.float32

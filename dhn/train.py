@@ -305,7 +305,7 @@ def _evaluate(
         held_out.joints,
         device=device,
         input_size=config.data.eval_size or config.data.input_size,
-        half=_amp_dtype(config, device) is not None,
+        precision="bfloat16" if _amp_dtype(config, device) else "float32",
     )
     results, failures = predict_dataset(predictor, held_out, quiet=True)
     for failure in failures:

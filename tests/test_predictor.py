@@ -14,9 +14,10 @@ from dhn.data import normalise
 from dhn.decode import DecodeConfig
 from dhn.errors import DhnError
 from dhn.geometry import input_transform
+from dhn.inference import aggregate
 from dhn.joints import COCO, CROWDPOSE
 from dhn.model import PoseMaps, build_model
-from dhn.predictor import Predictor, aggregate, load_predictor
+from dhn.predictor import Predictor, load_predictor
 
 J = len(CROWDPOSE)
 SMALL = {"width": 8, "modules": (1, 1, 1), "blocks": 1, "stem": 8}
@@ -25,13 +26,14 @@ SMALL = {"width": 8, "modules": (1, 1, 1), "blocks": 1, "stem": 8}
 class FixedMaps(nn.Module):
     """A network that gives the same maps for every picture; plain ones, then those mirrored."""
 
+    seen: Tensor  # the latest input; of the class, because Predictor runs a copy
+
     def __init__(self, *passes: PoseMaps) -> None:
         super().__init__()
         self.passes = passes
-        self.seen: list[Tensor] = []
 
     def forward(self, x: Tensor) -> PoseMaps:
-        self.seen.append(x)
+        FixedMaps.seen = x
         return PoseMaps(
             *(
                 [torch.cat(m) for m in zip(*maps, strict=True)]
@@ -48,7 +50,7 @@ class DotFinder(nn.Module):
 
     def forward(self, x: Tensor) -> PoseMaps:
         std, mean = x.new_tensor([0.229, 0.224]), x.new_tensor([0.485, 0.456])
-        colour = x[:, :2] * std[:, None, None] + mean[:, None, None]  # 0..1
+        colour = x[:, :2].float() * std[:, None, None] + mean[:, None, None]  # 0..1
         maps = F.pad(colour, (0, 0, 0, 0, 0, J - 2))
         quarter, half = F.avg_pool2d(maps, 4), F.avg_pool2d(maps, 2)
         return PoseMaps([quarter, half, quarter, half], [torch.zeros_like(quarter)] * 2)
@@ -100,10 +102,11 @@ def slow_aggregate(plain, mirrored, flip, fine_only):
 @pytest.mark.parametrize("stages", [1, 2])
 @pytest.mark.parametrize("flip", [False, True])
 @pytest.mark.parametrize("fine_only", [False, True])
-def test_aggregate_is_the_plain_one(stages, flip, fine_only):
+@pytest.mark.parametrize("native", [False, True])
+def test_aggregate_is_the_plain_one(stages, flip, fine_only, native):
     plain = random_maps(stages, 0, B=2)
     mirrored = random_maps(stages, 1, B=2) if flip else None
-    got = aggregate(plain, mirrored, CROWDPOSE.flip, fine_only=fine_only)
+    got = aggregate(plain, mirrored, CROWDPOSE.flip, fine_only=fine_only, native=native)
     expected = slow_aggregate(plain, mirrored, CROWDPOSE.flip, fine_only)
     for ours, theirs in zip(got, expected, strict=True):
         assert ours.dtype == torch.float32
@@ -122,11 +125,12 @@ def test_aggregate_of_quarter_maps_alone(flip, fine_only):
     torch.testing.assert_close(tags, torch.stack([plain.tags[0], *back[1:]], 2))
 
 
-def test_half_precision_maps_become_float32():
+@pytest.mark.parametrize("native", [False, True])
+def test_half_precision_maps_become_float32(native):
     plain, mirrored = random_maps(2, 0), random_maps(2, 1)
     half = [PoseMaps(*([m.bfloat16() for m in maps] for maps in p)) for p in (plain, mirrored)]
     wide = [PoseMaps(*([m.float() for m in maps] for maps in p)) for p in half]
-    got, expected = (aggregate(*p, CROWDPOSE.flip) for p in (half, wide))
+    got, expected = (aggregate(*p, CROWDPOSE.flip, native=native) for p in (half, wide))
     assert [m.dtype for m in got] == [torch.float32] * 2
     for ours, theirs in zip(got, expected, strict=True):
         torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-5)
@@ -135,11 +139,11 @@ def test_half_precision_maps_become_float32():
 def test_flip_runs_plain_and_mirrored_as_one_batch():
     plain, mirrored = random_maps(2, 0), random_maps(2, 1)
     network = FixedMaps(plain, mirrored)
-    predictor = Predictor(network, CROWDPOSE, flip=True)
-    images = torch.randn(1, 3, 64, 96)
+    predictor = Predictor(network, CROWDPOSE, flip=True, precision="float32")
+    images = torch.randint(0, 256, (1, 3, 64, 96), dtype=torch.uint8)
     got = predictor.maps(images)
-    (seen,) = network.seen
-    assert torch.equal(seen, torch.cat([images, images.flip(3)]))
+    expected_input = normalise(torch.cat([images, images.flip(3)]))
+    torch.testing.assert_close(network.seen, expected_input, atol=0, rtol=0)
     expected = slow_aggregate(plain, mirrored, CROWDPOSE.flip, False)
     for ours, theirs in zip(got, expected, strict=True):
         torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-5)
@@ -238,9 +242,7 @@ def test_every_network_predicts_the_same_twice(name):
     for module in model.modules():  # maps worth decoding
         if isinstance(module, nn.Conv2d) and module.bias is not None:
             nn.init.normal_(module.weight, std=0.1)
-    model.train()
     predictor = Predictor(model, CROWDPOSE, input_size=64, flip=True)
-    assert not model.training
     pictures = np.random.default_rng(0).integers(0, 256, (2, 60, 80, 3), dtype=np.uint8)
     first, second = predictor(list(pictures)), predictor(list(pictures))
     assert sum(len(p.scores) for p in first) > 0
@@ -257,7 +259,8 @@ def test_the_whole_road_is_warp_network_aggregation_and_decode():
         if isinstance(module, nn.Conv2d) and module.bias is not None:
             nn.init.normal_(module.weight, std=0.2)
     picture = np.random.default_rng(1).integers(0, 256, (60, 90, 3), dtype=np.uint8)
-    (got,) = Predictor(model, CROWDPOSE, input_size=64, flip=True)([picture])
+    predictor = Predictor(model, CROWDPOSE, input_size=64, flip=True, precision="float32")
+    (got,) = predictor([picture])
 
     affine, (W, H) = input_transform((90, 60), 64)
     warped = cv2.warpAffine(picture, affine.cv2_matrix(), (W, H), flags=cv2.INTER_LINEAR)
@@ -289,15 +292,54 @@ def test_a_broken_network_is_one_line():
         predictor([np.zeros((64, 96, 3), np.uint8)])
 
 
-def test_bfloat16_finds_about_the_same():
+def trained_a_little(name="doublehighernet"):
+    """A small network whose batch norms and heads say something, in training mode."""
     torch.manual_seed(0)
-    model = build_model("doublehighernet", num_joints=J, **SMALL)
-    images = torch.randn(1, 3, 64, 64)
-    rough = Predictor(model, CROWDPOSE, half=True).maps(images)
-    exact = Predictor(model, CROWDPOSE).maps(images)
+    model = build_model(name, num_joints=J, **SMALL)
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            nn.init.uniform_(module.weight, 0.5, 1.5)
+            nn.init.normal_(module.bias, std=0.1)
+        elif isinstance(module, nn.Conv2d) and module.bias is not None:
+            nn.init.normal_(module.weight, std=0.1)
+    for _ in range(3):
+        model(torch.randn(2, 3, 64, 64))
+    return model
+
+
+def test_the_network_is_left_as_it_is():
+    """Validation runs on the network that is being trained."""
+    model = trained_a_little()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    predictor = Predictor(model, CROWDPOSE, input_size=64, precision="bfloat16")
+    predictor([np.full((64, 64, 3), 77, np.uint8)])
+    assert model.training
+    after = model.state_dict()
+    assert list(after) == list(before)
+    for name, value in before.items():
+        assert after[name].dtype == value.dtype
+        assert torch.equal(after[name], value), name
+
+
+@pytest.mark.parametrize("flip", [False, True])
+def test_bfloat16_finds_about_the_same(flip):
+    model = trained_a_little()
+    images = torch.randint(0, 256, (2, 3, 64, 64), dtype=torch.uint8)
+    rough, exact = (
+        Predictor(model, CROWDPOSE, flip=flip, precision=precision).maps(images)
+        for precision in ("bfloat16", "float32")
+    )
     for ours, theirs in zip(rough, exact, strict=True):
         assert ours.dtype == torch.float32
-        assert (ours - theirs).abs().max() < 0.05 * theirs.abs().max() + 1e-3
+        assert not torch.equal(ours, theirs)
+        assert (ours - theirs).abs().max() < 0.05 * theirs.abs().max()
+
+
+def test_auto_precision_is_what_the_hardware_multiplies(monkeypatch):
+    for native, dtype in ((True, torch.bfloat16), (False, torch.float32)):
+        monkeypatch.setattr("dhn.device.multiplies_bfloat16", lambda _, native=native: native)
+        predictor = Predictor(trained_a_little(), CROWDPOSE)
+        assert {p.dtype for p in predictor.inference.parameters()} == {dtype}
 
 
 def save_run(path, joints=CROWDPOSE, config=None):
@@ -311,7 +353,7 @@ def test_load_predictor_takes_the_settings_of_the_training(tmp_path):
     save_run(path, COCO, {"data": {"input_size": 192}})
     predictor = load_predictor(str(path), device="cpu", flip=True, refine=False, max_people=5)
     assert (predictor.input_size, predictor.joints, predictor.source) == (192, COCO, str(path))
-    assert predictor.flip
+    assert predictor.maps(torch.zeros(1, 3, 64, 64, dtype=torch.uint8))[1].shape[2] == 2  # T
     assert predictor.decode == DecodeConfig(
         refine=False, max_people=5, joint_order=COCO.grouping_order
     )

@@ -66,7 +66,13 @@ def network(command: Callable[..., Any]) -> Callable[..., Any]:
             click.option(
                 "--subpixel", is_flag=True, help="Fit peaks below the pixel (after DARK)."
             ),
-            click.option("--half", is_flag=True, help="Run the network in bfloat16."),
+            click.option(
+                "--precision",
+                type=click.Choice(["auto", "float32", "bfloat16"]),
+                default="auto",
+                show_default=True,
+                help="auto is bfloat16 where the hardware multiplies it.",
+            ),
             click.option(
                 "-b", "--batch-size", type=click.IntRange(min=1), default=1, show_default=True
             ),

@@ -2,8 +2,10 @@
 
 import re
 from collections.abc import Sequence
+from typing import TypeVar
 
 import torch
+from torch import nn
 
 from dhn.model.hrnet import HRNet
 from dhn.model.networks import (
@@ -25,6 +27,7 @@ __all__ = [
     "channels_last",
 ]
 
+Module = TypeVar("Module", bound=nn.Module)
 PoseNetwork = DoubleHigherNet | HigherHRNet | BottomUpHRNet
 NETWORKS = ("doublehighernet", "higherhrnet", "hrnet")
 
@@ -73,7 +76,7 @@ def build_model(
     return (HigherHRNet if kind == "higherhrnet" else BottomUpHRNet)(backbone, num_joints)
 
 
-def channels_last(model: PoseNetwork) -> PoseNetwork:
+def channels_last(model: Module) -> Module:
     """Lays the weights out as convolutions on CPU and GPU like them best; in place."""
     # Module.to's annotations do not know memory_format next to a plain module.
     return model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]

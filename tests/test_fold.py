@@ -1,0 +1,60 @@
+import pytest
+import torch
+from torch import nn
+
+from dhn.model import build_model
+from dhn.model.fold import folded
+
+SMALL = {"width": 8, "modules": (1, 2, 1), "blocks": 1, "stem": 8}
+
+
+def network(name):
+    """In training mode, with batch norms that do something."""
+    torch.manual_seed(0)
+    model = build_model(name, num_joints=5, **SMALL)
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            nn.init.uniform_(module.weight, 0.5, 1.5)
+            nn.init.normal_(module.bias, std=0.2)
+            nn.init.normal_(module.running_mean, std=0.2)
+            nn.init.uniform_(module.running_var, 0.5, 2)
+        elif isinstance(module, nn.Conv2d) and module.bias is not None:
+            nn.init.normal_(module.weight, std=0.1)
+    return model
+
+
+@pytest.mark.parametrize("name", ["doublehighernet", "higherhrnet", "hrnet"])
+def test_folded_is_the_same_function(name):
+    model = network(name)
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    fast = folded(model)
+    assert model.training
+    assert not fast.training
+    assert all(torch.equal(before[key], value) for key, value in model.state_dict().items())
+    assert not any(isinstance(module, nn.BatchNorm2d) for module in fast.modules())
+
+    images = torch.randn(2, 3, 64, 96)
+    with torch.no_grad():
+        expected, got = model.eval()(images), fast(images)
+    for ours, theirs in zip(
+        [*got.heatmaps, *got.tags], [*expected.heatmaps, *expected.tags], strict=True
+    ):
+        assert theirs.std() > 1e-3
+        torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-5 * float(theirs.abs().max()))
+
+
+def test_a_transposed_convolution_with_bias_is_folded():
+    torch.manual_seed(0)
+    layers = nn.Sequential(nn.ConvTranspose2d(6, 4, 4, stride=2, padding=1), nn.BatchNorm2d(4))
+    layers(torch.randn(8, 6, 5, 5))  # running mean and variance
+    x = torch.randn(2, 6, 5, 5)
+    with torch.no_grad():
+        torch.testing.assert_close(folded(layers)(x), layers.eval()(x), rtol=1e-5, atol=1e-5)
+
+
+def test_a_batch_norm_without_a_convolution_before_it_stays():
+    layers = nn.Sequential(nn.Conv2d(3, 4, 1), nn.ReLU(), nn.BatchNorm2d(4))
+    layers(torch.randn(8, 3, 5, 5))
+    x = torch.randn(2, 3, 5, 5)
+    assert isinstance(folded(layers)[2], nn.BatchNorm2d)
+    torch.testing.assert_close(folded(layers)(x), layers.eval()(x))
