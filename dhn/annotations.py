@@ -128,6 +128,21 @@ def load_annotations(dataset: str | Path, split: str = "test") -> Annotations:
     )
 
 
+def find_splits(dataset: str | Path) -> list[str]:
+    """The splits that a data set has, as `load_annotations` takes them.
+
+    `trainval` is among them only where no `train` is. A file is one split, whatever its name.
+    """
+    root = _HOMES[dataset][0] if dataset in _HOMES else Path(dataset)
+    if root.is_file():
+        return ["train"]
+    there = [split for split in SPLITS if any(_find(root, split))]
+    if not there:
+        raise _nothing_found(str(dataset), root, "train")
+    doubled = ("trainval",) if "train" in there else ("val",) if "trainval" in there else ()
+    return [split for split in there if split not in doubled]
+
+
 def ignore_mask(picture: Picture) -> npt.NDArray[np.uint8] | None:
     """Where the heatmap loss of a picture counts.
 

@@ -48,6 +48,7 @@ def main() -> None:
     dhn eval --flip           score it on CrowdPose or COCO
     dhn predict video.mp4     poses of pictures and videos
     dhn bench                 time the kernels
+    dhn data check PATH       what is wrong with a data set
     dhn data synth OUT        draw procedural crowds to train and test on
     dhn info                  versions, devices, networks
     """

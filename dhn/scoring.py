@@ -26,7 +26,7 @@ Evaluator = Literal["pycocotools", "faster-coco-eval", "crowdposetools"]
 MAX_PEOPLE = 20  # predictions of a picture that count, the highest scores first
 
 # Bounds of crowdIndex, upper one excluded, as in the official code (the paper's text says 0.1).
-_CROWD_LEVELS = {"easy": (-math.inf, 0.2), "medium": (0.2, 0.8), "hard": (0.8, math.inf)}
+CROWD_LEVELS = {"easy": (-math.inf, 0.2), "medium": (0.2, 0.8), "hard": (0.8, math.inf)}
 # Square pixels; COCO has no small people with keypoints.
 _AREAS = {"all": (0.0, 1e10), "medium": (32.0**2, 96.0**2), "large": (96.0**2, 1e10)}
 
@@ -89,7 +89,7 @@ def score(
     if kind == "coco":
         return _coco_numbers(*tool.run(everyone, list(_AREAS.values())))
     stats = _main_numbers(*tool.run(everyone, [_AREAS["all"]]))
-    for level, (low, high) in _CROWD_LEVELS.items():
+    for level, (low, high) in CROWD_LEVELS.items():
         crowd = {image["id"]: image.get("crowdIndex") for image in truth.raw["images"]}
         subset = [id for id in everyone if crowd[id] is not None and low <= crowd[id] < high]
         stats[f"AP_{level}"] = _mean(tool.run(subset, [_AREAS["all"]])[0])

@@ -1,4 +1,4 @@
-"""`dhn data synth` and what else concerns data sets."""
+"""`dhn data synth` and `dhn data check`."""
 
 import os
 from pathlib import Path
@@ -58,3 +58,60 @@ def synth(
         quiet=quiet,
     )
     click.echo(f"{out}: {images} pictures")
+
+
+@data.command()
+@click.argument("dataset", metavar="crowdpose|coco|PATH")
+@click.option(
+    "--split",
+    "splits",
+    multiple=True,
+    type=click.Choice(["train", "val", "test", "trainval"]),
+    help="Check this split; may be given several times. By default all that are there.",
+)
+@click.option("--quick", is_flag=True, help="Do not read the pictures, only see that they exist.")
+@click.option(
+    "--max-people",
+    type=click.IntRange(min=1),
+    default=30,
+    show_default=True,
+    help="As data.max_people in training.",
+)
+@click.option(
+    "--json-output",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="PATH",
+    help="Write the figures and every case, not the first three alone.",
+)
+@options.common
+def check(
+    dataset: str,
+    splits: tuple[str, ...],
+    quick: bool,
+    max_people: int,
+    json_output: Path | None,
+    quiet: bool,
+) -> None:
+    """Check annotations and pictures of a data set before training on it.
+
+    Errors (pictures that are missing, damaged, of another size or in two splits, annotations that
+    cannot be used) end with exit code 1. Warnings are about labels: outside the picture, against
+    their own counts. Hints are statistical; official sets have some.
+    """
+    from rich.console import Console
+
+    from dhn.check import check_dataset, tables
+    from dhn.errors import DhnError
+    from dhn.files import write_json
+
+    report = check_dataset(dataset, splits, decode=not quick, max_people=max_people, quiet=quiet)
+    console = Console()
+    if not console.is_terminal:
+        console = Console(width=1000)  # no line is folded, so that names can be searched
+    for table in tables(report):
+        console.print(table)
+    if json_output:
+        write_json(json_output, report.as_json(), indent=1)
+    if report.count("error"):
+        raise DhnError(f"{dataset}: {report.count('error')} errors; mend them before training")
+    click.echo(f"{dataset}: no errors, {report.count('warning')} warnings")
