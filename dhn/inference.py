@@ -49,7 +49,7 @@ class PoseInference(nn.Module):
             heatmaps float32 [B, J, h, w] and tags float32 [B, J, T, h, w]; T = 2 with the flip
             test, and h = H / 2 for networks that have 1/2 maps, else H / 4.
         """
-        B = len(images)
+        B = images.shape[0]  # len() would fix the batch size of an exported graph
         if self.flip is not None:
             images = torch.cat([images, images.flip(3)])
         images = normalise(images).to(self.dtype)
