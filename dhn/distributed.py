@@ -2,7 +2,7 @@
 
     with connect("auto") as world:  # in the command, around everything that may fail
         ...
-        results = world.gather(work_on(world.share(items)))
+        results = world.collect([work_on(item) for item in world.share(items)])
 
 Nothing but messages between the ranks goes through here: gradients are DDP's business.
 """
@@ -80,6 +80,11 @@ class World:
         dist.gather_object(value, values)
         return values or []
 
+    def collect(self, results: Sequence[T]) -> list[T]:
+        """What each rank made of its `share`, in the order of the items, in rank 0; else empty."""
+        shares = self.gather(results)
+        return [shares[i % self.size][i // self.size] for i in range(sum(map(len, shares)))]
+
     def broadcast(self, value: T) -> T:
         """The value of rank 0."""
         if self.size == 1:
@@ -98,6 +103,9 @@ class World:
         if self._store is None:
             return value
         return self._store.compare_set(f"dhn/{name}", "", value).decode()
+
+
+ALONE = World()
 
 
 @contextlib.contextmanager

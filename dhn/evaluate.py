@@ -11,6 +11,7 @@ import numpy as np
 from dhn.annotations import Annotations, Picture, load_annotations
 from dhn.coco_file import Scoring
 from dhn.console import Bar
+from dhn.distributed import ALONE, World
 from dhn.errors import DhnError
 from dhn.files import read_json, write_json
 from dhn.scoring import Evaluator, score
@@ -28,6 +29,7 @@ def evaluate(
     save_json: Path | None = None,
     output: Path | None = None,
     quiet: bool = False,
+    world: World = ALONE,
 ) -> dict[str, float]:
     """Predicts every picture, scores the people, prints the AP table.
 
@@ -36,15 +38,24 @@ def evaluate(
     Args:
         save_json: file for the predictions, in COCO's format of results.
         output: file for the statistics, unrounded.
+        world: the processes that share the pictures; rank 0 scores, prints and writes.
 
     Returns:
-        What `dhn.scoring.score` returns.
+        What `dhn.scoring.score` returns; nothing in the other ranks.
 
     Raises:
         DhnError: the network predicts other joints, a file cannot be written, or, after all else
             is done, pictures could not be read (they are listed).
     """
-    results, failures = predict_dataset(predictor, annotations, batch_size=batch_size, quiet=quiet)
+    results, failures = predict_dataset(
+        predictor, annotations, batch_size=batch_size, quiet=quiet, world=world
+    )
+    timing = predictor.timing
+    predicted, network_seconds, decode_seconds = world.total(
+        [timing.pictures, timing.network_seconds, timing.decode_seconds]
+    )
+    if not world.main:
+        return {}
     if save_json is not None:
         write_json(save_json, results)
     stats = score(
@@ -60,10 +71,9 @@ def evaluate(
     if not quiet:
         click.echo(f"{predictor.source} on {annotations.source} ({_sizes(annotations)}), percent")
     print_table(stats)
-    timing = predictor.timing
-    if timing.pictures and not quiet:
-        network = 1e3 * timing.network_seconds / timing.pictures
-        decode = 1e3 * timing.decode_seconds / timing.pictures
+    if predicted and not quiet:
+        network = 1e3 * network_seconds / predicted
+        decode = 1e3 * decode_seconds / predicted
         click.echo(f"Time per picture: network {network:.1f} ms, decode {decode:.1f} ms")
     if failures:
         for failure in failures:
@@ -110,14 +120,22 @@ def score_file(
 
 
 def predict_dataset(
-    predictor: "Predictor", annotations: Annotations, *, batch_size: int = 1, quiet: bool = False
+    predictor: "Predictor",
+    annotations: Annotations,
+    *,
+    batch_size: int = 1,
+    quiet: bool = False,
+    world: World = ALONE,
 ) -> tuple[list[dict[str, Any]], list[str]]:
     """Predicts the people of every picture.
+
+    The ranks of `world` share the batches. Batches are made as one process makes them, so the
+    results are the same, in the same order.
 
     Returns:
         COCO results, which `dhn.scoring.score` takes (score of a person as predicted, score of a
         joint as every third number of `keypoints`), and one line for each picture that could not
-        be read.
+        be read. Both are empty in all ranks but 0.
 
     Raises:
         DhnError: the network predicts other joints, or no picture is there at all.
@@ -131,17 +149,22 @@ def predict_dataset(
     pictures = annotations.pictures
     if pictures and not any(picture.path.is_file() for picture in pictures):
         raise DhnError(f"{pictures[0].path.parent}: none of the {len(pictures)} pictures is here")
-    results: list[dict[str, Any]] = []
-    failures: list[str] = []
-    with Bar("Predicting", len(pictures), quiet=quiet) as bar:
-        for start in range(0, len(pictures), batch_size):
-            batch = pictures[start : start + batch_size]
+    batches = [pictures[k : k + batch_size] for k in range(0, len(pictures), batch_size)]
+    share = world.share(batches)
+    done: list[tuple[list[dict[str, Any]], list[str]]] = []
+    total = sum(len(batch) for batch in share)
+    with Bar("Predicting", total, quiet=quiet or not world.main) as bar:
+        for batch in share:
+            results: list[dict[str, Any]] = []
+            failures: list[str] = []
             readable, images = _read(batch, failures)
             if images:
                 for picture, prediction in zip(readable, predictor(images), strict=True):
                     results += _coco_results(picture, prediction, annotations.category_id)
+            done.append((results, failures))
             bar.advance(len(batch))
-    return results, failures
+    merged = world.collect(done)
+    return [r for results, _ in merged for r in results], [f for _, fs in merged for f in fs]
 
 
 def _read(

@@ -73,24 +73,25 @@ def evaluate(
         return
 
     from dhn.annotations import load_annotations
-
-    dataset = dataset or "crowdpose"
-    truth = load_annotations(dataset, split or ("val" if dataset == "coco" else "test"))
-    if limit is not None:
-        truth = truth.first(limit)
-
+    from dhn.distributed import connect
     from dhn.evaluate import evaluate
     from dhn.predictor import load_predictor
 
-    evaluate(
-        load_predictor(**network),
-        truth,
-        batch_size=batch_size,
-        evaluator=evaluator,
-        save_json=save_json,
-        output=output,
-        quiet=quiet,
-    )
+    dataset = dataset or "crowdpose"
+    with connect(network.pop("device")) as world:
+        truth = load_annotations(dataset, split or ("val" if dataset == "coco" else "test"))
+        if limit is not None:
+            truth = truth.first(limit)
+        evaluate(
+            load_predictor(**network, device=world.device),
+            truth,
+            batch_size=batch_size,
+            evaluator=evaluator,
+            save_json=save_json,
+            output=output,
+            quiet=quiet,
+            world=world,
+        )
 
 
 def _scoring_of_results(ctx: click.Context) -> Any:

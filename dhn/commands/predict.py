@@ -75,26 +75,31 @@ def predict(
     frame, with file, frame and predictions. So does a single .json or .jsonl file for several
     sources, a line per picture.
     """
+    from dhn.distributed import connect
     from dhn.media import list_sources
-    from dhn.predict import Outputs, report
+    from dhn.outputs import Outputs
     from dhn.predict import predict as predict_sources
+    from dhn.predict import report
     from dhn.predictor import load_predictor
 
     outputs = Outputs(image_output, json_output, video_output, csv_output)
     if outputs == Outputs():
         outputs = Outputs(images=Path("predictions"), json=Path("predictions"))
-    inputs = list_sources(sources)
-    outputs.check(inputs)
-    predictor = load_predictor(**network)
-    if not quiet:
-        click.echo(f"Weights: {predictor.source}")
-    summary = predict_sources(
-        predictor,
-        inputs,
-        outputs,
-        batch_size=batch_size,
-        conf=conf,
-        vid_stride=vid_stride,
-        quiet=quiet,
-    )
-    report(summary, predictor, outputs, len(inputs))
+    with connect(network.pop("device")) as world:
+        inputs = list_sources(sources)
+        outputs.check(inputs)
+        predictor = load_predictor(**network, device=world.device)
+        if world.main and not quiet:
+            click.echo(f"Weights: {predictor.source}")
+        summary = predict_sources(
+            predictor,
+            inputs,
+            outputs,
+            batch_size=batch_size,
+            conf=conf,
+            vid_stride=vid_stride,
+            quiet=quiet,
+            world=world,
+        )
+        if world.main:
+            report(summary, outputs, len(inputs))
