@@ -44,7 +44,8 @@ class Data(_Section):
     input_size: int = Field(512, ge=64, le=2048, multiple_of=64)
     # Short side at inference; by default input_size, which fits crops of scale 1.
     eval_size: int | None = Field(None, ge=64, le=2048, multiple_of=64)
-    max_people: int = Field(30, ge=1)
+    max_people: int = Field(30, ge=1)  # per picture, the largest; how many are left out is said
+    max_bad_pictures: int = Field(100, ge=0)  # that cannot be read; more end the run
     keep_empty: bool = False  # train on pictures without a labelled joint too
     workers: int = Field(4, ge=0)
     rotation: float = Field(30, ge=0, le=180)  # degrees either way
@@ -86,18 +87,37 @@ class Train(_Section):
     """The optimisation."""
 
     epochs: int = Field(300, ge=1)
+    # Pictures per update, over all processes and parts: how a batch is computed changes nothing
+    # else of a recipe (but batch norm sees a process's part of it alone, without `sync_bn`).
     batch_size: int = Field(12, ge=1)
+    accumulate: int = Field(1, ge=1)  # parts of a batch, one after the other: less memory
+    # Weights to start from: a name (`dhn weights list`), an address or a file; null: none.
+    init: str | None = None
     optimiser: Literal["adam", "adamw"] = "adam"
     lr: float = Field(1e-3, gt=0)
     weight_decay: float = Field(0, ge=0)
-    # step: times `gamma` at each of `milestones`; cosine: to zero at the end.
+    # step: times `gamma` at each of `milestones`; cosine: to zero at the end, which needs no
+    # milestones to be found for a budget that is not the paper's.
     schedule: Literal["step", "cosine"] = "step"
     milestones: tuple[int, ...] = (200, 260)
     gamma: float = Field(0.1, gt=0, le=1)
-    warmup: float = Field(0, ge=0, lt=1)  # share of the run in which lr rises from zero
-    clip_grad_norm: float = Field(0, ge=0)  # 0: no clipping
-    amp: Literal["auto", "bf16", "off"] = "auto"  # auto: bf16 where the hardware multiplies it
+    # Share of the run in which lr rises from zero: Adam's second moments are rough at first, and
+    # fresh heads send large gradients into a trained backbone.
+    warmup: float = Field(0, ge=0, lt=1)
+    # Longest gradient, 0: any. Tags of a crowd that are pulled apart give rare, long gradients.
+    clip_grad_norm: float = Field(0, ge=0)
+    # Decay per update of averaged weights, 0: none. The average is less noisy than the last step
+    # and is what is evaluated, saved beside the weights and used by predict and eval.
+    ema: float = Field(0, ge=0, lt=1)
+    # Batch norm over all processes: parts of a few pictures give rough statistics. CUDA only.
+    sync_bn: bool = False
+    # auto: bf16 where the hardware multiplies it; fp16: with loss scaling, for older GPUs.
+    amp: Literal["auto", "bf16", "fp16", "off"] = "auto"
+    compile: bool = False  # torch.compile: minutes at the start for faster steps
+    max_bad_steps: int = Field(20, ge=1)  # in a row, not finite and skipped; more end the run
     eval_every: int = Field(10, ge=1)  # epochs, where a split is held out
+    keep_every: int = Field(0, ge=0)  # epochs whose checkpoint is kept for good; 0: none
+    checkpoint_every: float = Field(10, ge=0)  # minutes; 0: after every update
     seed: int = Field(0, ge=0)
 
     @pydantic.field_validator("amp", mode="before")

@@ -4,6 +4,7 @@ Every random number of a sample comes from (seed, epoch, index), so a run can st
 anywhere, with any number of workers, and see the same samples.
 """
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -50,11 +51,13 @@ class Sample(NamedTuple):
         image: uint8 [3, S, S], RGB.
         keypoints: float32 [P, J, 3], (x, y) in input pixels and visibility.
         mask: uint8 [S, S] (1 = counted, 0 = ignored), or None where all of it counts.
+        name: path of the picture, for messages.
     """
 
     image: np.ndarray
     keypoints: np.ndarray
     mask: np.ndarray | None
+    name: str = ""
 
 
 class Batch(NamedTuple):
@@ -65,12 +68,14 @@ class Batch(NamedTuple):
         keypoints: float32 [B, P, J, 3]; rows beyond a picture's people are zero.
         mask: uint8 [B, S, S], or None where all of it counts.
         failures: one line for each picture that could not be read; B is smaller by them.
+        names: paths of the B pictures, for messages.
     """
 
     image: Tensor
     keypoints: Tensor
     mask: Tensor | None
     failures: list[str]
+    names: list[str]
 
 
 class PoseDataset(Dataset):
@@ -138,7 +143,8 @@ class PoseDataset(Dataset):
             mask = self._warp(mask, affine, cv2.INTER_NEAREST, border=1)
         if self.augmentation is not None and self.augmentation.colour:
             image = _recolour(image, self.augmentation.colour, rng)
-        return Sample(np.ascontiguousarray(image.transpose(2, 0, 1)), keypoints, mask)
+        image = np.ascontiguousarray(image.transpose(2, 0, 1))
+        return Sample(image, keypoints, mask, str(picture.path))
 
     def _draw(self, size: tuple[int, int], rng: np.random.Generator) -> tuple[Affine, bool]:
         how = self.augmentation
@@ -192,7 +198,7 @@ def collate(items: Sequence[Sample | DhnError]) -> Batch:
     samples = [item for item in items if isinstance(item, Sample)]
     failures = [str(item) for item in items if isinstance(item, DhnError)]
     if not samples:
-        return Batch(torch.empty(0), torch.empty(0), None, failures)
+        return Batch(torch.empty(0), torch.empty(0), None, failures, [])
     people = max(len(s.keypoints) for s in samples)
     keypoints = np.zeros((len(samples), people, *samples[0].keypoints.shape[1:]), np.float32)
     for row, sample in zip(keypoints, samples, strict=True):
@@ -206,27 +212,63 @@ def collate(items: Sequence[Sample | DhnError]) -> Batch:
         torch.from_numpy(keypoints),
         None if mask is None else torch.from_numpy(mask),
         failures,
+        [s.name for s in samples],
     )
 
 
-class EpochSampler(Sampler[tuple[int, int]]):
-    """(epoch, index) pairs of a shuffled epoch; which epoch, and from where, is set before it.
+class EpochSampler(Sampler[list[tuple[int, int]]]):
+    """The batches of a shuffled epoch, as lists of (epoch, index); set `epoch` and `start` before.
 
-    The order depends on (seed, epoch) alone.
+    The order depends on (seed, epoch) alone. Each of `processes` takes its share of every batch,
+    in `parts` lists that go through the network one after another, so the same batches are
+    learnt from however they are split. Lists may be empty, where a batch has too few pictures.
+
+    Args:
+        length: pictures.
+        batch_size: pictures per batch, over all processes and parts; the last may have fewer.
+        seed: of the order.
+        parts: lists per batch and process.
+        rank, processes: whose share this is.
     """
 
-    def __init__(self, length: int, seed: int = 0) -> None:
+    def __init__(
+        self,
+        length: int,
+        batch_size: int,
+        seed: int = 0,
+        *,
+        parts: int = 1,
+        rank: int = 0,
+        processes: int = 1,
+    ) -> None:
         self.length = length
+        self.batch_size = batch_size
         self.seed = seed
+        self.parts = parts
+        self.rank = rank
+        self.processes = processes
         self.epoch = 0
-        self.start = 0  # samples of this epoch that were already seen
+        self.start = 0  # batches of this epoch that were already seen
 
-    def __iter__(self) -> Iterator[tuple[int, int]]:
-        order = np.random.default_rng([self.seed, self.epoch]).permutation(self.length)
-        return iter([(self.epoch, int(index)) for index in order[self.start :]])
+    @property
+    def batches(self) -> int:
+        """Batches of a whole epoch."""
+        return math.ceil(self.length / self.batch_size)
+
+    def size(self, batch: int) -> int:
+        """Pictures of a batch, over all processes and parts."""
+        return min(self.batch_size, self.length - batch * self.batch_size)
+
+    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+        order = np.random.default_rng([self.seed, self.epoch]).permutation(self.length).tolist()
+        for batch in range(self.start, self.batches):
+            first = batch * self.batch_size
+            share = order[first : first + self.batch_size][self.rank :: self.processes]
+            for part in range(self.parts):
+                yield [(self.epoch, index) for index in share[part :: self.parts]]
 
     def __len__(self) -> int:
-        return max(0, self.length - self.start)
+        return self.parts * max(0, self.batches - self.start)
 
 
 def normalise(image: Tensor) -> Tensor:

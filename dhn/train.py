@@ -1,11 +1,12 @@
 """Training, from the settings to checkpoints, read from top to bottom."""
 
+import itertools
 import json
 import math
 import os
 import signal
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,30 +16,27 @@ import torch
 from torch.utils.data import DataLoader
 
 from dhn.annotations import Annotations, load_annotations
-from dhn.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-from dhn.config import Config, override_config
+from dhn.config import Config
 from dhn.console import Bar, warn
-from dhn.data import Augmentation, Batch, EpochSampler, PoseDataset, collate, normalise
-from dhn.device import multiplies_bfloat16
+from dhn.data import Augmentation, Batch, EpochSampler, PoseDataset, collate
 from dhn.errors import DhnError
 from dhn.evaluate import predict_dataset
-from dhn.files import write_json, written_whole
-from dhn.info import environment
-from dhn.loss import PoseLoss, pose_loss
-from dhn.model import PoseNetwork, build_model, channels_last
+from dhn.learner import Learner, learning_rate
+from dhn.loss import PoseLoss
+from dhn.model import build_model, channels_last
 from dhn.predictor import Predictor
+from dhn.runs import Checkpoints, StopSignals, open_run
 from dhn.scoring import score
 from dhn.synth import generate, is_unfinished
-
-MAX_BAD_STEPS = 20  # in a row, with a loss that is not finite
-MAX_BAD_PICTURES = 100
 
 
 def train(config: Config, run: Path, device: torch.device, *, quiet: bool = False) -> Path:
     """Trains a network, or goes on with the run that lies in `run`.
 
-    A run folder holds `config.yaml`, `environment.json`, `metrics.jsonl` and `last.pt`, and
-    `best.pt` (by AP) where a split is held out. Ctrl-C and SIGTERM write `last.pt` and stop.
+    A run folder holds `config.yaml`, `environment.json`, `metrics.jsonl` and `last.pt`; `best.pt`
+    (by AP) where a split is held out; `epochN.pt` where `train.keep_every` asks for them. Ctrl-C
+    and SIGTERM write `last.pt` and stop; however a run ended, it goes on from `last.pt` to the
+    weights it would have had.
 
     Returns:
         the checkpoint that is the result: `best.pt`, or `last.pt` where nothing is held out.
@@ -46,145 +44,76 @@ def train(config: Config, run: Path, device: torch.device, *, quiet: bool = Fals
     Raises:
         DhnError: the data cannot be used, the loss stays non-finite, or the disk is full.
     """
+    settings = config.train
     _draw_crowds(config, quiet)
     annotations = _annotations(config, config.data.split)
     held_out = _annotations(config, config.data.eval_split) if config.data.eval_split else None
     dataset = _dataset(config, annotations)
-    sampler = EpochSampler(len(dataset), config.train.seed)
+    sampler = EpochSampler(
+        len(dataset), settings.batch_size, settings.seed, parts=settings.accumulate
+    )
     loader = _loader(config, dataset, sampler)
-    steps_per_epoch = math.ceil(len(dataset) / config.train.batch_size)
 
-    torch.manual_seed(config.train.seed)
+    torch.manual_seed(settings.seed)
     network = config.network.model_dump() | {"num_joints": len(annotations.joints)}
-    model = channels_last(build_model(**network).to(device))
-    optimiser = _optimiser(config, model)
-    state: dict[str, Any] = {"epoch": 0, "step": 0, "best_ap": -1.0}
-    if (run / "last.pt").exists():
-        state = _restore(run / "last.pt", network, model, optimiser)
-    _open_run(config, run)
+    learner = Learner(config, channels_last(build_model(**network).to(device)), device)
+    record = Record(run, settings.epochs, sampler.batches, quiet=quiet)
+    checkpoints = Checkpoints(run, config, network, annotations.joints)
+    at = checkpoints.restore(learner, record)
+    open_run(config, run)
 
-    def save(name: str) -> None:
-        progress = state | {"optimiser": optimiser.state_dict()}
-        settings = config.model_dump(mode="json")
-        weights = model.state_dict()
-        save_checkpoint(
-            run / name, Checkpoint(network, annotations.joints, weights, settings, progress)
-        )
-
-    amp = _amp_dtype(config, device)
-    failures: set[str] = set()
-    bad_steps = 0
-    total = config.train.epochs * steps_per_epoch
-    with Bar("Training", total, quiet=quiet) as bar, _StopSignals() as stop:
-        bar.advance(state["epoch"] * steps_per_epoch + state["step"])
-        while state["epoch"] < config.train.epochs:
-            model.train()
-            sampler.epoch = state["epoch"]
-            sampler.start = state["step"] * config.train.batch_size
-            meter = _Meter()
-            for batch in loader:
-                _report_failures(batch, failures, len(dataset))
-                done = state["epoch"] * steps_per_epoch + state["step"]
-                for group in optimiser.param_groups:
-                    group["lr"] = learning_rate(config, done / total, done / steps_per_epoch)
-                loss = training_step(config, model, optimiser, batch, device, amp)
-                bad_steps = bad_steps + 1 if loss is None and len(batch.image) else 0
-                if bad_steps >= MAX_BAD_STEPS:
+    updates = settings.epochs * sampler.batches
+    skipped = 0  # in a row
+    unreadable: set[str] = set()
+    with StopSignals() as stop, record:
+        record.start(at.epoch * sampler.batches + at.step)
+        while at.epoch < settings.epochs:
+            sampler.epoch, sampler.start = at.epoch, at.step
+            for parts, waited in _batches(loader, settings.accumulate):
+                _report_unreadable(config, parts, unreadable, len(dataset))
+                done = at.epoch * sampler.batches + at.step
+                lr = learning_rate(settings, done / updates, done / sampler.batches)
+                update = learner.update(parts, sampler.size(at.step), lr)
+                at.step += 1
+                if update.applied:
+                    skipped = 0
+                    record.step(update.loss, update.images, waited, lr)
+                else:
+                    skipped += 1
+                    record.skip([name for part in parts for name in part.names])
+                if skipped == settings.max_bad_steps:
                     raise DhnError(
-                        f"{run}: the loss was not finite for {bad_steps} steps in a row; "
+                        f"{run}: loss or gradient was not finite for {skipped} updates in a row; "
                         "lower train.lr or set train.amp=off"
                     )
-                state["step"] += 1
-                if loss is not None:
-                    meter.add(loss, len(batch.image))
-                bar.advance(1, meter.note())
+                if stop or checkpoints.due():
+                    checkpoints.save(["last.pt"], at, learner, record)
                 if stop:
-                    save("last.pt")
-                    raise DhnError(f"stopped; go on with: dhn train --resume {run}")
-            state["epoch"], state["step"] = state["epoch"] + 1, 0
-            line = {"epoch": state["epoch"], "lr": optimiser.param_groups[0]["lr"], **meter.means()}
-            last = state["epoch"] == config.train.epochs
-            if held_out and (last or state["epoch"] % config.train.eval_every == 0):
-                line |= _evaluate(config, model, held_out, device)
-                if line["AP"] > state["best_ap"]:
-                    state["best_ap"] = line["AP"]
-                    save("best.pt")
-            save("last.pt")
-            with (run / "metrics.jsonl").open("a") as log:
-                # JSON has no NaN: the mean of no steps is null.
-                finite = {k: v if math.isfinite(v) else None for k, v in line.items()}
-                log.write(json.dumps(finite) + "\n")
-            if not quiet:
-                click.echo(_epoch_line(line, config.train.epochs))
+                    raise _stopped(run)
+
+            stats: dict[str, float] = {}
+            epoch = at.epoch + 1
+            if held_out and (epoch == settings.epochs or epoch % settings.eval_every == 0):
+                # It takes long, and a stop meanwhile must not cost the updates before it.
+                checkpoints.save(["last.pt"], at, learner, record)
+                with stop.at_once(_stopped(run)):
+                    stats = _evaluate(config, learner, held_out)
+            at.epoch, at.step = epoch, 0
+            record.epoch(epoch, stats)
+            names = ["last.pt"]
+            if settings.keep_every and epoch % settings.keep_every == 0:
+                names.insert(0, f"epoch{epoch}.pt")
+            if stats and stats["AP"] > at.best_ap:
+                at.best_ap = stats["AP"]
+                names.insert(0, "best.pt")
+            # In this order, last.pt comes last: a kill before it repeats the end of the epoch.
+            checkpoints.save(names, at, learner, record)
     best = run / "best.pt"
     return best if held_out and best.exists() else run / "last.pt"
 
 
-def training_step(
-    config: Config,
-    model: PoseNetwork,
-    optimiser: torch.optim.Optimizer,
-    batch: Batch,
-    device: torch.device,
-    amp: torch.dtype | None,
-) -> PoseLoss | None:
-    """Forward, loss, backward, update. A loss that is not finite updates nothing: None."""
-    if not len(batch.image):
-        return None
-    image = normalise(batch.image.to(device, non_blocking=True))
-    with torch.autocast(device.type, amp, enabled=amp is not None):
-        maps = model(image)
-    settings = config.loss
-    loss = pose_loss(
-        maps,
-        batch.keypoints.to(device, non_blocking=True),
-        None if batch.mask is None else batch.mask.to(device, non_blocking=True),
-        input_size=config.data.input_size,
-        sigma=settings.sigma,
-        taus=settings.tau,
-        units=settings.units,
-        form=settings.target,
-        foreground=settings.foreground,
-        pull=settings.pull,
-        push=settings.push,
-    )
-    if not torch.isfinite(loss.total):
-        return None
-    optimiser.zero_grad(set_to_none=True)
-    loss.total.backward()
-    if config.train.clip_grad_norm:
-        torch.nn.utils.clip_grad_norm_(model.parameters(), config.train.clip_grad_norm)
-    optimiser.step()
-    return loss
-
-
-def learning_rate(config: Config, share: float, epoch: float) -> float:
-    """The learning rate after `share` (0..1) of the run, `epoch` epochs."""
-    settings = config.train
-    if share < settings.warmup:
-        return settings.lr * max(share / settings.warmup, 1e-3)
-    if settings.schedule == "step":
-        return settings.lr * settings.gamma ** sum(epoch >= m for m in settings.milestones)
-    rest = (share - settings.warmup) / (1 - settings.warmup)
-    return settings.lr * 0.5 * (1 + math.cos(math.pi * rest))
-
-
-def new_run(config: Config) -> Path:
-    """A folder for a run, named by network, data and time."""
-    data = Path(config.data.dataset).stem
-    name = f"{config.network.name}_w{config.network.width}_{data}"
-    return Path("runs") / f"{name}-{time.strftime('%Y%m%d-%H%M%S')}"
-
-
-def resumed_config(run: Path, overrides: Sequence[str] = ()) -> Config:
-    """The settings that a run was started with, some of them changed.
-
-    Raises:
-        DhnError: `run` holds no checkpoint, or an override is wrong.
-    """
-    if not (run / "last.pt").exists():
-        raise DhnError(f"--resume {run}: no last.pt there; give the folder of a run")
-    return override_config(load_checkpoint(run / "last.pt").config, overrides, str(run))
+def _stopped(run: Path) -> DhnError:
+    return DhnError(f"stopped; go on with: dhn train --resume {run}")
 
 
 def _draw_crowds(config: Config, quiet: bool) -> None:
@@ -231,16 +160,16 @@ def _dataset(config: Config, annotations: Annotations) -> PoseDataset:
 
 
 def _loader(config: Config, dataset: PoseDataset, sampler: EpochSampler) -> DataLoader:
-    workers = config.data.workers
     return DataLoader(
         dataset,
-        batch_size=config.train.batch_size,
-        sampler=sampler,
-        num_workers=workers,
+        batch_sampler=sampler,
+        num_workers=config.data.workers,
         collate_fn=collate,
         worker_init_fn=_start_worker,
         pin_memory=torch.cuda.is_available(),
         persistent_workers=False,
+        # Of its own: it draws a number for each epoch that is begun, also after a resume.
+        generator=torch.Generator(),
     )
 
 
@@ -252,65 +181,145 @@ def _start_worker(_: int) -> None:
     torch.set_num_threads(1)
 
 
-def _optimiser(config: Config, model: PoseNetwork) -> torch.optim.Optimizer:
-    kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[config.train.optimiser]
-    settings = config.train
-    # Fused: one pass over hundreds of small tensors.
-    return kind(model.parameters(), settings.lr, weight_decay=settings.weight_decay, fused=True)
+def _batches(loader: DataLoader, parts: int) -> Iterator[tuple[list[Batch], float]]:
+    """The parts of each batch, and for how many seconds they were waited for."""
+    every = iter(loader)
+    while True:
+        started = time.monotonic()
+        batch = list(itertools.islice(every, parts))
+        if not batch:
+            return
+        yield batch, time.monotonic() - started
 
 
-def _amp_dtype(config: Config, device: torch.device) -> torch.dtype | None:
-    if config.train.amp == "bf16" or (config.train.amp == "auto" and multiplies_bfloat16(device)):
-        return torch.bfloat16
-    return None
+def _report_unreadable(
+    config: Config, parts: Sequence[Batch], known: set[str], pictures: int
+) -> None:
+    for part in parts:
+        for failure in part.failures:
+            if failure not in known:
+                warn(failure)
+                known.add(failure)
+    limit = config.data.max_bad_pictures
+    if len(known) > limit or len(known) == pictures:
+        raise DhnError(
+            f"{len(known)} of {pictures} pictures cannot be read; check the data, or raise "
+            f"data.max_bad_pictures ({limit})"
+        )
 
 
-def _open_run(config: Config, run: Path) -> None:
-    with written_whole(run / "config.yaml") as path:
-        path.write_text(config.to_yaml())
-    write_json(run / "environment.json", environment(), indent=2)
-
-
-def _restore(
-    path: Path, network: dict[str, Any], model: PoseNetwork, optimiser: torch.optim.Optimizer
-) -> dict[str, Any]:
-    checkpoint = load_checkpoint(path)
-    for key, value in network.items():
-        before = checkpoint.network.get(key)
-        if before != value:
-            raise DhnError(f"{path}: its network has {key} {before}, which cannot become {value}")
-    model.load_state_dict(checkpoint.weights)
-    progress = dict(checkpoint.progress)
-    # Moments as they were, but lr and weight_decay as the settings now say.
-    groups = optimiser.state_dict()["param_groups"]
-    optimiser.load_state_dict(progress.pop("optimiser") | {"param_groups": groups})
-    return progress
-
-
-def _report_failures(batch: Batch, known: set[str], pictures: int) -> None:
-    for failure in batch.failures:
-        if failure not in known:
-            warn(failure)
-            known.add(failure)
-    if len(known) > MAX_BAD_PICTURES or len(known) == pictures:
-        raise DhnError(f"{len(known)} of {pictures} pictures cannot be read; check the data")
-
-
-def _evaluate(
-    config: Config, model: PoseNetwork, held_out: Annotations, device: torch.device
-) -> dict[str, float]:
-    model.eval()
+def _evaluate(config: Config, learner: Learner, held_out: Annotations) -> dict[str, float]:
+    """AP of the averaged weights, where there are any."""
     predictor = Predictor(
-        model,
+        learner.best,
         held_out.joints,
-        device=device,
+        device=learner.device,
         input_size=config.data.eval_size or config.data.input_size,
-        precision="bfloat16" if _amp_dtype(config, device) else "float32",
+        precision="bfloat16" if learner.amp == torch.bfloat16 else "float32",
     )
     results, failures = predict_dataset(predictor, held_out, quiet=True)
     for failure in failures:
         warn(failure)
     return score(held_out.raw, results, held_out.scoring)
+
+
+class Record:
+    """What is seen of a run: a progress bar, a line per epoch, and `metrics.jsonl`.
+
+    Its state is part of a checkpoint: lines written after it are taken back on a resume, and
+    the means of an epoch go on where they were.
+    """
+
+    _sums: torch.Tensor
+
+    def __init__(self, run: Path, epochs: int, batches: int, *, quiet: bool = False) -> None:
+        self.path = run / "metrics.jsonl"
+        self.epochs = epochs
+        self.quiet = quiet
+        self.bar = Bar("Training", epochs * batches, quiet=quiet)
+        self._note = ""
+        self._size = 0  # bytes of the file
+        self._started = time.monotonic()
+        self._lr = 0.0
+        self._clear()
+
+    def __enter__(self) -> "Record":
+        self.bar.__enter__()
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        self.bar.__exit__(*error)
+
+    def start(self, updates: int) -> None:
+        """Call once, before the first update: so many were done in earlier sessions."""
+        self.bar.advance(updates)
+        self._started = time.monotonic()
+
+    def step(self, loss: PoseLoss | None, images: int, waited: float, lr: float) -> None:
+        """Call after each update; `loss` is None where no picture of the batch could be read."""
+        self._lr = lr
+        self._waited += waited
+        if loss is not None:
+            parts = [loss.total, loss.heatmaps[-1], loss.flat, loss.pull, loss.push]
+            self._sums = self._sums.to(loss.total.device) + torch.stack(parts)
+            self._steps += 1
+            self._images += images
+        # Read from the device now and then, not every time.
+        if self._steps % 10 == 0:
+            m = self._means()
+            self._note = (
+                f"loss {m['loss']:.4f} heatmap {m['heatmap']:.5f} (flat {m['flat']:.5f}) "
+                f"pull {m['pull']:.3f} push {m['push']:.3f} "
+                f"{m['images_per_second']:.1f} images/s"
+            )
+        self.bar.advance(1, self._note)
+
+    def skip(self, names: Sequence[str]) -> None:
+        """Call instead of `step` where loss or gradient were not finite."""
+        self._skipped += 1
+        warn(f"loss or gradient not finite, update skipped; pictures: {', '.join(names)}")
+        self.bar.advance(1, self._note)
+
+    def epoch(self, epoch: int, stats: dict[str, float]) -> None:
+        """Call after each epoch; `stats` are of the held-out split, empty where not scored."""
+        line = {"epoch": epoch, "lr": self._lr, **self._means(), "skipped": self._skipped, **stats}
+        # JSON has no NaN: the mean of no steps is null.
+        finite = {k: v if math.isfinite(v) else None for k, v in line.items()}
+        try:
+            with self.path.open("a") as log:
+                log.write(json.dumps(finite) + "\n")
+            self._size = self.path.stat().st_size
+        except OSError as error:
+            raise DhnError(f"{self.path}: cannot be written ({error.strerror})") from error
+        if not self.quiet:
+            click.echo(_epoch_line(line, self.epochs))
+        self._clear()
+        self._started = time.monotonic()
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"size": self._size} | {key: getattr(self, f"_{key}") for key in self._KEYS}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        for key in self._KEYS:
+            setattr(self, f"_{key}", state[key])
+        self._size = state["size"]
+        if self.path.exists() and self.path.stat().st_size > self._size:
+            os.truncate(self.path, self._size)
+
+    _KEYS = ("sums", "steps", "images", "skipped", "lr", "waited")
+
+    def _clear(self) -> None:
+        self._sums = torch.zeros(5)
+        self._steps: int = 0
+        self._images: int = 0
+        self._skipped: int = 0
+        self._waited: float = 0
+
+    def _means(self) -> dict[str, float]:
+        names = ("loss", "heatmap", "flat", "pull", "push")
+        sums = self._sums.tolist() if self._steps else [math.nan] * len(names)
+        means = {n: s / max(1, self._steps) for n, s in zip(names, sums, strict=True)}
+        return means | {"images_per_second": self._images / (time.monotonic() - self._started)}
 
 
 def _epoch_line(line: dict[str, float], epochs: int) -> str:
@@ -320,59 +329,3 @@ def _epoch_line(line: dict[str, float], epochs: int) -> str:
         f"{line['heatmap']:.5f} (flat map {line['flat']:.5f}), pull {line['pull']:.3f}, "
         f"push {line['push']:.3f}, {line['images_per_second']:.1f} images/s{ap}"
     )
-
-
-class _Meter:
-    """Means of the losses since it was made; read from the device when shown, not every step."""
-
-    def __init__(self) -> None:
-        self.started = time.monotonic()
-        self.steps = self.images = 0
-        self.sums: torch.Tensor | None = None
-        self._note = ""
-
-    def add(self, loss: PoseLoss, images: int) -> None:
-        parts = [loss.total.detach(), loss.heatmaps[-1], loss.flat, loss.pull, loss.push]
-        row = torch.stack([part.float() for part in parts])
-        self.sums = row if self.sums is None else self.sums + row
-        self.steps += 1
-        self.images += images
-
-    def means(self) -> dict[str, float]:
-        names = ("loss", "heatmap", "flat", "pull", "push")
-        sums = [math.nan] * len(names) if self.sums is None else self.sums.tolist()
-        means = {n: s / max(1, self.steps) for n, s in zip(names, sums, strict=True)}
-        return means | {"images_per_second": self.images / (time.monotonic() - self.started)}
-
-    def note(self) -> str:
-        """For the progress bar; anew every ten steps."""
-        if self.steps % 10:
-            return self._note
-        m = self.means()
-        self._note = (
-            f"loss {m['loss']:.4f} heatmap {m['heatmap']:.5f} (flat {m['flat']:.5f}) "
-            f"pull {m['pull']:.3f} push {m['push']:.3f} "
-            f"{m['images_per_second']:.1f} images/s"
-        )
-        return self._note
-
-
-class _StopSignals:
-    """Turns SIGINT and SIGTERM into a list that is no longer empty; a second one interrupts."""
-
-    def __enter__(self) -> list[int]:
-        self.received: list[int] = []
-        self.before = {
-            number: signal.signal(number, self._receive)
-            for number in (signal.SIGINT, signal.SIGTERM)
-        }
-        return self.received
-
-    def __exit__(self, *_: Any) -> None:
-        for number, handler in self.before.items():
-            signal.signal(number, handler)
-
-    def _receive(self, number: int, _: Any) -> None:
-        if self.received:
-            raise KeyboardInterrupt
-        self.received.append(number)

@@ -1,4 +1,4 @@
-"""What several tests need: the shared folder (where it is present), devices, a full disk."""
+"""What several tests need: the shared folder (where it is present), small crowds, a full disk."""
 
 import contextlib
 from pathlib import Path
@@ -14,6 +14,14 @@ def shared() -> Path:
     if not SHARED.is_dir():
         pytest.skip("needs ../shared (real data and fixtures), which is not here")
     return SHARED
+
+
+@pytest.fixture(scope="session")
+def crowds(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Ten small pictures: eight for training, one to validate, one to test."""
+    from dhn.synth import CrowdConfig, generate
+
+    return generate(tmp_path_factory.mktemp("data") / "crowds", 10, 0, config=CrowdConfig(size=96))
 
 
 @pytest.fixture(params=["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])

@@ -5,6 +5,8 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch.utils.data import DataLoader
 
 from dhn.annotations import ignore_mask, load_annotations
@@ -127,7 +129,7 @@ def test_keypoints_stay_on_their_pixels(dots, augmentation):
     dataset = dots.dataset(augmentation)
     seen = 0
     for epoch in range(25):
-        image, (person,), mask = dataset.sample(epoch, 0)
+        image, (person,), mask, _ = dataset.sample(epoch, 0)
         assert image.shape == (3, S, S)
         assert mask is None
         red, green, blue = map(centre, image)
@@ -193,7 +195,7 @@ def test_flip_probability(dots):
 
 
 def test_without_augmentation_the_whole_picture_is_centred(dots):
-    image, (person,), _ = dots.dataset(None).sample(0, 0)
+    image, (person,), *_ = dots.dataset(None).sample(0, 0)
     zoom = S / max(W, H)
     head = person[CROWDPOSE.names.index("head")]
     expected = np.array(HEAD) * zoom + [0, (S - H * zoom) / 2]
@@ -217,7 +219,7 @@ def test_masks_warp_with_their_picture(folder, flip):
     painted = 255 * (1 - ignore_mask(dataset.pictures[0]))
     write_image(dataset.pictures[0].path, np.repeat(painted[..., None], 3, 2))
     for epoch in range(10):
-        image, keypoints, mask = dataset.sample(epoch, 0)
+        image, keypoints, mask, _ = dataset.sample(epoch, 0)
         assert mask.dtype == np.uint8
         assert set(np.unique(mask)) <= {0, 1}
         assert len(keypoints) == 1  # a crowd is nobody
@@ -232,7 +234,7 @@ def test_masks_warp_with_their_picture(folder, flip):
 def test_people_without_joints_are_ignored_and_outside_counts(folder):
     box = [0.0, 0.0, float(W), 0.0, float(W), float(H), 0.0, float(H)]
     folder.picture().person({"head": (20, 20, 2)}).person({}, segmentation=[box])
-    _, keypoints, mask = folder.dataset(None).sample(0, 0)
+    _, keypoints, mask, _ = folder.dataset(None).sample(0, 0)
     assert len(keypoints) == 1
     top = (S - H * S / W) / 2
     assert mask[: int(top) - 1].all()  # padding is counted
@@ -342,43 +344,68 @@ def test_workers_change_nothing(folder, workers):
         for _ in range(n % 3 + 1):
             folder.person({"head": (50, 50 + n, 2), "neck": (70, 60, 1)})
     dataset = folder.dataset(Augmentation(colour=0.3))
-    sampler = EpochSampler(len(dataset), seed=1)
-    loader = DataLoader(
-        dataset, batch_size=2, sampler=sampler, collate_fn=collate, num_workers=workers
-    )
+    sampler = EpochSampler(len(dataset), 2, seed=1)
+    loader = DataLoader(dataset, batch_sampler=sampler, collate_fn=collate, num_workers=workers)
     for epoch in range(2):
         sampler.epoch = epoch
-        expected = list(sampler)
         assert len(loader) == 3
-        for start, batch in zip((0, 2, 4), loader, strict=True):
-            by_hand = collate([dataset[key] for key in expected[start : start + 2]])
+        for keys, batch in zip(sampler, loader, strict=True):
+            by_hand = collate([dataset[key] for key in keys])
             assert torch.equal(batch.image, by_hand.image)
             assert torch.equal(batch.keypoints, by_hand.keypoints)
+            names = [str(dataset.pictures[index].path) for _, index in keys]
+            assert batch.names == by_hand.names == names
 
 
 def test_an_epoch_covers_every_picture_once_in_an_order_of_its_own():
-    sampler = EpochSampler(20, seed=5)
+    sampler = EpochSampler(20, 6, seed=5)
     orders = []
     for epoch in range(3):
         sampler.epoch = epoch
-        assert {e for e, _ in sampler} == {epoch}
-        orders.append([index for _, index in sampler])
+        batches = list(sampler)
+        assert [len(batch) for batch in batches] == [6, 6, 6, 2]
+        assert [sampler.size(k) for k in range(sampler.batches)] == [6, 6, 6, 2]
+        assert {e for batch in batches for e, _ in batch} == {epoch}
+        orders.append([index for batch in batches for _, index in batch])
         assert sorted(orders[-1]) == list(range(20))
-        assert orders[-1] == [index for _, index in sampler]
+        assert batches == list(sampler)
     assert orders[0] != orders[1] != orders[2]
     assert orders[0] != sorted(orders[0])
-    other = EpochSampler(20, seed=6)
-    assert [index for _, index in other] != orders[0]
+    other = EpochSampler(20, 6, seed=6)
+    assert [index for batch in other for _, index in batch] != orders[0]
 
 
 def test_an_epoch_goes_on_where_it_was_left():
-    sampler = EpochSampler(10, seed=0)
+    sampler = EpochSampler(10, 4, seed=0, parts=2)
     whole = list(sampler)
-    sampler.start = 6
-    assert list(sampler) == whole[6:]
-    assert len(sampler) == 4
-    sampler.start = 12  # the last batch was not full
+    sampler.start = 2
+    assert list(sampler) == whole[4:]
+    assert len(sampler) == 2
+    sampler.start = 3
     assert list(sampler) == []
+
+
+@settings(max_examples=50, deadline=None)
+@given(
+    length=st.integers(1, 40),
+    batch_size=st.integers(1, 12),
+    parts=st.integers(1, 4),
+    processes=st.integers(1, 5),
+)
+def test_processes_and_parts_share_the_batches_of_one_process(length, batch_size, parts, processes):
+    alone = list(EpochSampler(length, batch_size, 3))
+    shares = [
+        EpochSampler(length, batch_size, 3, parts=parts, rank=rank, processes=processes)
+        for rank in range(processes)
+    ]
+    lists = [list(share) for share in shares]
+    assert {len(each) for each in lists} == {len(shares[0])} == {parts * len(alone)}
+    for k, batch in enumerate(alone):
+        split = [part for each in lists for part in each[k * parts : (k + 1) * parts]]
+        assert sorted(key for part in split for key in part) == sorted(batch)
+        # A process's share, and a part of it, differ by one picture at most.
+        share = [sum(map(len, each[k * parts : (k + 1) * parts])) for each in lists]
+        assert max(share) - min(share) <= 1
 
 
 def test_normalise_is_imagenets():

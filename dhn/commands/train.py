@@ -57,7 +57,7 @@ def train(
             raise click.UsageError(
                 "--resume takes settings and folder of that run: leave out --config and --output."
             )
-        from dhn.train import resumed_config
+        from dhn.runs import resumed_config
 
         config = resumed_config(resume, overrides)
     else:
@@ -67,7 +67,8 @@ def train(
         return
 
     from dhn.device import select_device
-    from dhn.train import new_run, train
+    from dhn.runs import new_run
+    from dhn.train import train
 
     run = resume or output or new_run(config)
     if resume is None and (run / "last.pt").exists():

@@ -1,0 +1,204 @@
+"""One update of the weights, with all that it changes: optimiser, average, loss scale."""
+
+import copy
+import math
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn.utils import clip_grads_with_norm_, get_total_norm
+
+from dhn.config import Config, Train
+from dhn.data import Batch, normalise
+from dhn.device import multiplies_bfloat16
+from dhn.loss import PoseLoss, pose_loss
+from dhn.model import PoseNetwork
+
+
+class Update(NamedTuple):
+    """What became of one batch.
+
+    Attributes:
+        loss: means over its pictures; None where none of them could be read.
+        images: pictures that were learnt from.
+        applied: False where loss or gradient were not finite: weights, moments and running
+            statistics are as before.
+    """
+
+    loss: PoseLoss | None
+    images: int
+    applied: bool
+
+
+class Learner:
+    """A network, and what changes it.
+
+    Args:
+        config: `loss`, `train` and `data.input_size` are read.
+        model: lies on `device`.
+
+    Attributes:
+        model: the network.
+        best: what to use: the network with averaged weights (`train.ema`), or `model` itself.
+        amp: what autocast computes in, or None.
+    """
+
+    def __init__(self, config: Config, model: PoseNetwork, device: torch.device) -> None:
+        self.config = config
+        self.model = model
+        self.device = device
+        self.best = copy.deepcopy(model).eval() if config.train.ema else model
+        self.amp = amp_dtype(config.train.amp, device)
+        self.optimiser = _optimiser(config.train, model)
+        # fp16 has no numbers for small gradients: the loss is scaled up before they are taken.
+        self.scaler = torch.amp.GradScaler(device.type, enabled=self.amp == torch.float16)
+        self.updates = 0
+        self._statistics = _Statistics(model)
+
+    def update(self, parts: Sequence[Batch], pictures: int, lr: float) -> Update:
+        """Learns from one batch.
+
+        Its gradient is that of the sum of its pictures' losses divided by `pictures`, in
+        whichever parts it comes. A picture that could not be read adds nothing.
+
+        Args:
+            parts: of the batch; go through the network one after the other.
+            pictures: of the whole batch, those that could not be read included.
+        """
+        self.model.train()
+        self._statistics.keep()
+        self.optimiser.zero_grad(set_to_none=True)
+        readable = [part for part in parts if len(part.image)]
+        if not readable:
+            return Update(None, 0, True)
+        losses = [self._backward(part, pictures) for part in readable]
+        images = [len(part.image) for part in readable]
+        loss = _mean(losses, images)
+        for group in self.optimiser.param_groups:
+            group["lr"] = lr
+        applied = self._apply(loss.total)
+        if not applied:
+            self._statistics.restore()  # batch norm has seen the batch all the same
+        elif self.best is not self.model:
+            _move_average(self.best, self.model, self.config.train.ema, self.updates)
+        self.updates += applied
+        return Update(loss, sum(images), applied)
+
+    def _backward(self, batch: Batch, pictures: int) -> PoseLoss:
+        image = normalise(batch.image.to(self.device, non_blocking=True))
+        with torch.autocast(self.device.type, self.amp, enabled=self.amp is not None):
+            maps = self.model(image)
+        mask = batch.mask
+        settings = self.config.loss
+        loss = pose_loss(
+            maps,
+            batch.keypoints.to(self.device, non_blocking=True),
+            None if mask is None else mask.to(self.device, non_blocking=True),
+            input_size=self.config.data.input_size,
+            sigma=settings.sigma,
+            taus=settings.tau,
+            units=settings.units,
+            form=settings.target,
+            foreground=settings.foreground,
+            pull=settings.pull,
+            push=settings.push,
+        )
+        self.scaler.scale(loss.total * (len(image) / pictures)).backward()
+        return loss
+
+    def _apply(self, loss: Tensor) -> bool:
+        """Clips and steps, if loss and gradient are finite."""
+        self.scaler.unscale_(self.optimiser)
+        gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
+        norm = get_total_norm(gradients)
+        finite = bool(torch.isfinite(loss) & torch.isfinite(norm))
+        if finite:
+            if limit := self.config.train.clip_grad_norm:
+                clip_grads_with_norm_(self.model.parameters(), limit, norm)
+            self.scaler.step(self.optimiser)
+        self.scaler.update()
+        return finite
+
+    def state_dict(self) -> dict[str, Any]:
+        """All but the weights, which a checkpoint keeps by themselves."""
+        return {
+            "optimiser": self.optimiser.state_dict(),
+            "scaler": self.scaler.state_dict(),
+            "updates": self.updates,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        # Moments as they were, but lr and weight_decay as the settings now say.
+        groups = self.optimiser.state_dict()["param_groups"]
+        self.optimiser.load_state_dict(state["optimiser"] | {"param_groups": groups})
+        self.scaler.load_state_dict(state["scaler"])
+        self.updates = state["updates"]
+
+
+def learning_rate(settings: Train, share: float, epoch: float) -> float:
+    """The learning rate after `share` (0..1) of the run, `epoch` epochs."""
+    if share < settings.warmup:
+        return settings.lr * max(share / settings.warmup, 1e-3)
+    if settings.schedule == "step":
+        return settings.lr * settings.gamma ** sum(epoch >= m for m in settings.milestones)
+    rest = (share - settings.warmup) / (1 - settings.warmup)
+    return settings.lr * 0.5 * (1 + math.cos(math.pi * rest))
+
+
+def amp_dtype(amp: str, device: torch.device) -> torch.dtype | None:
+    """What `train.amp` means on a device; None computes in float32."""
+    if amp == "auto":
+        amp = "bf16" if multiplies_bfloat16(device) else "off"
+    return {"bf16": torch.bfloat16, "fp16": torch.float16, "off": None}[amp]
+
+
+def _optimiser(settings: Train, model: PoseNetwork) -> torch.optim.Optimizer:
+    kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[settings.optimiser]
+    # Fused: one pass over hundreds of small tensors.
+    return kind(model.parameters(), settings.lr, weight_decay=settings.weight_decay, fused=True)
+
+
+@torch.no_grad()
+def _move_average(average: PoseNetwork, model: PoseNetwork, decay: float, updates: int) -> None:
+    """Moves weights and running statistics towards the model's; counters are copied."""
+    # In the first updates a long memory would hold fresh weights and nothing else.
+    decay = min(decay, (1 + updates) / (10 + updates))
+    ours, theirs = average.state_dict(), model.state_dict()
+    floating = [name for name, value in ours.items() if value.is_floating_point()]
+    torch._foreach_lerp_([ours[n] for n in floating], [theirs[n] for n in floating], 1 - decay)
+    for name in ours.keys() - floating:
+        ours[name].copy_(theirs[name])
+
+
+def _mean(losses: Sequence[PoseLoss], images: Sequence[int]) -> PoseLoss:
+    """The mean of several means, by their numbers of pictures."""
+    rows = [torch.stack([x.detach().float() for x in _flat(loss)]) for loss in losses]
+    weights = torch.tensor(images, device=rows[0].device) / sum(images)
+    total, *heatmaps, flat, pull, push = (torch.stack(rows) * weights[:, None]).sum(0)
+    return PoseLoss(total, heatmaps, flat, pull, push)
+
+
+def _flat(loss: PoseLoss) -> list[Tensor]:
+    return [loss.total, *loss.heatmaps, loss.flat, loss.pull, loss.push]
+
+
+class _Statistics:
+    """A copy of a network's running statistics, to go back to."""
+
+    def __init__(self, model: PoseNetwork) -> None:
+        buffers = list(model.buffers())
+        # In lists of one dtype, each copied by one kernel.
+        self._lists = [
+            [b for b in buffers if b.is_floating_point()],
+            [b for b in buffers if not b.is_floating_point()],
+        ]
+        self._copies = [[torch.empty_like(b) for b in buffers] for buffers in self._lists]
+
+    def keep(self) -> None:
+        for copies, buffers in zip(self._copies, self._lists, strict=True):
+            torch._foreach_copy_(copies, buffers)
+
+    def restore(self) -> None:
+        for copies, buffers in zip(self._copies, self._lists, strict=True):
+            torch._foreach_copy_(buffers, copies)
