@@ -10,6 +10,7 @@ from dhn.commands.bench import bench
 from dhn.commands.data import data
 from dhn.commands.eval import evaluate
 from dhn.commands.info import info
+from dhn.commands.logs import logs
 from dhn.commands.predict import predict
 from dhn.commands.train import train
 from dhn.errors import DhnError
@@ -50,9 +51,10 @@ def main() -> None:
     dhn bench                 time the kernels
     dhn data check PATH       what is wrong with a data set
     dhn data synth OUT        draw procedural crowds to train and test on
+    dhn logs RUN...           compare training runs
     dhn info                  versions, devices, networks
     """
 
 
-for _command in (train, evaluate, predict, bench, data, info):
+for _command in (train, evaluate, predict, bench, data, logs, info):
     main.add_command(_command)
