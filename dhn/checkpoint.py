@@ -3,14 +3,13 @@
 import dataclasses
 import io
 import os
-import pickle
 import re
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from dhn.errors import DhnError
 from dhn.files import written_whole
@@ -18,12 +17,6 @@ from dhn.joints import JointSet
 from dhn.model import PoseNetwork, build_model
 
 FORMAT = "dhn-1"
-# Wrappings met in the wild, see `_state_dict`.
-_WRAPPERS = ("state_dict", "model", "best_state_dict")
-_PREFIXES = ("module.", "1.")
-# Official files name the backbone's layers at the top. DoubleHigherNet's own `transition_quarter`
-# is none of them.
-_OFFICIAL_BACKBONE = re.compile(r"(conv|bn)[12]\.|layer1\.|transition[123]\.|stage[234]\.")
 
 
 class Checkpoint(NamedTuple):
@@ -69,8 +62,21 @@ def load_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
     Raises:
         DhnError: missing, truncated, not a checkpoint, or not one of dhn's.
     """
-    content = _read(Path(path))
-    if not isinstance(content, dict) or content.get("format") != FORMAT:
+    return as_checkpoint(read_file(path), path)
+
+
+def is_checkpoint(content: Any) -> bool:
+    """Whether what `read_file` gave is a dhn checkpoint."""
+    return isinstance(content, dict) and content.get("format") == FORMAT
+
+
+def as_checkpoint(content: Any, path: str | os.PathLike[str]) -> Checkpoint:
+    """Checks what `read_file` gave; `path` is named in messages.
+
+    Raises:
+        DhnError: not a checkpoint of this version of dhn.
+    """
+    if not is_checkpoint(content):
         raise DhnError(
             f"{path}: holds weights, but is no dhn checkpoint; "
             "dhn.load_weights(model, path) loads it into a network that you built"
@@ -81,35 +87,6 @@ def load_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
     except (AttributeError, KeyError, TypeError) as error:
         raise DhnError(f"{path}: was not written by this version of dhn ({error!r})") from error
     return Checkpoint(**fields | {"joints": joints})
-
-
-def load_weights(model: nn.Module, path: str | os.PathLike[str]) -> None:
-    """Loads weights into a network, strictly: every key must match in name and shape.
-
-    Takes dhn checkpoints, safetensors, and official HigherHRNet `.pth` files, also wrapped in
-    `state_dict`, `model` or `best_state_dict` and with keys prefixed `module.` or `1.`.
-
-    Raises:
-        DhnError: the file cannot be read, or belongs to another network; names the first keys
-            that differ.
-    """
-    weights = _state_dict(_read(Path(path)), path)
-    own = model.state_dict()
-    missing = [key for key in own if key not in weights]
-    unknown = [key for key in weights if key not in own]
-    shapes = [
-        f"{key} is {list(weights[key].shape)}, not {list(own[key].shape)}"
-        for key in own
-        if key in weights and weights[key].shape != own[key].shape
-    ]
-    complaints = [
-        f"{what} {', '.join(keys[:3])}" + (f" and {len(keys) - 3} more" if len(keys) > 3 else "")
-        for what, keys in (("lacks", missing), ("has unknown", unknown), ("shapes:", shapes))
-        if keys
-    ]
-    if complaints:
-        raise DhnError(f"{path}: weights of another network: {'; '.join(complaints)}")
-    model.load_state_dict(weights)
 
 
 def newest_checkpoint(runs: str | os.PathLike[str] = "runs") -> Path:
@@ -128,42 +105,54 @@ def newest_checkpoint(runs: str | os.PathLike[str] = "runs") -> Path:
     return best if best.exists() else last[-1]
 
 
-def _read(path: Path) -> Any:
+def read_file(path: str | os.PathLike[str]) -> Any:
+    """What `torch.save` or safetensors wrote: tensors and plain values, on the CPU.
+
+    Nothing from the file runs: pickles are read by torch's restricted unpickler.
+
+    Raises:
+        DhnError: missing, cut off, no such file at all, or with more than plain values inside.
+    """
+    path = Path(path)
     try:
         if path.suffix == ".safetensors":
             from safetensors.torch import load_file
 
             return load_file(path)
-        return torch.load(path, map_location="cpu", weights_only=True)
+        with torch.serialization.safe_globals(_numpy_scalars()):
+            return torch.load(path, map_location="cpu", weights_only=True)
     except OSError as error:
         reason = error.strerror or str(error)
         raise DhnError(f"{path}: cannot be read ({reason})") from error
-    except pickle.UnpicklingError as error:
-        raise DhnError(
-            f"{path}: refused: it is not plain tensors (corrupt, or with code inside)"
-        ) from error
     except Exception as error:  # torch and safetensors raise many kinds for a damaged file
-        raise DhnError(f"{path}: not a checkpoint, or cut off; get it again") from error
+        raise DhnError(f"{path}: {_what_is_wrong(path, error)}") from error
 
 
-def _state_dict(content: Any, path: str | os.PathLike[str]) -> dict[str, Tensor]:
-    """The tensors by our names, whatever is wrapped around them."""
-    if isinstance(content, dict) and content.get("format") == FORMAT:
-        return content["weights"]
-    for wrapper in _WRAPPERS:
-        if isinstance(content, Mapping) and isinstance(content.get(wrapper), Mapping):
-            content = content[wrapper]
-    if not isinstance(content, Mapping) or not all(
-        isinstance(value, Tensor) for value in content.values()
-    ):
-        raise DhnError(f"{path}: holds no state dict (tensors by name)")
-    return {_our_name(key): value for key, value in content.items()}
+def _numpy_scalars() -> list[Any]:
+    # Where pycocotools scored, the best AP in a foreign checkpoint is a NumPy number.
+    scalar = np.float64(0).__reduce__()[0]
+    modules = ("numpy.core.multiarray", "numpy._core.multiarray")  # NumPy 1 and 2
+    kinds = (np.float64, np.float32, np.int64, np.bool_)
+    return [
+        *((scalar, f"{module}.scalar") for module in modules),
+        *(type(np.dtype(kind)) for kind in kinds),
+        np.dtype,
+    ]
 
 
-def _our_name(key: str) -> str:
-    for prefix in _PREFIXES:
-        key = key.removeprefix(prefix)
-    return f"backbone.{key}" if _OFFICIAL_BACKBONE.match(key) else key
+def _what_is_wrong(path: Path, error: Exception) -> str:
+    with path.open("rb") as file:
+        start = file.read(200).lstrip()
+    if start.startswith(b"<"):
+        return "is a web page, not weights; download the file itself"
+    if start.startswith(b"version https://git-lfs"):
+        return "is a Git LFS pointer, not the weights; get them with git lfs pull"
+    if foreign := re.search(r"GLOBAL (\S+)", str(error)):
+        return (
+            f"refused, it wants to run {foreign[1]}; weights are tensors and plain values: "
+            "ask for the state dict alone"
+        )
+    return "not a checkpoint, or cut off; get it again"
 
 
 def _tuples(value: Any) -> Any:

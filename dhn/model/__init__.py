@@ -41,6 +41,7 @@ def build_model(
     modules: Sequence[int] = (1, 4, 3),
     blocks: int = 4,
     stem: int = 64,
+    branches: int = 4,
 ) -> PoseNetwork:
     """Builds a network with fresh weights.
 
@@ -51,6 +52,7 @@ def build_model(
         width: C, channels of HRNet's 1/4 branch; a multiple of 4.
         fusion: of DoubleHigherNet, `attention` or `concat` (paper, Table 2).
         modules, blocks, stem: see `HRNet`; smaller ones make small networks.
+        branches: of `hrnet`, how many its head reads: 4, or 1 as in MMPose's baseline.
 
     Returns:
         a module that maps pictures [B, 3, H, W] (RGB, normalised, sides multiples of 32) to
@@ -69,7 +71,7 @@ def build_model(
         width = int(match[2])
     if width is None or width <= 0 or width % 4:
         raise ValueError(f"{name}: the width must be a positive multiple of 4, not {width}")
-    branches = 4 if kind == "hrnet" else 1
+    branches = branches if kind == "hrnet" else 1
     backbone = HRNet(width, modules=modules, blocks=blocks, stem=stem, branches=branches)
     if kind == "doublehighernet":
         return DoubleHigherNet(backbone, num_joints, fusion=fusion)
