@@ -1,19 +1,22 @@
 """One update of the weights, with all that it changes: optimiser, average, loss scale."""
 
+import contextlib
 import copy
 import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
 from dhn.config import Config, Train
 from dhn.data import Batch, normalise
 from dhn.device import multiplies_bfloat16
+from dhn.distributed import ALONE, World
 from dhn.loss import PoseLoss, pose_loss
-from dhn.model import PoseNetwork
+from dhn.model import PoseNetwork, channels_last
 
 
 class Update(NamedTuple):
@@ -24,19 +27,26 @@ class Update(NamedTuple):
         images: pictures that were learnt from.
         applied: False where loss or gradient were not finite: weights, moments and running
             statistics are as before.
+        overflow: not applied, but only because fp16's scale was too large for the gradient; it
+            is halved, and found again where it is lost.
     """
 
     loss: PoseLoss | None
     images: int
     applied: bool
+    overflow: bool = False
 
 
 class Learner:
     """A network, and what changes it.
 
+    Every process of `world` has a learner, calls its methods in the same order, and comes to the
+    same weights; running statistics are rank 0's.
+
     Args:
         config: `loss`, `train` and `data.input_size` are read.
-        model: lies on `device`.
+        model: rank 0's weights count.
+        device: of this process; the network is brought there.
 
     Attributes:
         model: the network.
@@ -44,11 +54,22 @@ class Learner:
         amp: what autocast computes in, or None.
     """
 
-    def __init__(self, config: Config, model: PoseNetwork, device: torch.device) -> None:
+    def __init__(
+        self, config: Config, model: PoseNetwork, device: torch.device, world: World = ALONE
+    ) -> None:
         self.config = config
-        self.model = model
         self.device = device
-        self.best = copy.deepcopy(model).eval() if config.train.ema else model
+        self.world = world
+        self.model = channels_last(model.to(device))
+        if config.train.sync_bn and world.size > 1:
+            self.model = nn.SyncBatchNorm.convert_sync_batchnorm(self.model)
+        if config.train.compile:
+            self.model.compile()
+        self._network: nn.Module = self.model
+        if world.size > 1:
+            # Takes rank 0's weights, and averages gradients while they are being computed.
+            self._network = DistributedDataParallel(self.model, gradient_as_bucket_view=True)
+        self.best = copy.deepcopy(self.model).eval() if config.train.ema else self.model
         self.amp = amp_dtype(config.train.amp, device)
         self.optimiser = _optimiser(config.train, model)
         # fp16 has no numbers for small gradients: the loss is scaled up before they are taken.
@@ -69,26 +90,39 @@ class Learner:
         self.model.train()
         self._statistics.keep()
         self.optimiser.zero_grad(set_to_none=True)
-        readable = [part for part in parts if len(part.image)]
-        if not readable:
-            return Update(None, 0, True)
-        losses = [self._backward(part, pictures) for part in readable]
-        images = [len(part.image) for part in readable]
-        loss = _mean(losses, images)
+        own = [part for part in parts if len(part.image)]
+        counts = [len(part.image) for part in own]
+        if not own:
+            # This process goes the same way, or the others would wait for it for ever.
+            own, counts = [_blank(self.config.data.input_size, self.model.num_joints)], [0]
+        losses = []
+        for k, part in enumerate(own):
+            with self._no_sync() if k + 1 < len(own) else contextlib.nullcontext():
+                losses.append(self._backward(part, counts[k] / pictures))
+        loss, images = self._mean(losses, counts)
         for group in self.optimiser.param_groups:
             group["lr"] = lr
-        applied = self._apply(loss.total)
-        if not applied:
+        applied = images > 0 and self._apply(loss.total)
+        if not applied or not sum(counts):
             self._statistics.restore()  # batch norm has seen the batch all the same
-        elif self.best is not self.model:
+        if applied and self.best is not self.model:
             _move_average(self.best, self.model, self.config.train.ema, self.updates)
         self.updates += applied
-        return Update(loss, sum(images), applied)
+        if not images:
+            return Update(None, 0, True)
+        searching = self.scaler.is_enabled() and not applied and bool(torch.isfinite(loss.total))
+        return Update(loss, images, applied, searching)
 
-    def _backward(self, batch: Batch, pictures: int) -> PoseLoss:
+    def _no_sync(self) -> contextlib.AbstractContextManager[None]:
+        """Gradients are added up here, and averaged over the processes with the last part's."""
+        if isinstance(self._network, DistributedDataParallel):
+            return self._network.no_sync()
+        return contextlib.nullcontext()
+
+    def _backward(self, batch: Batch, share: float) -> PoseLoss:
         image = normalise(batch.image.to(self.device, non_blocking=True))
         with torch.autocast(self.device.type, self.amp, enabled=self.amp is not None):
-            maps = self.model(image)
+            maps = self._network(image)
         mask = batch.mask
         settings = self.config.loss
         loss = pose_loss(
@@ -104,8 +138,20 @@ class Learner:
             pull=settings.pull,
             push=settings.push,
         )
-        self.scaler.scale(loss.total * (len(image) / pictures)).backward()
+        # The loss is a mean over this part; DDP will take the mean over the processes.
+        self.scaler.scale(loss.total * (share * self.world.size)).backward()
         return loss
+
+    def _mean(self, losses: Sequence[PoseLoss], images: Sequence[int]) -> tuple[PoseLoss, int]:
+        """The mean of the parts' means over all processes, and the number of pictures."""
+        rows = torch.stack([torch.stack(_flat(loss)).detach().float() for loss in losses])
+        sums = (rows * torch.tensor(images, device=rows.device)[:, None]).sum(0)
+        count = float(sum(images))
+        if self.world.size > 1:
+            count, *values = self.world.total([count, *sums.tolist()])
+            sums = torch.tensor(values)
+        total, *heatmaps, flat, pull, push = sums / max(1, count)
+        return PoseLoss(total, heatmaps, flat, pull, push), int(count)
 
     def _apply(self, loss: Tensor) -> bool:
         """Clips and steps, if loss and gradient are finite."""
@@ -119,6 +165,11 @@ class Learner:
             self.scaler.step(self.optimiser)
         self.scaler.update()
         return finite
+
+    def agree(self) -> None:
+        """Gives every process rank 0's running statistics; call it before `best` is used."""
+        own = {name: buffer.cpu() for name, buffer in self.best.named_buffers()}
+        self.best.load_state_dict(self.world.broadcast(own), strict=False)
 
     def state_dict(self) -> dict[str, Any]:
         """All but the weights, which a checkpoint keeps by themselves."""
@@ -171,12 +222,10 @@ def _move_average(average: PoseNetwork, model: PoseNetwork, decay: float, update
         ours[name].copy_(theirs[name])
 
 
-def _mean(losses: Sequence[PoseLoss], images: Sequence[int]) -> PoseLoss:
-    """The mean of several means, by their numbers of pictures."""
-    rows = [torch.stack([x.detach().float() for x in _flat(loss)]) for loss in losses]
-    weights = torch.tensor(images, device=rows[0].device) / sum(images)
-    total, *heatmaps, flat, pull, push = (torch.stack(rows) * weights[:, None]).sum(0)
-    return PoseLoss(total, heatmaps, flat, pull, push)
+def _blank(input_size: int, num_joints: int) -> Batch:
+    """A black picture without people."""
+    image = torch.zeros(1, 3, input_size, input_size, dtype=torch.uint8)
+    return Batch(image, torch.zeros(1, 1, num_joints, 3), None, [], [""])
 
 
 def _flat(loss: PoseLoss) -> list[Tensor]:

@@ -14,6 +14,7 @@ import torch
 
 from dhn.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from dhn.config import Config, load_config, override_config
+from dhn.distributed import ALONE, World
 from dhn.errors import DhnError
 from dhn.files import write_json, written_whole
 from dhn.info import environment
@@ -68,20 +69,28 @@ class Checkpoints:
     """Writes and reads all that a run needs to go on to the same weights, bit for bit.
 
     A sample depends on (seed, epoch, index) alone, so the position in the epoch stands for the
-    loader and its workers.
+    loader and its workers. Only rank 0 reads and writes.
     """
 
     def __init__(
-        self, run: Path, config: Config, network: dict[str, Any], joints: JointSet
+        self,
+        run: Path,
+        config: Config,
+        network: dict[str, Any],
+        joints: JointSet,
+        world: World = ALONE,
     ) -> None:
         self.run = run
         self.config = config
+        self.world = world
         self.network = network
         self.joints = joints
         self._saved = time.monotonic()
 
     def save(self, names: Sequence[str], at: Position, learner: Learner, record: Stateful) -> None:
-        """Writes the same checkpoint under each of `names`."""
+        """Writes the same checkpoint under each of `names`, in this order."""
+        if not self.world.main:
+            return
         progress = asdict(at) | learner.state_dict()
         progress |= {"record": record.state_dict(), "random": _random_state()}
         # Whoever opens a checkpoint gets the averaged weights; those that learn lie beside them.
@@ -97,6 +106,20 @@ class Checkpoints:
             save_checkpoint(self.run / name, checkpoint)
         self._saved = time.monotonic()
 
+    def save_epoch(
+        self, at: Position, ap: float | None, learner: Learner, record: Stateful
+    ) -> None:
+        """Writes all that the end of an epoch asks for; `ap` is None where it was not scored."""
+        names = []
+        if ap is not None and ap > at.best_ap:
+            at.best_ap = ap
+            names.append("best.pt")
+        keep = self.config.train.keep_every
+        if keep and at.epoch % keep == 0:
+            names.append(f"epoch{at.epoch}.pt")
+        # last.pt comes last: a kill before it repeats the end of the epoch.
+        self.save([*names, "last.pt"], at, learner, record)
+
     def due(self) -> bool:
         """Whether the last one is older than `train.checkpoint_every`."""
         return time.monotonic() - self._saved >= 60 * self.config.train.checkpoint_every
@@ -107,17 +130,14 @@ class Checkpoints:
         Raises:
             DhnError: it cannot be read, or is of another network.
         """
-        # What a kill left of a checkpoint that was being written.
-        for leftover in self.run.glob(".*.pt"):
-            leftover.unlink()
-        path = self.run / "last.pt"
-        if not path.exists():
+        checkpoint = self.world.broadcast(self._last() if self.world.main else None)
+        if checkpoint is None:
             return Position()
-        checkpoint = load_checkpoint(path)
         for key, value in self.network.items():
             if (before := checkpoint.network.get(key)) != value:
                 raise DhnError(
-                    f"{path}: its network has {key} {before}, which cannot become {value}"
+                    f"{self.run / 'last.pt'}: its network has {key} {before}, which cannot become "
+                    f"{value}"
                 )
         progress = checkpoint.progress
         learner.best.load_state_dict(checkpoint.weights)
@@ -126,6 +146,13 @@ class Checkpoints:
         record.load_state_dict(progress["record"])
         _restore_random_state(progress["random"])
         return Position(progress["epoch"], progress["step"], progress["best_ap"])
+
+    def _last(self) -> Checkpoint | None:
+        # What a kill left of a checkpoint that was being written.
+        for leftover in self.run.glob(".*.pt"):
+            leftover.unlink()
+        path = self.run / "last.pt"
+        return load_checkpoint(path) if path.exists() else None
 
 
 def _random_state() -> dict[str, Any]:

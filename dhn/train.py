@@ -1,14 +1,11 @@
 """Training, from the settings to checkpoints, read from top to bottom."""
 
 import itertools
-import json
-import math
 import os
 import signal
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import click
 import cv2
@@ -17,26 +14,41 @@ from torch.utils.data import DataLoader
 
 from dhn.annotations import Annotations, load_annotations
 from dhn.config import Config
-from dhn.console import Bar, warn
+from dhn.console import warn
 from dhn.data import Augmentation, Batch, EpochSampler, PoseDataset, collate
+from dhn.distributed import ALONE, World
 from dhn.errors import DhnError
 from dhn.evaluate import predict_dataset
 from dhn.learner import Learner, learning_rate
-from dhn.loss import PoseLoss
-from dhn.model import build_model, channels_last
+from dhn.model import PoseNetwork, build_model
 from dhn.predictor import Predictor
+from dhn.record import Record
 from dhn.runs import Checkpoints, StopSignals, open_run
 from dhn.scoring import score
 from dhn.synth import generate, is_unfinished
 
 
-def train(config: Config, run: Path, device: torch.device, *, quiet: bool = False) -> Path:
+def train(
+    config: Config,
+    run: Path,
+    device: torch.device,
+    *,
+    world: World = ALONE,
+    offline: bool = False,
+    quiet: bool = False,
+) -> Path:
     """Trains a network, or goes on with the run that lies in `run`.
 
     A run folder holds `config.yaml`, `environment.json`, `metrics.jsonl` and `last.pt`; `best.pt`
     (by AP) where a split is held out; `epochN.pt` where `train.keep_every` asks for them. Ctrl-C
     and SIGTERM write `last.pt` and stop; however a run ended, it goes on from `last.pt` to the
     weights it would have had.
+
+    The processes of `world` share every batch; rank 0 reads and writes the run folder.
+
+    Args:
+        device: of this process.
+        offline: use weights to start from (`train.init`) only where they are at hand.
 
     Returns:
         the checkpoint that is the result: `best.pt`, or `last.pt` where nothing is held out.
@@ -45,22 +57,33 @@ def train(config: Config, run: Path, device: torch.device, *, quiet: bool = Fals
         DhnError: the data cannot be used, the loss stays non-finite, or the disk is full.
     """
     settings = config.train
-    _draw_crowds(config, quiet)
+    if world.main:
+        _draw_crowds(config, quiet)
+    world.barrier()
     annotations = _annotations(config, config.data.split)
     held_out = _annotations(config, config.data.eval_split) if config.data.eval_split else None
     dataset = _dataset(config, annotations)
     sampler = EpochSampler(
-        len(dataset), settings.batch_size, settings.seed, parts=settings.accumulate
+        len(dataset),
+        settings.batch_size,
+        settings.seed,
+        parts=settings.accumulate,
+        rank=world.rank,
+        processes=world.size,
     )
     loader = _loader(config, dataset, sampler)
 
     torch.manual_seed(settings.seed)
     network = config.network.model_dump() | {"num_joints": len(annotations.joints)}
-    learner = Learner(config, channels_last(build_model(**network).to(device)), device)
-    record = Record(run, settings.epochs, sampler.batches, quiet=quiet)
-    checkpoints = Checkpoints(run, config, network, annotations.joints)
+    model = build_model(**network)
+    if world.main and settings.init and not (run / "last.pt").exists():
+        _start_from(model, settings.init, offline=offline, quiet=quiet)
+    learner = Learner(config, model, device, world)
+    record = Record(run, settings.epochs, sampler.batches, quiet=quiet or not world.main)
+    checkpoints = Checkpoints(run, config, network, annotations.joints, world)
     at = checkpoints.restore(learner, record)
-    open_run(config, run)
+    if world.main:
+        open_run(config, run)
 
     updates = settings.epochs * sampler.batches
     skipped = 0  # in a row
@@ -70,7 +93,7 @@ def train(config: Config, run: Path, device: torch.device, *, quiet: bool = Fals
         while at.epoch < settings.epochs:
             sampler.epoch, sampler.start = at.epoch, at.step
             for parts, waited in _batches(loader, settings.accumulate):
-                _report_unreadable(config, parts, unreadable, len(dataset))
+                _report_unreadable(config, parts, unreadable, len(dataset), world)
                 done = at.epoch * sampler.batches + at.step
                 lr = learning_rate(settings, done / updates, done / sampler.batches)
                 update = learner.update(parts, sampler.size(at.step), lr)
@@ -80,15 +103,18 @@ def train(config: Config, run: Path, device: torch.device, *, quiet: bool = Fals
                     record.step(update.loss, update.images, waited, lr)
                 else:
                     skipped += 1
-                    record.skip([name for part in parts for name in part.names])
-                if skipped == settings.max_bad_steps:
-                    raise DhnError(
-                        f"{run}: loss or gradient was not finite for {skipped} updates in a row; "
-                        "lower train.lr or set train.amp=off"
-                    )
-                if stop or checkpoints.due():
+                    names = world.gather([name for part in parts for name in part.names])
+                    record.skip([] if update.overflow else list(itertools.chain(*names)))
+                    if skipped == settings.max_bad_steps:
+                        raise DhnError(
+                            f"{run}: loss or gradient was not finite for {skipped} updates in a "
+                            "row; lower train.lr or set train.amp=off"
+                        )
+                stopped = world.any(bool(stop))
+                if stopped or checkpoints.due():
                     checkpoints.save(["last.pt"], at, learner, record)
-                if stop:
+                if stopped:
+                    world.barrier()  # the first process that ends may take the others with it
                     raise _stopped(run)
 
             stats: dict[str, float] = {}
@@ -97,17 +123,11 @@ def train(config: Config, run: Path, device: torch.device, *, quiet: bool = Fals
                 # It takes long, and a stop meanwhile must not cost the updates before it.
                 checkpoints.save(["last.pt"], at, learner, record)
                 with stop.at_once(_stopped(run)):
-                    stats = _evaluate(config, learner, held_out)
+                    stats = _evaluate(config, learner, held_out, world)
             at.epoch, at.step = epoch, 0
-            record.epoch(epoch, stats)
-            names = ["last.pt"]
-            if settings.keep_every and epoch % settings.keep_every == 0:
-                names.insert(0, f"epoch{epoch}.pt")
-            if stats and stats["AP"] > at.best_ap:
-                at.best_ap = stats["AP"]
-                names.insert(0, "best.pt")
-            # In this order, last.pt comes last: a kill before it repeats the end of the epoch.
-            checkpoints.save(names, at, learner, record)
+            if world.main:
+                record.epoch(epoch, stats)
+            checkpoints.save_epoch(at, stats.get("AP"), learner, record)
     best = run / "best.pt"
     return best if held_out and best.exists() else run / "last.pt"
 
@@ -159,6 +179,26 @@ def _dataset(config: Config, annotations: Annotations) -> PoseDataset:
     return dataset
 
 
+def _start_from(model: PoseNetwork, init: str, *, offline: bool, quiet: bool) -> None:
+    """Loads what fits; published weights that cannot be had are no reason not to train."""
+    from dhn.download import PUBLISHED, fetch
+    from dhn.weights import warm_start
+
+    try:
+        path = fetch(init, offline=offline, quiet=quiet)
+    except DhnError as error:
+        if init not in PUBLISHED:
+            raise
+        warn(f"{error}; training starts from scratch (train.init=null says so at once)")
+        return
+    try:
+        told = warm_start(model, path)
+    except DhnError as error:
+        raise DhnError(f"{error}; train.init=null starts from scratch") from error
+    if not quiet:
+        click.echo(told)
+
+
 def _loader(config: Config, dataset: PoseDataset, sampler: EpochSampler) -> DataLoader:
     return DataLoader(
         dataset,
@@ -193,13 +233,16 @@ def _batches(loader: DataLoader, parts: int) -> Iterator[tuple[list[Batch], floa
 
 
 def _report_unreadable(
-    config: Config, parts: Sequence[Batch], known: set[str], pictures: int
+    config: Config, parts: Sequence[Batch], known: set[str], pictures: int, world: World
 ) -> None:
-    for part in parts:
-        for failure in part.failures:
-            if failure not in known:
-                warn(failure)
-                known.add(failure)
+    """Warns of each picture once, whichever process met it."""
+    failures = [failure for part in parts for failure in part.failures]
+    if not world.any(bool(failures)):
+        return
+    for failure in itertools.chain(*world.gather(failures)):
+        if failure not in known:
+            warn(failure)
+            known.add(failure)
     limit = config.data.max_bad_pictures
     if len(known) > limit or len(known) == pictures:
         raise DhnError(
@@ -208,8 +251,11 @@ def _report_unreadable(
         )
 
 
-def _evaluate(config: Config, learner: Learner, held_out: Annotations) -> dict[str, float]:
+def _evaluate(
+    config: Config, learner: Learner, held_out: Annotations, world: World
+) -> dict[str, float]:
     """AP of the averaged weights, where there are any."""
+    learner.agree()
     predictor = Predictor(
         learner.best,
         held_out.joints,
@@ -217,115 +263,8 @@ def _evaluate(config: Config, learner: Learner, held_out: Annotations) -> dict[s
         input_size=config.data.eval_size or config.data.input_size,
         precision="bfloat16" if learner.amp == torch.bfloat16 else "float32",
     )
-    results, failures = predict_dataset(predictor, held_out, quiet=True)
+    results, failures = predict_dataset(predictor, held_out, quiet=True, world=world)
     for failure in failures:
         warn(failure)
-    return score(held_out.raw, results, held_out.scoring)
-
-
-class Record:
-    """What is seen of a run: a progress bar, a line per epoch, and `metrics.jsonl`.
-
-    Its state is part of a checkpoint: lines written after it are taken back on a resume, and
-    the means of an epoch go on where they were.
-    """
-
-    _sums: torch.Tensor
-
-    def __init__(self, run: Path, epochs: int, batches: int, *, quiet: bool = False) -> None:
-        self.path = run / "metrics.jsonl"
-        self.epochs = epochs
-        self.quiet = quiet
-        self.bar = Bar("Training", epochs * batches, quiet=quiet)
-        self._note = ""
-        self._size = 0  # bytes of the file
-        self._started = time.monotonic()
-        self._lr = 0.0
-        self._clear()
-
-    def __enter__(self) -> "Record":
-        self.bar.__enter__()
-        return self
-
-    def __exit__(self, *error: Any) -> None:
-        self.bar.__exit__(*error)
-
-    def start(self, updates: int) -> None:
-        """Call once, before the first update: so many were done in earlier sessions."""
-        self.bar.advance(updates)
-        self._started = time.monotonic()
-
-    def step(self, loss: PoseLoss | None, images: int, waited: float, lr: float) -> None:
-        """Call after each update; `loss` is None where no picture of the batch could be read."""
-        self._lr = lr
-        self._waited += waited
-        if loss is not None:
-            parts = [loss.total, loss.heatmaps[-1], loss.flat, loss.pull, loss.push]
-            self._sums = self._sums.to(loss.total.device) + torch.stack(parts)
-            self._steps += 1
-            self._images += images
-        # Read from the device now and then, not every time.
-        if self._steps % 10 == 0:
-            m = self._means()
-            self._note = (
-                f"loss {m['loss']:.4f} heatmap {m['heatmap']:.5f} (flat {m['flat']:.5f}) "
-                f"pull {m['pull']:.3f} push {m['push']:.3f} "
-                f"{m['images_per_second']:.1f} images/s"
-            )
-        self.bar.advance(1, self._note)
-
-    def skip(self, names: Sequence[str]) -> None:
-        """Call instead of `step` where loss or gradient were not finite."""
-        self._skipped += 1
-        warn(f"loss or gradient not finite, update skipped; pictures: {', '.join(names)}")
-        self.bar.advance(1, self._note)
-
-    def epoch(self, epoch: int, stats: dict[str, float]) -> None:
-        """Call after each epoch; `stats` are of the held-out split, empty where not scored."""
-        line = {"epoch": epoch, "lr": self._lr, **self._means(), "skipped": self._skipped, **stats}
-        # JSON has no NaN: the mean of no steps is null.
-        finite = {k: v if math.isfinite(v) else None for k, v in line.items()}
-        try:
-            with self.path.open("a") as log:
-                log.write(json.dumps(finite) + "\n")
-            self._size = self.path.stat().st_size
-        except OSError as error:
-            raise DhnError(f"{self.path}: cannot be written ({error.strerror})") from error
-        if not self.quiet:
-            click.echo(_epoch_line(line, self.epochs))
-        self._clear()
-        self._started = time.monotonic()
-
-    def state_dict(self) -> dict[str, Any]:
-        return {"size": self._size} | {key: getattr(self, f"_{key}") for key in self._KEYS}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        for key in self._KEYS:
-            setattr(self, f"_{key}", state[key])
-        self._size = state["size"]
-        if self.path.exists() and self.path.stat().st_size > self._size:
-            os.truncate(self.path, self._size)
-
-    _KEYS = ("sums", "steps", "images", "skipped", "lr", "waited")
-
-    def _clear(self) -> None:
-        self._sums = torch.zeros(5)
-        self._steps: int = 0
-        self._images: int = 0
-        self._skipped: int = 0
-        self._waited: float = 0
-
-    def _means(self) -> dict[str, float]:
-        names = ("loss", "heatmap", "flat", "pull", "push")
-        sums = self._sums.tolist() if self._steps else [math.nan] * len(names)
-        means = {n: s / max(1, self._steps) for n, s in zip(names, sums, strict=True)}
-        return means | {"images_per_second": self._images / (time.monotonic() - self._started)}
-
-
-def _epoch_line(line: dict[str, float], epochs: int) -> str:
-    ap = f", AP {100 * line['AP']:.1f}" if "AP" in line else ""
-    return (
-        f"epoch {line['epoch']}/{epochs}: loss {line['loss']:.5f}, last heatmap "
-        f"{line['heatmap']:.5f} (flat map {line['flat']:.5f}), pull {line['pull']:.3f}, "
-        f"push {line['push']:.3f}, {line['images_per_second']:.1f} images/s{ap}"
-    )
+    stats = score(held_out.raw, results, held_out.scoring) if world.main else {}
+    return world.broadcast(stats)

@@ -27,6 +27,9 @@ from dhn.commands import options
     metavar="DIR",
     help="Go on with the run in this folder, with its settings.",
 )
+@click.option(
+    "--offline", is_flag=True, help="Download no weights to start from; take them if cached."
+)
 @click.option("--show-config", is_flag=True, help="Print the settings as YAML and stop.")
 @options.device
 @options.common
@@ -35,6 +38,7 @@ def train(
     source: str | None,
     output: Path | None,
     resume: Path | None,
+    offline: bool,
     show_config: bool,
     device: str,
     quiet: bool,
@@ -46,9 +50,11 @@ def train(
     dhn train --config demo                    a small network; needs no data
     dhn train train.epochs=100 data.dataset=coco data.split=train
     dhn train --resume runs/NAME               go on after a stop
+    torchrun --nproc-per-node 8 -m dhn train   on eight GPUs
 
     KEY=VALUE changes a setting of the preset (--show-config lists them). The run's folder gets
     config.yaml, environment.json, metrics.jsonl, last.pt and, where a split is held out, best.pt.
+    However a run ended, --resume goes on to the weights that it would have had.
     """
     from dhn.config import DEFAULT_PRESET, load_config
 
@@ -67,11 +73,19 @@ def train(
         return
 
     from dhn.device import select_device
+    from dhn.distributed import connect
     from dhn.runs import new_run
     from dhn.train import train
 
-    run = resume or output or new_run(config)
-    if resume is None and (run / "last.pt").exists():
-        raise click.UsageError(f"{run} holds a run: choose another --output, or --resume {run}.")
-    result = train(config, run, select_device(device), quiet=quiet)
-    click.echo(f"Result: {result}")
+    with connect(device) as world:
+        run = resume or output or Path(world.once("run", str(new_run(config))))
+        # A job that torchrun starts again goes on with the run that it had.
+        if resume is None and not world.restarted and (run / "last.pt").exists():
+            raise click.UsageError(
+                f"{run} holds a run: choose another --output, or --resume {run}."
+            )
+        result = train(
+            config, run, select_device(world.device), world=world, offline=offline, quiet=quiet
+        )
+        if world.main:
+            click.echo(f"Result: {result}")
