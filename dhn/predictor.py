@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from dhn.checkpoint import load_checkpoint, newest_checkpoint
+from dhn.checkpoint import newest_checkpoint
 from dhn.decode import DecodeConfig, decode_poses
 from dhn.device import Precision, inference_dtype, select_device
 from dhn.geometry import Affine, input_transform
@@ -19,6 +19,7 @@ from dhn.inference import PoseInference
 from dhn.joints import JointSet
 from dhn.model import channels_last
 from dhn.model.fold import folded
+from dhn.weights import open_network
 
 
 class Prediction(NamedTuple):
@@ -145,30 +146,33 @@ def load_predictor(
     refine: bool = True,
     subpixel: bool = False,
     max_people: int = 30,
+    offline: bool = False,
+    quiet: bool = False,
 ) -> Predictor:
     """A predictor from a checkpoint.
 
     Args:
-        checkpoint: a dhn checkpoint; None takes the newest run's best, else its last.
+        checkpoint: what `dhn.weights.open_network` takes: a path, a published name or an
+            address; None takes the newest run's best, else its last.
         device: `auto`, `cpu`, `cuda:N` or `mps`.
         input_size: short side of the network input; None takes that of the training.
         flip, fine_only, precision: see `Predictor`.
         refine, subpixel, max_people: see `DecodeConfig`.
+        offline, quiet: see `dhn.download.fetch`.
 
     Raises:
         DhnError: no checkpoint, one that cannot be used, or no such device.
     """
-    path = checkpoint if checkpoint is not None else str(newest_checkpoint())
-    loaded = load_checkpoint(path)
-    trained = loaded.config.get("data", {})
+    path = newest_checkpoint() if checkpoint is None else checkpoint
+    network = open_network(path, offline=offline, quiet=quiet)
     return Predictor(
-        loaded.build(),
-        loaded.joints,
+        network.model,
+        network.joints,
         device=select_device(device),
-        input_size=input_size or trained.get("eval_size") or trained.get("input_size", 512),
+        input_size=input_size or network.input_size or 512,
         flip=flip,
         fine_only=fine_only,
         precision=precision,
         decode=DecodeConfig(max_people=max_people, refine=refine, subpixel=subpixel),
-        source=path,
+        source=network.source,
     )

@@ -41,9 +41,11 @@ def network(command: Callable[..., Any]) -> Callable[..., Any]:
                 "--checkpoint",
                 "--weights",
                 "checkpoint",
-                metavar="PATH",
-                help="Trained network; by default the newest run's best, else last.",
+                metavar="FILE|NAME|URL",
+                help="Trained network: a file, a name of `dhn models` or an https:// address; "
+                "by default the newest run's best, else last.",
             ),
+            click.option("--offline", is_flag=True, help="Download nothing."),
             click.option("--flip", is_flag=True, help="Flip test: better, half as fast."),
             click.option(
                 "--input-size",

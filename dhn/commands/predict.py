@@ -88,7 +88,7 @@ def predict(
     with connect(network.pop("device")) as world:
         inputs = list_sources(sources)
         outputs.check(inputs)
-        predictor = load_predictor(**network, device=world.device)
+        predictor = load_predictor(**network, device=world.device, quiet=quiet)
         if world.main and not quiet:
             click.echo(f"Weights: {predictor.source}")
         summary = predict_sources(
