@@ -66,12 +66,14 @@ STABLE_TORCH_LIBRARY(dhn, m) {
   // Decode, steps 3 and 4: associative embedding by optimal assignment (common/assignment.h).
   //   scores [B, J, K], xy [B, J, K, 2], tags [B, J, K, T] float32. order: a permutation of 0..J-1.
   //   Candidates with score <= detection_threshold, or not finite, are dropped.
+  //   munkres (CPU only): among assignments of equal cost the official code's (cpu/munkres.h).
   //   -> people [B, M = J K, J, 3 + T] float32: x, y, score, tags of each joint, zeros where a
   //   joint
   //      is missing and from row counts[b] on; people in order of founding. counts [B] int64.
   m.def(
       "group_tags(Tensor scores, Tensor xy, Tensor tags, int[] order, int max_people, "
-      "float tag_threshold, float detection_threshold) -> (Tensor people, Tensor counts)");
+      "float tag_threshold, float detection_threshold, bool munkres=False) "
+      "-> (Tensor people, Tensor counts)");
 
   // Decode, step 7: a missing joint goes where score - round(|tag - person's mean tag|) is largest
   // over all input pixels (float32, half to even, lowest Y * width + X first) if the score there

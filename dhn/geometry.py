@@ -63,6 +63,51 @@ def input_transform(size: tuple[int, int], input_size: int) -> tuple[Affine, tup
     return Affine(np.array([[scale, 0, offset[0]], [0, scale, offset[1]]])), (padded[0], padded[1])
 
 
+def official_transform(
+    size: tuple[int, int], input_size: int
+) -> tuple[Affine, Affine, tuple[int, int]]:
+    """How the official HigherHRNet code places a picture, for parity with it.
+
+    Unlike `input_transform`, it takes the picture's centre as a whole pixel ((W + 1) / 2 where W
+    is odd); samples the picture with pixel centres at whole numbers, but maps joints back with
+    pixel centres at +.5, half a pixel of the input and half one of the picture apart; rounds the
+    longer side down to a multiple of 64 where it exceeds that by less than a pixel; and computes
+    in float32.
+
+    Args:
+        size, input_size: as for `input_transform`.
+
+    Returns:
+        the map from picture to network input by which pixels are sampled, the one from network
+        input to picture for joints, and the input's (W, H).
+    """
+    short = min(size)
+    width, height = (
+        input_size if side == short else int((input_size / short * side + 63) // 64 * 64)
+        for side in size
+    )
+    centre = np.array([int(side / 2 + 0.5) for side in size])
+    reach = (short if size[0] < size[1] else width / height * short) / 200 * 200 / 2
+    source = _corner(centre, reach)
+    target = _corner(np.array([width, height]) / 2, width / 2)
+    half = Affine(np.array([[1, 0, 0.5], [0, 1, 0.5]]))
+    sampling = half.inverse().then(_through(source, target)).then(half)
+    return sampling, _through(target, source), (width, height)
+
+
+def _corner(centre: np.ndarray, reach: float) -> np.ndarray:
+    """Three points, float32: the centre, one above it by `reach`, one left of that as far."""
+    above = (centre - [0, reach]).astype(np.float32)
+    left = above - [np.float32(centre[1]) - above[1], np.float32(0)]
+    return np.array([centre, above, left], np.float32)
+
+
+def _through(points: np.ndarray, images: np.ndarray) -> Affine:
+    """The map that takes three points to three others."""
+    homogeneous = np.column_stack([points, np.ones(3)]).astype(np.float64)
+    return Affine(np.linalg.solve(homogeneous, images.astype(np.float64)).T)
+
+
 def crop_transform(
     size: tuple[int, int],
     input_size: int,

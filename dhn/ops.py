@@ -154,6 +154,7 @@ def group_tags(
     max_people: int = 30,
     tag_threshold: float = 1.0,
     detection_threshold: float = 0.1,
+    munkres: bool = False,
 ) -> tuple[Tensor, Tensor]:
     """Groups candidates into people by their tags (associative embedding).
 
@@ -169,6 +170,8 @@ def group_tags(
         joint_order: a permutation of 0..J-1, the order in which joints are visited; None is
             0..J-1.
         max_people: later joints are matched with this many people, in order of founding.
+        munkres: among assignments of equal cost take the one that the Python package `munkres`
+            1.1.4 finds; on the CPU only.
 
     Returns:
         people: [B, M, J, 3 + T] float32, M = J K: x, y, score and tags of every joint, zeros
@@ -176,9 +179,8 @@ def group_tags(
         counts: [B] int64, people per image.
     """
     order = list(range(scores.shape[1]) if joint_order is None else joint_order)
-    return torch.ops.dhn.group_tags(
-        scores, xy, tags, order, max_people, float(tag_threshold), float(detection_threshold)
-    )
+    thresholds = float(tag_threshold), float(detection_threshold)
+    return torch.ops.dhn.group_tags(scores, xy, tags, order, max_people, *thresholds, munkres)
 
 
 def refine_people(
@@ -296,7 +298,7 @@ def _(heatmaps, tags, indices, height, width, subpixel):
 
 
 @torch.library.register_fake("dhn::group_tags")
-def _(scores, xy, tags, order, max_people, tag_threshold, detection_threshold):
+def _(scores, xy, tags, order, max_people, tag_threshold, detection_threshold, munkres=False):
     B, J, K, T = tags.shape
     people = scores.new_empty((B, J * K, J, 3 + T), dtype=torch.float32)
     return people, scores.new_empty((B,), dtype=torch.int64)

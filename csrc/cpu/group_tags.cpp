@@ -6,6 +6,7 @@
 
 #include "assignment.h"
 #include "checks.h"
+#include "munkres.h"
 
 namespace dhn {
 namespace {
@@ -18,6 +19,7 @@ struct Settings {
   const std::vector<int64_t>& order;
   int64_t max_people;
   float tag_threshold, detection_threshold;
+  bool munkres;
 };
 
 struct Work {
@@ -96,13 +98,31 @@ class Grouping {
     const auto join = [&](int i, int p) {
       if (distance_[i * people + p] < settings_.tag_threshold) person_of_[i] = p;
     };
-    if (found <= people) {
+    if (settings_.munkres) {
+      assign_by_munkres(found, people, cost);
+      for (int i = 0; i < found; ++i) {
+        if (column_of_row_[i] < people) join(i, column_of_row_[i]);
+      }
+    } else if (found <= people) {
       assign_rows(work_, found, people, cost);
       for (int i = 0; i < found; ++i) join(i, work_.column_of_row[i]);
     } else {
       assign_rows(work_, people, found, [&](int p, int i) { return cost(i, p); });
       for (int p = 0; p < people; ++p) join(work_.column_of_row[p], p);
     }
+  }
+
+  // Square as the official code and its package make it: columns of 1e10, rows of 0.
+  template <typename Cost>
+  void assign_by_munkres(int found, int people, const Cost& cost) {
+    const int n = std::max(found, people);
+    square_.assign(static_cast<size_t>(n) * n, 0);
+    for (int i = 0; i < found; ++i) {
+      for (int p = 0; p < n; ++p) {
+        square_[i * n + p] = p < people ? std::min(cost(i, p), 1e15) : 1e10;
+      }
+    }
+    munkres_.assign(square_, n, column_of_row_);
   }
 
   // ||tag - the person's mean tag||
@@ -138,19 +158,23 @@ class Grouping {
   Work work_;
   std::vector<int> candidates_, person_of_;
   std::vector<float> distance_;
+  Munkres munkres_;
+  std::vector<double> square_;
+  std::vector<int> column_of_row_;
   std::vector<float> tag_sum_;  // [people, T]
   std::vector<float> joints_;   // number of joints each person has
 };
 
 std::tuple<Tensor, Tensor> group_tags(Tensor scores, Tensor xy, Tensor tags,
                                       std::vector<int64_t> order, int64_t max_people,
-                                      double tag_threshold, double detection_threshold) {
+                                      double tag_threshold, double detection_threshold,
+                                      bool munkres) {
   check_candidates(scores, xy, tags, order, max_people);
   const Tensor s = as_float32(scores), p = as_float32(xy), t = as_float32(tags);
   const int64_t B = s.size(0);
   const Sizes sizes{s.size(1), s.size(2), t.size(3)};
   const Settings settings{order, max_people, static_cast<float>(tag_threshold),
-                          static_cast<float>(detection_threshold)};
+                          static_cast<float>(detection_threshold), munkres};
   Tensor people = torch::stable::new_zeros(s, {B, sizes.J * sizes.K, sizes.J, 3 + sizes.T});
   Tensor counts = torch::stable::new_empty(s, {B}, ScalarType::Long);
   const float* score = s.const_data_ptr<float>();

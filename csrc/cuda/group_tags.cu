@@ -9,12 +9,14 @@ namespace {
 
 std::tuple<Tensor, Tensor> group_tags(const Tensor& scores, const Tensor& xy, const Tensor& tags,
                                       std::vector<std::int64_t> order, std::int64_t max_people,
-                                      double tag_threshold, double detection_threshold) {
+                                      double tag_threshold, double detection_threshold,
+                                      bool munkres) {
   check_candidates(scores, xy, tags, order, max_people);
   const std::int64_t B = scores.size(0), J = scores.size(1), K = scores.size(2), T = tags.size(3);
   STD_TORCH_CHECK(K <= kMaxGroup && max_people <= kMaxGroup && T <= kMaxTagDims && J <= kMaxOrder,
                   "group_tags on CUDA takes up to ", kMaxGroup, " candidates and people, ",
                   kMaxTagDims, " tag dimensions and ", kMaxOrder, " joints");
+  STD_TORCH_CHECK(!munkres, "group_tags by Munkres' algorithm is for the CPU");
   const Tensor s = as_float32(scores), p = as_float32(xy), t = as_float32(tags);
   GroupSettings settings{{},
                          static_cast<int>(J),
