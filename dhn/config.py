@@ -91,7 +91,7 @@ class Train(_Section):
     # else of a recipe (but batch norm sees a process's part of it alone, without `sync_bn`).
     batch_size: int = Field(12, ge=1)
     accumulate: int = Field(1, ge=1)  # parts of a batch, one after the other: less memory
-    # Weights to start from: a name (`dhn weights list`), an address or a file; null: none.
+    # Weights to start from: a name (`dhn models`), an address or a file; null: none.
     init: str | None = None
     optimiser: Literal["adam", "adamw"] = "adam"
     lr: float = Field(1e-3, gt=0)
@@ -118,9 +118,11 @@ class Train(_Section):
     eval_every: int = Field(10, ge=1)  # epochs, where a split is held out
     keep_every: int = Field(0, ge=0)  # epochs whose checkpoint is kept for good; 0: none
     checkpoint_every: float = Field(10, ge=0)  # minutes; 0: after every update
+    # auto: curves and pictures for TensorBoard in the run's folder, where that is installed.
+    tensorboard: Literal["auto", "off"] = "auto"
     seed: int = Field(0, ge=0)
 
-    @pydantic.field_validator("amp", mode="before")
+    @pydantic.field_validator("amp", "tensorboard", mode="before")
     @classmethod
     def _off(cls, value: Any) -> Any:
         return "off" if value is False else value  # YAML reads a bare off as false

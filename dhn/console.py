@@ -2,7 +2,9 @@
 
 import sys
 import time
-from collections.abc import Iterable, Iterator, Sized
+from collections.abc import Callable, Iterable, Iterator, Sized
+from datetime import timedelta
+from math import ceil
 from types import TracebackType
 from typing import TypeVar
 
@@ -23,10 +25,12 @@ class Bar:
     `quiet` shows nothing.
     """
 
+    _RICH_EVERY, _PLAIN_EVERY = 0.5, 10  # seconds
+
     def __init__(self, description: str, total: int | None, *, quiet: bool = False) -> None:
         self.description = description
         self.total = total
-        self._done = 0
+        self._done = self._before = 0
         self._plain = not quiet and not sys.stderr.isatty()
         self._rich = None if quiet or self._plain else _rich_bar()
 
@@ -46,21 +50,43 @@ class Bar:
         if self._rich is not None:
             self._rich.stop()
 
-    def advance(self, steps: int = 1, note: str = "") -> None:
-        """Counts `steps` more as done; `note` stands behind the bar."""
-        self._done += steps
+    def begin_at(self, steps: int) -> None:
+        """Counts `steps` as done before the bar began: they say nothing about the time left."""
+        self._before = self._done = steps
         if self._rich is not None:
-            self._rich.update(self._task, advance=steps, note=note)
+            self._rich.reset(self._task, completed=steps)
+
+    def advance(self, steps: int = 1, note: str | Callable[[], str] = "") -> None:
+        """Counts `steps` more as done.
+
+        `note` stands below the bar; one that costs time is given as a function, which is called
+        only when it is shown.
+        """
+        self._done += steps
         now = time.monotonic()
-        if self._plain and now - self._said >= 10:
+        if self._rich is not None:
+            if isinstance(note, str):
+                self._rich.update(self._task, note=note)
+            elif now - self._said >= self._RICH_EVERY:
+                self._said = now
+                self._rich.update(self._task, note=note())
+            self._rich.advance(self._task, steps)
+        elif self._plain and now - self._said >= self._PLAIN_EVERY:
             self._said = now
-            of_total = f"/{self.total}" if self.total else ""
-            spent = f"{now - self._started:.0f} s"
-            click.echo(f"{self.description}: {self._done}{of_total} after {spent} {note}", err=True)
+            text = note if isinstance(note, str) else note()
+            click.echo(f"{self.description}: {self._state(now)} {text}", err=True)
+
+    def _state(self, now: float) -> str:
+        spent = now - self._started
+        if not self.total:
+            return f"{self._done} after {spent:.0f} s"
+        seconds = max(0, self.total - self._done) * spent / max(1, self._done - self._before)
+        left = timedelta(seconds=ceil(seconds))
+        return f"{self._done}/{self.total} after {spent:.0f} s, {left} left"
 
 
 def _rich_bar():
-    from rich.console import Console
+    from rich.console import Console, RenderableType
     from rich.progress import (
         BarColumn,
         MofNCompleteColumn,
@@ -68,14 +94,23 @@ def _rich_bar():
         TextColumn,
         TimeRemainingColumn,
     )
+    from rich.text import Text
 
-    return Progress(
+    class BarAndNote(Progress):
+        def get_renderables(self) -> Iterable[RenderableType]:
+            yield self.make_tasks_table(self.tasks)
+            for task in self.tasks:
+                if task.fields["note"]:
+                    yield Text(task.fields["note"])
+
+    return BarAndNote(
         TextColumn("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
         TimeRemainingColumn(),
-        TextColumn("{task.fields[note]}"),
         console=Console(stderr=True),
+        # What goes to a file meanwhile must not be drawn into the terminal above the bar.
+        redirect_stdout=sys.stdout.isatty(),
         transient=True,
     )
 

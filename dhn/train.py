@@ -9,6 +9,7 @@ from pathlib import Path
 
 import click
 import cv2
+import numpy as np
 import torch
 from torch.utils.data import DataLoader
 
@@ -25,7 +26,10 @@ from dhn.predictor import Predictor
 from dhn.record import Record
 from dhn.runs import Checkpoints, StopSignals, open_run
 from dhn.scoring import score
+from dhn.sheet import draw_sheets
 from dhn.synth import generate, is_unfinished
+
+SHEETS = 4  # pictures for TensorBoard at each evaluation
 
 
 def train(
@@ -79,7 +83,14 @@ def train(
     if world.main and settings.init and not (run / "last.pt").exists():
         _start_from(model, settings.init, offline=offline, quiet=quiet)
     learner = Learner(config, model, device, world)
-    record = Record(run, settings.epochs, sampler.batches, quiet=quiet or not world.main)
+    record = Record(
+        run,
+        settings.epochs,
+        sampler.batches,
+        main=world.main,
+        tensorboard=settings.tensorboard == "auto",
+        quiet=quiet,
+    )
     checkpoints = Checkpoints(run, config, network, annotations.joints, world)
     at = checkpoints.restore(learner, record)
     if world.main:
@@ -119,14 +130,16 @@ def train(
 
             stats: dict[str, float] = {}
             epoch = at.epoch + 1
-            if held_out and (epoch == settings.epochs or epoch % settings.eval_every == 0):
+            due = epoch == settings.epochs or epoch % settings.eval_every == 0
+            if held_out and due:
                 # It takes long, and a stop meanwhile must not cost the updates before it.
                 checkpoints.save(["last.pt"], at, learner, record)
                 with stop.at_once(_stopped(run)):
                     stats = _evaluate(config, learner, held_out, world)
+            if due:
+                record.pictures(epoch, _sheets(config, learner, held_out or annotations))
             at.epoch, at.step = epoch, 0
-            if world.main:
-                record.epoch(epoch, stats)
+            record.epoch(epoch, stats)
             checkpoints.save_epoch(at, stats.get("AP"), learner, record)
     best = run / "best.pt"
     return best if held_out and best.exists() else run / "last.pt"
@@ -256,15 +269,35 @@ def _evaluate(
 ) -> dict[str, float]:
     """AP of the averaged weights, where there are any."""
     learner.agree()
-    predictor = Predictor(
-        learner.best,
-        held_out.joints,
-        device=learner.device,
-        input_size=config.data.eval_size or config.data.input_size,
-        precision="bfloat16" if learner.amp == torch.bfloat16 else "float32",
-    )
+    size = config.data.eval_size or config.data.input_size
+    predictor = _predictor(learner, held_out, size)
     results, failures = predict_dataset(predictor, held_out, quiet=True, world=world)
     for failure in failures:
         warn(failure)
     stats = score(held_out.raw, results, held_out.scoring) if world.main else {}
     return world.broadcast(stats)
+
+
+def _sheets(config: Config, learner: Learner, annotations: Annotations) -> Iterator[np.ndarray]:
+    """What the network makes of the first pictures, whole and centred."""
+    size, loss = config.data.input_size, config.loss
+    dataset = PoseDataset(annotations, input_size=size, augmentation=None)
+    yield from draw_sheets(
+        _predictor(learner, annotations, size),
+        dataset,
+        SHEETS,
+        sigma=loss.sigma,
+        tau=loss.tau[-1],
+        units=loss.units,
+        form=loss.target,
+    )
+
+
+def _predictor(learner: Learner, annotations: Annotations, input_size: int) -> Predictor:
+    return Predictor(
+        learner.best,
+        annotations.joints,
+        device=learner.device,
+        input_size=input_size,
+        precision="bfloat16" if learner.amp == torch.bfloat16 else "float32",
+    )
