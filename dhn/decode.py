@@ -18,6 +18,7 @@ may come out, at most K J.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -60,6 +61,20 @@ class DecodeConfig:
             raise ValueError(f"detection_threshold must be in [0, 1]: {self.detection_threshold}")
 
 
+class Peaks(NamedTuple):
+    """The K best peaks of every heatmap, best first; unused slots score 0.
+
+    Attributes:
+        scores: float32 [B, J, K].
+        xy: float32 [B, J, K, 2], input pixels (pixel centres at +.5, moved by the quarter offset).
+        tags: float32 [B, J, K, T].
+    """
+
+    scores: Tensor
+    xy: Tensor
+    tags: Tensor
+
+
 @dataclass(frozen=True)
 class Poses:
     """The people found in one picture, in order of founding; tensors on the CPU.
@@ -86,6 +101,7 @@ def decode_poses(
     tags: Tensor,
     size: tuple[int, int],
     config: DecodeConfig = _PUBLISHED,
+    peaks: Peaks | None = None,
 ) -> list[Poses]:
     """Finds the people of every image of a batch.
 
@@ -97,6 +113,8 @@ def decode_poses(
         tags: [B, J, T, h, w], T tags per joint (2 where a flipped pass was made).
         size: (H, W) of the network input, in pixels.
         config: thresholds and choices.
+        peaks: what the published NMS found already (an exported graph does); None, or a
+            configuration that asks for others, finds them here.
 
     Returns:
         B Poses, on the CPU: copying them there is the only wait for a GPU.
@@ -108,10 +126,9 @@ def decode_poses(
     _check(heatmaps, tags, size, config)
     if heatmaps.device.type != "cuda":  # CUDA kernels convert while they read
         heatmaps, tags = (maps.cpu().float().contiguous() for maps in (heatmaps, tags))
-    scores, indices = ops.topk_peaks(
-        heatmaps, config.max_people, config.nms_kernel, size, config.detection_threshold
-    )
-    xy, peak_tags = ops.read_peaks(heatmaps, tags, indices, size, config.subpixel)
+    if peaks is None or not _serves(peaks, config):
+        peaks = find_peaks(heatmaps, tags, size, config)
+    scores, xy, peak_tags = (field[:, :, : config.max_people] for field in peaks)
     people, counts = ops.group_tags(
         scores,
         xy,
@@ -126,6 +143,22 @@ def decode_poses(
     else:
         keypoints = people[..., :3]
     return _poses(counts, keypoints, people, (scores, peak_tags))
+
+
+def find_peaks(
+    heatmaps: Tensor, tags: Tensor, size: tuple[int, int], config: DecodeConfig = _PUBLISHED
+) -> Peaks:
+    """Steps 1 to 3 and 5 for every map; arguments as of `decode_poses`, maps contiguous."""
+    scores, indices = ops.topk_peaks(
+        heatmaps, config.max_people, config.nms_kernel, size, config.detection_threshold
+    )
+    return Peaks(scores, *ops.read_peaks(heatmaps, tags, indices, size, config.subpixel))
+
+
+def _serves(peaks: Peaks, config: DecodeConfig) -> bool:
+    """Whether `find_peaks` would find the same candidates."""
+    published = config.nms_kernel == _PUBLISHED.nms_kernel and not config.subpixel
+    return published and peaks.scores.shape[2] >= config.max_people
 
 
 def _poses(

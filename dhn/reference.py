@@ -1,6 +1,7 @@
 """Each operator of dhn.ops in plain PyTorch, slow and obvious; tests and bench compare with it.
 
-Same signatures. Computes in the dtype it is given, float64 included.
+Same signatures. Computes in the dtype it is given, float64 included. An exported graph holds
+`upsample` and `quarter_positions` as they stand here.
 """
 
 from collections.abc import Callable, Sequence
@@ -81,19 +82,20 @@ def upsample(maps: Tensor, size: tuple[int, int]) -> Tensor:
     so that ties between mirrored pixels are ties here too.
     """
     h, w = maps.shape[-2:]
-    left, right, along_x = _taps(w, size[1], maps)
-    top, bottom, along_y = _taps(h, size[0], maps)
+    left, right, along_x = taps(w, size[1], maps)
+    top, bottom, along_y = taps(h, size[0], maps)
     lines = (1 - along_x) * maps[..., left] + along_x * maps[..., right]
     along_y = along_y[:, None]
     return (1 - along_y) * lines[..., top, :] + along_y * lines[..., bottom, :]
 
 
-def _taps(in_size: int, out_size: int, like: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def taps(in_size: int, out_size: int, like: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Of each output pixel the two pixels it reads and the second one's weight, [out_size] each."""
     out = torch.arange(out_size, device=like.device)
     numerator = ((2 * out + 1) * in_size - out_size).clamp(min=0)
     low = (numerator // (2 * out_size)).clamp(max=in_size - 1)
     weight = (numerator - low * 2 * out_size).to(like.dtype) / (2 * out_size)
-    weight[low == in_size - 1] = 0
+    weight = torch.where(low == in_size - 1, 0, weight)
     return low, (low + 1).clamp(max=in_size - 1), weight
 
 
@@ -135,15 +137,16 @@ def read_peaks(
     if subpixel:
         xy = _subpixel_positions(heatmaps, indices, size)
     else:
-        xy = _quarter_positions(upsample(heatmaps, size), indices)
+        xy = quarter_positions(upsample(heatmaps, size), indices)
     tag_maps = upsample(widen(tags), size).flatten(3).movedim(2, 3)  # [B, J, H W, T]
     T = tags.shape[2]
     return xy, tag_maps.gather(2, indices[..., None].expand(-1, -1, -1, T))
 
 
-def _quarter_positions(maps: Tensor, indices: Tensor) -> Tensor:
+def quarter_positions(maps: Tensor, indices: Tensor) -> Tensor:
     H, W = maps.shape[-2:]
-    x, y = indices % W, indices // W
+    y = indices // W
+    x = indices - y * W  # no %: ONNX has none by a size that is open
 
     def offset(ahead: Tensor, behind: Tensor) -> Tensor:
         ahead, behind = (maps.flatten(2).gather(2, i) for i in (ahead, behind))
@@ -328,7 +331,7 @@ def decode_poses(
         scores, indices = topk_peaks(
             maps, config.max_people, config.nms_kernel, None, config.detection_threshold
         )
-        xy = _quarter_positions(maps, indices)
+        xy = quarter_positions(maps, indices)
         if config.subpixel:
             xy = _subpixel_positions(widen(heatmaps[b : b + 1]), indices, size)
         at = indices[..., None].expand(-1, -1, -1, tags.shape[2])
@@ -367,7 +370,7 @@ def _refine_person(
         index = (maps[j] - distance.round()).argmax().view(1, 1, 1)
         score = maps[j].flatten()[index].flatten()
         if score > 0:
-            xy = _quarter_positions(maps[None, j : j + 1], index)
+            xy = quarter_positions(maps[None, j : j + 1], index)
             if subpixel:
                 xy = _subpixel_positions(heatmaps[None, j : j + 1], index, size)
             person[j, :3] = torch.cat([xy.flatten(), score])
