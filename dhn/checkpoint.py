@@ -25,7 +25,7 @@ class Checkpoint(NamedTuple):
     Attributes:
         network: arguments of `build_model`.
         joints: what the heatmaps mean.
-        weights: the network's state dict.
+        weights: the network's state dict; the averaged one, where the run averages.
         config: the resolved settings of the run.
         progress: of the training run: epoch, step, optimiser, ... (empty in exported weights).
     """
@@ -53,7 +53,9 @@ def save_checkpoint(path: str | os.PathLike[str], checkpoint: Checkpoint) -> Non
     buffer = io.BytesIO()
     torch.save(content, buffer)
     with written_whole(path) as temporary:
-        temporary.write_bytes(buffer.getbuffer())
+        with temporary.open("wb") as file:
+            file.write(buffer.getbuffer())
+            os.fsync(file.fileno())  # the new name must not reach the disk before its bytes
 
 
 def load_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:

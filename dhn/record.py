@@ -83,6 +83,8 @@ class Record:
 
     def start(self, updates: int) -> None:
         """Call once, before the first update: so many were done in earlier sessions."""
+        if self.main and self.path.exists() and self.path.stat().st_size > self._size:
+            os.truncate(self.path, self._size)
         self.bar.begin_at(updates)
         self._mark = time.monotonic()
 
@@ -143,8 +145,6 @@ class Record:
         for key in self._STATE:
             setattr(self, f"_{key}", state[key])
         self._size = state["size"]
-        if self.main and self.path.exists() and self.path.stat().st_size > self._size:
-            os.truncate(self.path, self._size)
 
     def _clear(self) -> None:
         self._sums = torch.zeros(())
