@@ -11,6 +11,7 @@ from dhn.commands.data import data
 from dhn.commands.eval import evaluate
 from dhn.commands.info import info
 from dhn.commands.logs import logs
+from dhn.commands.models import models
 from dhn.commands.predict import predict
 from dhn.commands.train import train
 from dhn.errors import DhnError
@@ -52,9 +53,10 @@ def main() -> None:
     dhn data check PATH       what is wrong with a data set
     dhn data synth OUT        draw procedural crowds to train and test on
     dhn logs RUN...           compare training runs
+    dhn models                published weights to start with
     dhn info                  versions, devices, networks
     """
 
 
-for _command in (train, evaluate, predict, bench, data, logs, info):
+for _command in (train, evaluate, predict, bench, data, logs, models, info):
     main.add_command(_command)

@@ -104,8 +104,8 @@ def fetch(
     """The file that a `--checkpoint` means; downloads it if need be.
 
     Args:
-        checkpoint: a path, which is returned as it is; a name of `PUBLISHED`; or an `https://`
-            address. A file of that name wins over a published one.
+        checkpoint: a path, which is returned as it is (a `Path` always is one); a name of
+            `PUBLISHED`, unless there is a file of that name; or an `https://` address.
         offline: never touch the network: the cache only.
         quiet: no progress bar.
 
@@ -116,7 +116,7 @@ def fetch(
         DhnError: unknown name; not to be had, damaged, or `offline` and not in the cache.
     """
     text = os.fspath(checkpoint)
-    if os.path.exists(text):
+    if isinstance(checkpoint, os.PathLike) or os.path.exists(text):
         return Path(text)
     if text in PUBLISHED:
         address = PUBLISHED[text].address

@@ -1,0 +1,48 @@
+"""`dhn models`."""
+
+import json
+
+import click
+
+from dhn.commands import options
+
+
+@click.command()
+@click.option("--json", "as_json", is_flag=True, help="For machines: a JSON list.")
+@options.common
+def models(as_json: bool, quiet: bool) -> None:
+    """List the published weights that --checkpoint and train.init take by name.
+
+    They are downloaded when first used, to DHN_HOME or the platform's cache folder.
+    """
+    from dhn.download import PUBLISHED, cache_folder, cached
+
+    rows = []
+    for name, known in PUBLISHED.items():
+        path = cached(known.address)
+        size = path.stat().st_size if path.is_file() else None
+        row = known._asdict() | {"size": size, "cached": str(path) if size else None}
+        rows.append({"name": name} | row)
+    if as_json:
+        click.echo(json.dumps(rows, indent=2))
+        return
+    line = "{:<27}{:<11}{:>6}{:>8}{:>11}  {}".format
+    if not quiet:
+        click.echo(line("name", "data", "input", "AP", "size", "cached"))
+    for row in rows:
+        size, about = row["size"], 4 * row["parameters"]
+        click.echo(
+            line(
+                row["name"],
+                row["data"],
+                row["input_size"] or "",
+                f"{row['ap']:.1f}" if row["ap"] else "",
+                f"{size / 1e6:.0f} MB" if size else f"~{about:.0f} MB",
+                "yes" if size else "no",
+            )
+        )
+    if not quiet:
+        click.echo(
+            "\nAP as published, with flip test, on CrowdPose test or COCO val2017. ImageNet: "
+            f"backbones to train from.\nCache: {cache_folder()}"
+        )
