@@ -42,6 +42,8 @@ class DecodeConfig:
         refine: whether a person's missing joints are searched in the maps.
         subpixel: peaks by a second-order fit at map resolution (after DARK) in place of the
             published quarter offset; more accurate.
+        munkres: among equally good groupings of a joint (rounded tag distances make many) take
+            the one that the official code takes, see `ops.group_tags`.
     """
 
     nms_kernel: int = 5
@@ -51,6 +53,7 @@ class DecodeConfig:
     joint_order: Sequence[int] | None = None
     refine: bool = True
     subpixel: bool = False
+    munkres: bool = False
 
     def __post_init__(self) -> None:
         if self.nms_kernel < 1 or self.nms_kernel % 2 == 0:
@@ -137,6 +140,7 @@ def decode_poses(
         config.max_people,
         config.tag_threshold,
         config.detection_threshold,
+        config.munkres,
     )
     if config.refine:
         keypoints = ops.refine_people(heatmaps, tags, people, counts, size, config.subpixel)

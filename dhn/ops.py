@@ -171,7 +171,7 @@ def group_tags(
             0..J-1.
         max_people: later joints are matched with this many people, in order of founding.
         munkres: among assignments of equal cost take the one that the Python package `munkres`
-            1.1.4 finds; on the CPU only.
+            1.1.4 finds. Computed on the CPU, wherever the tensors are.
 
     Returns:
         people: [B, M, J, 3 + T] float32, M = J K: x, y, score and tags of every joint, zeros
@@ -180,7 +180,11 @@ def group_tags(
     """
     order = list(range(scores.shape[1]) if joint_order is None else joint_order)
     thresholds = float(tag_threshold), float(detection_threshold)
-    return torch.ops.dhn.group_tags(scores, xy, tags, order, max_people, *thresholds, munkres)
+    if not munkres:
+        return torch.ops.dhn.group_tags(scores, xy, tags, order, max_people, *thresholds)
+    candidates = (x.cpu() for x in (scores, xy, tags))
+    people, counts = torch.ops.dhn.group_tags(*candidates, order, max_people, *thresholds, True)
+    return people.to(tags.device), counts.to(tags.device)
 
 
 def refine_people(
