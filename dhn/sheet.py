@@ -32,14 +32,14 @@ def draw_sheets(
         if not isinstance(sample, Sample):  # cannot be read; training has said so
             continue
         network = predictor.inference
-        image = torch.from_numpy(sample.image)[None].to(predictor.device)
+        image = torch.from_numpy(sample.image).permute(2, 0, 1)[None].to(predictor.device)
         with torch.inference_mode():
             maps: PoseMaps = network.network(normalise(image).to(network.dtype))
         h, w = maps.heatmaps[-1].shape[-2:]
-        stride = sample.image.shape[-1] / w
+        stride = len(sample.image) / w
         keypoints = torch.from_numpy(sample.keypoints)[None]
         (drawn,) = ops.render_heatmaps(keypoints, (h, w), stride, **target)
-        (prediction,) = predictor([np.ascontiguousarray(sample.image.transpose(1, 2, 0))])
+        (prediction,) = predictor([sample.image])
         yield draw_sheet(sample, drawn, maps, prediction.keypoints, predictor.joints)
 
 
@@ -62,7 +62,7 @@ def draw_sheet(
     Returns:
         RGB uint8 [rows * 256, 3 * 256, 3].
     """
-    image = sample.image.transpose(1, 2, 0)
+    image = sample.image
     counted = image if sample.mask is None else np.where(sample.mask[..., None], image, image // 4)
     labels = sample.keypoints * (1, 1, 0.5)  # visible ones solid, hidden ones faint
     rows = [

@@ -130,9 +130,9 @@ def test_keypoints_stay_on_their_pixels(dots, augmentation):
     seen = 0
     for epoch in range(25):
         image, (person,), mask, _ = dataset.sample(epoch, 0)
-        assert image.shape == (3, S, S)
+        assert image.shape == (S, S, 3)
         assert mask is None
-        red, green, blue = map(centre, image)
+        red, green, blue = map(centre, cv2.split(image))
         joints = dict(zip(CROWDPOSE.names, person, strict=True))
         left, right = joints["left_shoulder"], joints["right_shoulder"]
         mirrored = left[2] == 1  # the right shoulder is the one with v = 1
@@ -152,7 +152,7 @@ def test_keypoints_stay_on_their_pixels(dots, augmentation):
 def test_a_flipped_sample_is_the_mirror_image(dots):
     plain = dots.dataset(STILL).sample(0, 0)
     flipped = dots.dataset(Augmentation(0, (1.2, 1.2), 0, flip=1)).sample(0, 0)
-    assert np.abs(flipped.image[..., ::-1].astype(int) - plain.image).max() <= 2
+    assert np.abs(flipped.image[:, ::-1].astype(int) - plain.image).max() <= 2
     left, right = CROWDPOSE.names.index("left_shoulder"), CROWDPOSE.names.index("right_shoulder")
     np.testing.assert_allclose(flipped.keypoints[0, left, 0], S - plain.keypoints[0, right, 0])
     np.testing.assert_allclose(flipped.keypoints[0, left, 1:], plain.keypoints[0, right, 1:])
@@ -200,8 +200,8 @@ def test_without_augmentation_the_whole_picture_is_centred(dots):
     head = person[CROWDPOSE.names.index("head")]
     expected = np.array(HEAD) * zoom + [0, (S - H * zoom) / 2]
     np.testing.assert_allclose(head[:2], expected, atol=1e-4)
-    assert not image[:, 0].any()
-    assert not image[:, -1].any()  # black above and below
+    assert not image[0].any()
+    assert not image[-1].any()  # black above and below
 
 
 POLYGON = [(70, 30), (150, 45), (140, 110), (90, 95)]
@@ -223,7 +223,7 @@ def test_masks_warp_with_their_picture(folder, flip):
         assert mask.dtype == np.uint8
         assert set(np.unique(mask)) <= {0, 1}
         assert len(keypoints) == 1  # a crowd is nobody
-        white = (image[0] > 127).astype(np.uint8)
+        white = (image[..., 0] > 127).astype(np.uint8)
         ignored = 1 - mask
         thick = np.ones((3, 3), np.uint8)  # the outline may lie a pixel off
         assert not (cv2.erode(ignored, thick) & ~white & 1).any()
@@ -322,11 +322,13 @@ def test_bad_pictures_are_gathered_not_raised(folder):
 
 def test_collate_pads_people_with_zeros_and_masks_with_ones():
     def sample(people, mask):
-        image = np.full((3, 4, 4), people, np.uint8)
+        image = np.full((4, 4, 3), people, np.uint8)
         return Sample(image, np.full((people, 14, 3), people, np.float32), mask)
 
     batch = collate([sample(1, None), sample(3, np.zeros((4, 4), np.uint8)), sample(0, None)])
     assert batch.image.dtype == torch.uint8
+    assert batch.image.shape == (3, 3, 4, 4)
+    assert batch.image.is_contiguous(memory_format=torch.channels_last)
     assert batch.keypoints.shape == (3, 3, 14, 3)
     assert batch.keypoints[0, 0].eq(1).all()
     assert not batch.keypoints[0, 1:].any()
@@ -408,8 +410,9 @@ def test_processes_and_parts_share_the_batches_of_one_process(length, batch_size
         assert max(share) - min(share) <= 1
 
 
-def test_normalise_is_imagenets():
-    image = torch.randint(0, 256, (2, 3, 4, 5), dtype=torch.uint8)
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_normalise_is_imagenets(layout):
+    image = torch.randint(0, 256, (2, 3, 4, 5), dtype=torch.uint8).to(memory_format=layout)
     before = image.clone()
     got = normalise(image)
     assert got.dtype == torch.float32
