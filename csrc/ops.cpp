@@ -13,6 +13,7 @@
 
 #include <torch/csrc/stable/library.h>
 
+#include "cpu/vectorize.h"
 #include "source_hash.h"
 
 STABLE_TORCH_LIBRARY(dhn, m) {
@@ -102,4 +103,9 @@ STABLE_TORCH_LIBRARY(dhn, m) {
 // What dhn/ops.py compares with the sources it finds, to tell a stale library.
 extern "C" __attribute__((visibility("default"))) const char* dhn_source_hash() {
   return DHN_SOURCE_HASH;
+}
+
+// For `dhn info`: the instruction sets whose code is inside.
+extern "C" __attribute__((visibility("default"))) const char* dhn_built_for() {
+  return DHN_BUILT_FOR;
 }

@@ -35,18 +35,33 @@ def load() -> None:
     """
     import torch
 
-    _load_library("_C", "dhn_source_hash", CPU_PARTS)
+    _load_library("_C", "dhn", CPU_PARTS)
     if torch.version.cuda is None:
         return
     if (PACKAGE / "_C_cuda.so").exists():
-        _load_library("_C_cuda", "dhn_cuda_source_hash", CUDA_PARTS)
+        _load_library("_C_cuda", "dhn_cuda", CUDA_PARTS)
     else:
         from dhn.console import warn  # here, because setup.py reads this file before click is there
 
         warn(f"dhn was built without a CUDA toolkit, CUDA tensors will fail; with nvcc: {REBUILD}")
 
 
-def _load_library(name: str, hash_symbol: str, parts: tuple[str, ...]) -> None:
+def built_for() -> dict[str, str]:
+    """By device, the instruction sets or GPU architectures inside its library, or what is wrong."""
+    import torch
+
+    def state(name: str, prefix: str, parts: tuple[str, ...]) -> str:
+        try:
+            return _load_library(name, prefix, parts)
+        except DhnError as error:
+            return str(error)
+
+    cuda = state("_C_cuda", "dhn_cuda", CUDA_PARTS) if torch.version.cuda else "torch has no CUDA"
+    return {"cpu": state("_C", "dhn", CPU_PARTS), "cuda": cuda}
+
+
+def _load_library(name: str, prefix: str, parts: tuple[str, ...]) -> str:
+    """Loads a library and checks it against its sources; returns what it was built for."""
     import torch
 
     path = PACKAGE / f"{name}.so"
@@ -54,12 +69,19 @@ def _load_library(name: str, hash_symbol: str, parts: tuple[str, ...]) -> None:
         raise DhnError(f"{path}: the operators are not built; build them with: {REBUILD}")
     try:
         torch.ops.load_library(path)
-        compiled = ctypes.CDLL(str(path))[hash_symbol]
+        compiled, target = (
+            _text(path, f"{prefix}_{what}") for what in ("source_hash", "built_for")
+        )
     except (OSError, AttributeError) as error:
         raise DhnError(f"{path}: does not load ({error}); rebuild it with: {REBUILD}") from error
     csrc = PACKAGE.parent / "csrc"
-    if not csrc.is_dir():
-        return  # an installed wheel: library and Python code came together
-    compiled.restype = ctypes.c_char_p
-    if compiled().decode() != source_hash(csrc, *parts):
+    # In an installed wheel, which has no csrc, library and Python code came together.
+    if csrc.is_dir() and compiled != source_hash(csrc, *parts):
         raise DhnError(f"{path}: is older than the sources in csrc; rebuild it with: {REBUILD}")
+    return target
+
+
+def _text(library: Path, symbol: str) -> str:
+    function = ctypes.CDLL(str(library))[symbol]
+    function.restype = ctypes.c_char_p
+    return function().decode()

@@ -5,8 +5,10 @@
 // uses wide vectors. Elsewhere the baseline is all there is (NEON is in it on arm64).
 #if defined(__x86_64__) && defined(__linux__) && defined(__GNUC__) && !defined(__clang__)
 #define DHN_CLONES __attribute__((target_clones("default", "avx2", "avx512f")))
+#define DHN_BUILT_FOR "x86-64, AVX2, AVX512"
 #else
 #define DHN_CLONES
+#define DHN_BUILT_FOR "the compiler's baseline"
 #endif
 
 // Inlined into every clone of its caller; a plain function would stay baseline code.
