@@ -9,6 +9,7 @@ import dhn
 from dhn.commands.bench import bench
 from dhn.commands.data import data
 from dhn.commands.eval import evaluate
+from dhn.commands.export import export
 from dhn.commands.info import info
 from dhn.commands.logs import logs
 from dhn.commands.models import models
@@ -49,6 +50,7 @@ def main() -> None:
     dhn train                 train a network (the paper's recipe by default)
     dhn eval --flip           score it on CrowdPose or COCO
     dhn predict video.mp4     poses of pictures and videos
+    dhn export                a network as one ONNX or torch.export file
     dhn bench                 time the kernels
     dhn data check PATH       what is wrong with a data set
     dhn data synth OUT        draw procedural crowds to train and test on
@@ -58,5 +60,5 @@ def main() -> None:
     """
 
 
-for _command in (train, evaluate, predict, bench, data, logs, models, info):
+for _command in (train, evaluate, predict, export, bench, data, logs, models, info):
     main.add_command(_command)

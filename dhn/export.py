@@ -13,7 +13,9 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any, cast
 
+import click
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -22,10 +24,20 @@ from torch.export import Dim, ExportedProgram
 from dhn.console import Bar
 from dhn.decode import DecodeConfig, find_peaks
 from dhn.errors import DhnError
-from dhn.exported import INPUT, METADATA, OUTPUTS, Description, ExportedNetwork, load_exported
+from dhn.exported import (
+    INPUT,
+    METADATA,
+    OUTPUTS,
+    SUFFIXES,
+    Description,
+    ExportedNetwork,
+    load_exported,
+)
 from dhn.files import written_whole
 from dhn.inference import PoseInference
 from dhn.joints import JointSet
+from dhn.model import PoseNetwork
+from dhn.predictor import load_predictor
 from dhn.reference import quarter_positions, taps, upsample
 
 OPSET = 18
@@ -91,6 +103,40 @@ def _read_tags(tags: Tensor, indices: Tensor, size: tuple[int, int]) -> Tensor:
     return ((1 - along_y) * line(top) + along_y * line(bottom)).transpose(2, 3)
 
 
+def export_checkpoint(
+    output: Path | None, format: str, *, quiet: bool = False, **options: Any
+) -> None:
+    """Exports what `load_predictor(**options)` would run, and says how exact the file is.
+
+    Args:
+        output: the file; None is the checkpoint's name in the current folder.
+        format: `onnx` or `torch`.
+
+    Raises:
+        DhnError: see `load_predictor` and `export`.
+    """
+    if format == "onnx":
+        _require("onnx", "onnxscript", "onnxruntime")
+    predictor = load_predictor(device="cpu", precision="float32", quiet=quiet, **options)
+    inference = predictor.inference
+    if not isinstance(inference, PoseInference):
+        raise DhnError(f"{predictor.source}: is exported already; give the checkpoint")
+    path = output or Path(Path(predictor.source).stem + SUFFIXES[format])
+    network = cast(PoseNetwork, inference.network)
+    differences = export(
+        inference,
+        predictor.joints,
+        path,
+        format,
+        name=f"{type(network).__name__}-w{network.backbone.channels[0]}",
+        input_size=predictor.input_size,
+        quiet=quiet,
+    )
+    found = ", ".join(f"{name} {value:.0e}" for name, value in differences.items())
+    click.echo(f"{path}: {path.stat().st_size / 1e6:.1f} MB")
+    click.echo(f"Largest difference to the network, of the largest value: {found}")
+
+
 def export(
     inference: PoseInference,
     joints: JointSet,
@@ -116,10 +162,8 @@ def export(
         give, in shares of the largest value: {"heatmaps": ..., "tags": ..., "peaks": ...}.
 
     Raises:
-        DhnError: packages are missing, the file cannot be written, or gives other numbers.
+        DhnError: the file cannot be written, or gives other numbers.
     """
-    if format == "onnx":
-        _require("onnx", "onnxscript", "onnxruntime")
     flip = inference.flip is not None
     description = Description(name, joints, input_size, flip, inference.fine_only)
     write = _write_onnx if format == "onnx" else _write_torch
@@ -130,7 +174,7 @@ def export(
         bar.advance(note="traced")
         write(program, description, temporary)
         bar.advance(note="written")
-        exported = load_exported(str(temporary), "cpu")
+        exported = load_exported(temporary, "cpu")
         for images in checks:
             found = _differences(exported, inference, images)
             differences = {name: max(found[name], differences[name]) for name in found}
@@ -176,7 +220,8 @@ def _write_onnx(program: ExportedProgram, description: Description, path: Path) 
 def _write_torch(program: ExportedProgram, description: Description, path: Path) -> None:
     # torch's own writer hides a full disk behind a RuntimeError; bytes in memory do not.
     buffer = io.BytesIO()
-    torch.export.save(program, buffer, extra_files={METADATA: description.to_json()})
+    with _silence():
+        torch.export.save(program, buffer, extra_files={METADATA: description.to_json()})
     path.write_bytes(buffer.getbuffer())
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.export.passes import move_to_device_pass
 
 from dhn.decode import Peaks
 from dhn.device import select_device
@@ -81,12 +82,12 @@ class ExportedNetwork:
         return heatmaps, tags, Peaks(*peaks)
 
 
-def is_exported(path: str) -> bool:
+def is_exported(path: Path) -> bool:
     """Whether the name is that of an exported network."""
-    return Path(path).suffix in SUFFIXES.values()
+    return path.suffix in SUFFIXES.values()
 
 
-def load_exported(path: str, device: str = "auto") -> ExportedNetwork:
+def load_exported(path: Path, device: str = "auto") -> ExportedNetwork:
     """Opens a file that `dhn export` wrote.
 
     Args:
@@ -101,10 +102,10 @@ def load_exported(path: str, device: str = "auto") -> ExportedNetwork:
             pass
     except OSError as error:
         raise DhnError(f"{path}: cannot be read ({error.strerror or error})") from error
-    return _load_onnx(path, device) if Path(path).suffix == ".onnx" else _load_torch(path, device)
+    return _load_onnx(path, device) if path.suffix == ".onnx" else _load_torch(path, device)
 
 
-def _load_onnx(path: str, device: str) -> ExportedNetwork:
+def _load_onnx(path: Path, device: str) -> ExportedNetwork:
     try:
         import onnxruntime
     except ImportError as error:
@@ -114,7 +115,7 @@ def _load_onnx(path: str, device: str) -> ExportedNetwork:
     options.log_severity_level = 4  # its errors are raised, too
     providers = _providers(device, onnxruntime.get_available_providers())
     try:
-        session = onnxruntime.InferenceSession(path, options, providers=providers)
+        session = onnxruntime.InferenceSession(str(path), options, providers=providers)
     except Exception as error:  # onnxruntime has many kinds, all of them bare Exceptions
         raise DhnError(f"{path}: not an ONNX file, or cut off; export it again") from error
     description = _description(path, session.get_modelmeta().custom_metadata_map.get(METADATA))
@@ -138,7 +139,7 @@ def _providers(device: str, available: list[str]) -> list[Any]:
     return ["CPUExecutionProvider"]
 
 
-def _load_torch(path: str, device: str) -> ExportedNetwork:
+def _load_torch(path: Path, device: str) -> ExportedNetwork:
     where = select_device(device)
     if where.type == "mps":  # the graph ranks peaks in float64, which MPS lacks
         if device != "auto":
@@ -154,13 +155,13 @@ def _load_torch(path: str, device: str) -> ExportedNetwork:
     try:
         program = torch.export.load(path)
         if where.type != "cpu":
-            program = torch.export.passes.move_to_device_pass(program, where)
+            program = move_to_device_pass(program, where)
     except Exception as error:  # torch raises many kinds for a damaged file
         raise DhnError(f"{path}: damaged, or of another PyTorch; export it again") from error
     return ExportedNetwork(program.module(), description, where)
 
 
-def _description(path: str, text: str | None) -> Description:
+def _description(path: Path, text: str | None) -> Description:
     if text is None:
         raise DhnError(f"{path}: another model, not written by `dhn export`")
     try:

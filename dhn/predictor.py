@@ -4,7 +4,8 @@ import time
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -14,6 +15,9 @@ from torch import Tensor, nn
 from dhn.checkpoint import newest_checkpoint
 from dhn.decode import DecodeConfig, decode_poses
 from dhn.device import Precision, inference_dtype, select_device
+from dhn.download import fetch
+from dhn.errors import DhnError
+from dhn.exported import ExportedNetwork, is_exported, load_exported
 from dhn.geometry import Affine, input_transform
 from dhn.inference import PoseInference
 from dhn.joints import JointSet
@@ -47,7 +51,8 @@ class Predictor:
     """Finds the people of RGB pictures.
 
     Args:
-        model: the network, which is left as it is: a copy of it runs, batch norms folded.
+        model: the network, which is left as it is: a copy of it runs, batch norms folded. An
+            exported one runs as it is; device, flip test, fine_only and precision are its own.
         joints: what its heatmaps mean.
         device: where to compute.
         input_size: short side of the network input, in pixels, a multiple of 64.
@@ -61,7 +66,7 @@ class Predictor:
 
     def __init__(
         self,
-        model: nn.Module,
+        model: nn.Module | ExportedNetwork,
         joints: JointSet,
         *,
         device: torch.device | None = None,
@@ -72,12 +77,17 @@ class Predictor:
         decode: DecodeConfig | None = None,
         source: str = "network",
     ) -> None:
-        self.device = device or torch.device("cpu")
-        dtype = inference_dtype(precision, self.device)
-        network = channels_last(folded(model).to(self.device, dtype))
-        self.inference = PoseInference(
-            network, joints.flip if flip else None, fine_only=fine_only, dtype=dtype
-        )
+        self.inference: PoseInference | ExportedNetwork
+        if isinstance(model, ExportedNetwork):
+            self.device = model.device
+            self.inference = model
+        else:
+            self.device = device or torch.device("cpu")
+            dtype = inference_dtype(precision, self.device)
+            network = channels_last(folded(model).to(self.device, dtype))
+            self.inference = PoseInference(
+                network, joints.flip if flip else None, fine_only=fine_only, dtype=dtype
+            )
         self.joints = joints
         self.input_size = input_size
         decode = decode or DecodeConfig()
@@ -113,11 +123,11 @@ class Predictor:
             for picture, affine in zip(pictures, affines, strict=True)
         ]
         images = torch.from_numpy(np.stack(warped)).permute(0, 3, 1, 2).to(self.device)
-        heatmaps, tags = self.maps(images)
+        heatmaps, tags, *peaks = self.maps(images)
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
         inferred = time.perf_counter()
-        people = decode_poses(heatmaps, tags, (size[1], size[0]), self.decode)
+        people = decode_poses(heatmaps, tags, (size[1], size[0]), self.decode, *peaks)
         predictions = []
         for poses, affine in zip(people, affines, strict=True):
             keypoints = poses.keypoints.cpu().numpy()
@@ -130,8 +140,11 @@ class Predictor:
         return predictions
 
     @torch.inference_mode()
-    def maps(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Heatmaps and tags of uint8 [B, 3, H, W] pictures; see `PoseInference`."""
+    def maps(self, images: Tensor) -> tuple[Any, ...]:
+        """Heatmaps and tags of uint8 [B, 3, H, W] pictures, and peaks if the network finds them.
+
+        See `PoseInference` and `ExportedNetwork`.
+        """
         return self.inference(images)
 
 
@@ -153,7 +166,8 @@ def load_predictor(
 
     Args:
         checkpoint: what `dhn.weights.open_network` takes: a path, a published name or an
-            address; None takes the newest run's best, else its last.
+            address; or a file that `dhn export` wrote. None takes the newest run's best, else
+            its last.
         device: `auto`, `cpu`, `cuda:N` or `mps`.
         input_size: short side of the network input; None takes that of the training.
         flip, fine_only, precision: see `Predictor`.
@@ -161,10 +175,26 @@ def load_predictor(
         offline, quiet: see `dhn.download.fetch`.
 
     Raises:
-        DhnError: no checkpoint, one that cannot be used, or no such device.
+        DhnError: no checkpoint, one that cannot be used, no such device, or settings that an
+            exported network does not have.
     """
+    decode = DecodeConfig(max_people=max_people, refine=refine, subpixel=subpixel)
     path = newest_checkpoint() if checkpoint is None else checkpoint
-    network = open_network(path, offline=offline, quiet=quiet)
+    path = fetch(path, offline=offline, quiet=quiet)
+    if is_exported(path):
+        exported = load_exported(path, device)
+        about = exported.description
+        _refuse(path, flip and not about.flip, "--flip")
+        _refuse(path, fine_only and not about.fine_only, "--fine-only")
+        _refuse(path, precision == "bfloat16", "--precision bfloat16")
+        return Predictor(
+            exported,
+            about.joints,
+            input_size=input_size or about.input_size,
+            decode=decode,
+            source=str(path),
+        )
+    network = open_network(path)
     return Predictor(
         network.model,
         network.joints,
@@ -173,6 +203,14 @@ def load_predictor(
         flip=flip,
         fine_only=fine_only,
         precision=precision,
-        decode=DecodeConfig(max_people=max_people, refine=refine, subpixel=subpixel),
+        decode=decode,
         source=network.source,
     )
+
+
+def _refuse(path: Path, wanted: bool, option: str) -> None:
+    if wanted:
+        raise DhnError(
+            f"{path}: {option}: the graph was exported without it and cannot change; "
+            "leave it out, or give the checkpoint"
+        )

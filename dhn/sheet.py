@@ -11,6 +11,7 @@ from torch import Tensor
 from dhn import ops
 from dhn.data import PoseDataset, Sample, normalise
 from dhn.draw import draw_poses
+from dhn.inference import PoseInference
 from dhn.joints import JointSet
 from dhn.model import PoseMaps
 from dhn.predictor import Predictor
@@ -32,6 +33,7 @@ def draw_sheets(
         if not isinstance(sample, Sample):  # cannot be read; training has said so
             continue
         network = predictor.inference
+        assert isinstance(network, PoseInference)  # not an exported one: training made it
         image = torch.from_numpy(sample.image).permute(2, 0, 1)[None].to(predictor.device)
         with torch.inference_mode():
             maps: PoseMaps = network.network(normalise(image).to(network.dtype))

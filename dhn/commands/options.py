@@ -33,8 +33,8 @@ device = click.option(
 )
 
 
-def network(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Options of commands that run a network: the keywords of `load_predictor`, and batch size."""
+def graph(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Options that say what is computed: which weights, on what, aggregated how."""
     for option in reversed(
         (
             click.option(
@@ -55,6 +55,17 @@ def network(command: Callable[..., Any]) -> Callable[..., Any]:
                 metavar="N",
                 help="Short side of the network input in pixels; by default as in training.",
             ),
+            click.option("--fine-only", is_flag=True, help="Average the fine heatmaps alone."),
+        )
+    ):
+        command = option(command)
+    return command
+
+
+def network(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Options of commands that run a network: the keywords of `load_predictor`, and batch size."""
+    for option in reversed(
+        (
             click.option(
                 "--no-refine",
                 "refine",
@@ -63,7 +74,6 @@ def network(command: Callable[..., Any]) -> Callable[..., Any]:
                 default=True,
                 help="Do not search for a person's missing joints.",
             ),
-            click.option("--fine-only", is_flag=True, help="Average the fine heatmaps alone."),
             click.option("--max-people", type=click.IntRange(min=1), default=30, show_default=True),
             click.option(
                 "--subpixel", is_flag=True, help="Fit peaks below the pixel (after DARK)."
@@ -82,4 +92,4 @@ def network(command: Callable[..., Any]) -> Callable[..., Any]:
         )
     ):
         command = option(command)
-    return command
+    return graph(command)

@@ -1,0 +1,54 @@
+"""`dhn export`."""
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from dhn.commands import options
+
+
+@click.command()
+@options.graph
+@click.option(
+    "--format",
+    "format",
+    type=click.Choice(["onnx", "torch"]),
+    help="torch: a torch.export program (.pt2).  [default: as --output ends, else onnx]",
+)
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="PATH",
+    help="An .onnx or .pt2 file.  [default: the checkpoint's name, here]",
+)
+@options.common
+def export(format: str | None, output: Path | None, quiet: bool, **graph: Any) -> None:
+    """Write a network as one file that runs without its checkpoint.
+
+    \b
+    dhn export --checkpoint best.pt --flip -o model.onnx
+    dhn predict --checkpoint model.onnx photo.jpg
+
+    The graph holds the network, the flip test, the aggregation, and the 30 best peaks of each
+    joint; it takes pictures of any number and of any size in multiples of 64, as uint8 [B, 3, H,
+    W] in RGB, and computes in float32. `dhn predict` and `dhn eval` run it and group the peaks.
+    The file is checked against the network before it appears.
+
+    A .pt2 file is a program: run only those that you trust.
+    """
+    from dhn.exported import SUFFIXES
+
+    if output is None:
+        format = format or "onnx"
+    elif output.suffix not in SUFFIXES.values():
+        raise click.BadParameter("must end in .onnx or .pt2.", param_hint="--output")
+    elif format is None:
+        format = "onnx" if output.suffix == ".onnx" else "torch"
+    elif output.suffix != SUFFIXES[format]:
+        raise click.UsageError(f"--format {format} writes {SUFFIXES[format]} files, not {output}.")
+
+    from dhn.export import export_checkpoint
+
+    export_checkpoint(output, format, quiet=quiet, **graph)
