@@ -39,6 +39,12 @@ class PoseInference(nn.Module):
         self.dtype = dtype
         self.native = native
 
+    def on(self, network: nn.Module, *, native: bool = True) -> "PoseInference":
+        """The same with another form of the network."""
+        return PoseInference(
+            network, self.flip, fine_only=self.fine_only, dtype=self.dtype, native=native
+        )
+
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Runs a batch.
 

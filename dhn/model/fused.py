@@ -1,0 +1,91 @@
+"""Convolutions that add the shortcut and apply ReLU while their output is still in the cache.
+
+In bfloat16 a CPU spends on the network's element-wise steps, each of which reads and writes whole
+maps, nearly as long as on its convolutions. oneDNN does both in one pass. PyTorch has that as the
+operators to which torch.compile lowers; without compilation these modules call them.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from dhn.model.hrnet import BasicBlock, Bottleneck, HRNet
+
+
+class FusedConv(nn.Module):
+    """relu(conv(x) + shortcut), either of them optional; the weight is laid out for oneDNN."""
+
+    def __init__(self, conv: nn.Conv2d, *, relu: bool) -> None:
+        super().__init__()
+        # Of whatever types: they only travel from one of PyTorch's operators to another.
+        self.geometry: Any = (conv.padding, conv.stride, conv.dilation, conv.groups)
+        self.activation = "relu" if relu else "none"
+        self.bias = None if conv.bias is None else conv.bias.detach()
+        self.weight = torch._C._nn.mkldnn_reorder_conv2d_weight(
+            conv.weight.detach().to_mkldnn(),
+            *self.geometry,  # type: ignore[arg-type]
+        )
+
+    def forward(self, x: Tensor, shortcut: Tensor | None = None, *, reuse: bool = False) -> Tensor:
+        """`reuse` writes the result into `shortcut`."""
+        settings = (self.weight, self.bias, *self.geometry)
+        activation: Any = (self.activation, [], None)
+        if shortcut is None:
+            return torch.ops.mkldnn._convolution_pointwise(x, *settings, *activation)
+        addition = ("add", 1.0, *activation)
+        if reuse:
+            operator = torch.ops.mkldnn._convolution_pointwise_.binary
+            return operator(shortcut, x, *settings, *addition)
+        return torch.ops.mkldnn._convolution_pointwise.binary(x, shortcut, *settings, *addition)
+
+
+class FusedBlock(nn.Module):
+    """A `BasicBlock` or `Bottleneck` whose batch norms are folded.
+
+    With `owns_input` nothing else reads the block's input, whose memory then takes its output.
+    """
+
+    def __init__(self, block: BasicBlock | Bottleneck, *, owns_input: bool) -> None:
+        super().__init__()
+        convs = [block.conv1, block.conv2]
+        self.downsample = None
+        if isinstance(block, Bottleneck):
+            convs.append(block.conv3)
+            self.downsample = None if block.downsample is None else fused(block.downsample)
+        self.convs = nn.ModuleList(FusedConv(conv, relu=True) for conv in convs)
+        self.reuse = owns_input or self.downsample is not None
+
+    def forward(self, x: Tensor) -> Tensor:
+        shortcut = x if self.downsample is None else self.downsample(x)
+        *first, last = self.convs
+        for conv in first:
+            x = conv(x)
+        return last(x, shortcut, reuse=self.reuse)
+
+
+def fused(network: nn.Module) -> nn.Module:
+    """The folded `network` on the CPU, with what oneDNN does in one pass; in place where it can."""
+    if isinstance(network, BasicBlock | Bottleneck):
+        return FusedBlock(network, owns_input=False)
+    if isinstance(network, nn.Sequential):
+        return _fused_sequence([m for m in network if not isinstance(m, nn.Identity)])
+    if isinstance(network, HRNet):  # its stem is two convolutions and ReLUs, written out
+        stem = {f"conv{i}": FusedConv(getattr(network, f"conv{i}"), relu=True) for i in (1, 2)}
+        for name, layer in (stem | {"relu": nn.Identity()}).items():
+            setattr(network, name, layer)
+    for name, child in network.named_children():
+        setattr(network, name, fused(child))
+    return network
+
+
+def _fused_sequence(layers: list[nn.Module]) -> nn.Sequential:
+    sequence = nn.Sequential()
+    for before, layer, after in zip([None, *layers], layers, [*layers[1:], None], strict=False):
+        if isinstance(layer, nn.Conv2d):
+            sequence.append(FusedConv(layer, relu=isinstance(after, nn.ReLU)))
+        elif isinstance(layer, BasicBlock | Bottleneck):
+            sequence.append(FusedBlock(layer, owns_input=before is not None))
+        elif not (isinstance(layer, nn.ReLU) and isinstance(before, nn.Conv2d)):
+            sequence.append(fused(layer))
+    return sequence
