@@ -180,9 +180,10 @@ class Learner:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        # Moments as they were, but lr and weight_decay as the settings now say.
-        groups = self.optimiser.state_dict()["param_groups"]
-        self.optimiser.load_state_dict(state["optimiser"] | {"param_groups": groups})
+        # Moments as they were, but weight_decay as the settings now say (lr is set by each update).
+        self.optimiser.load_state_dict(state["optimiser"])
+        for group in self.optimiser.param_groups:
+            group["weight_decay"] = self.config.train.weight_decay
         self.scaler.load_state_dict(state["scaler"])
         self.updates = state["updates"]
 

@@ -155,6 +155,13 @@ class Checkpoints:
         return load_checkpoint(path) if path.exists() else None
 
 
+def seed_everything(seed: int) -> None:
+    """Every global random generator. Samples have generators of their own (`dhn.data`)."""
+    random.seed(seed)
+    np.random.seed(seed % 2**32)  # noqa: NPY002
+    torch.manual_seed(seed)
+
+
 def _random_state() -> dict[str, Any]:
     """Of every global random generator, as plain values and tensors.
 

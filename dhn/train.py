@@ -24,7 +24,7 @@ from dhn.learner import Learner, learning_rate
 from dhn.model import PoseNetwork, build_model
 from dhn.predictor import Predictor
 from dhn.record import Record
-from dhn.runs import Checkpoints, StopSignals, open_run
+from dhn.runs import Checkpoints, StopSignals, open_run, seed_everything
 from dhn.scoring import score
 from dhn.sheet import draw_sheets
 from dhn.synth import generate, is_unfinished
@@ -77,7 +77,7 @@ def train(
     )
     loader = _loader(config, dataset, sampler)
 
-    torch.manual_seed(settings.seed)
+    seed_everything(settings.seed)
     network = config.network.model_dump() | {"num_joints": len(annotations.joints)}
     model = build_model(**network)
     if world.main and settings.init and not (run / "last.pt").exists():

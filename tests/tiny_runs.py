@@ -51,10 +51,10 @@ def assert_same_run(run: Path, other: Path) -> None:
     """Weights, running statistics, averages, the optimiser's moments and all else, bit for bit."""
     ours, theirs = load_checkpoint(run / "last.pt"), load_checkpoint(other / "last.pt")
     assert_same(ours.weights, theirs.weights)
-    assert_same(ours.progress, theirs.progress, but=("size",))
-    timing = {"images_per_second", "data_wait", "memory_gb"}
+    measured = ("waited", "seconds", "images_per_second", "data_wait", "memory_gb")
+    assert_same(ours.progress, theirs.progress, but=("size", *measured))
     logs = [
-        [{k: v for k, v in line.items() if k not in timing} for line in lines_of(folder)]
+        [{k: v for k, v in line.items() if k not in measured} for line in lines_of(folder)]
         for folder in (run, other)
     ]
     assert logs[0] == logs[1]
