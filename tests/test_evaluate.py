@@ -183,7 +183,13 @@ def test_command_on_a_network(folder, predictor_module, oracle):
                  "--device", "cpu", "--quiet")  # fmt: skip
     assert result.exit_code == 0, result.output
     options = {"device": "cpu", "flip": True, "input_size": 128}
-    options |= {"refine": False, "fine_only": False, "subpixel": False, "precision": "auto"}
+    options |= {
+        "refine": False,
+        "fine_only": False,
+        "subpixel": False,
+        "precision": "auto",
+        "compile": False,
+    }
     options |= {"max_people": 30}
     assert predictor_module == [("w.pt", options)]
     assert oracle.batches == [2, 1]

@@ -86,6 +86,11 @@ def network(command: Callable[..., Any]) -> Callable[..., Any]:
                 help="auto is bfloat16 where the hardware multiplies it.",
             ),
             click.option(
+                "--compile",
+                is_flag=True,
+                help="Faster by torch.compile; the first use takes minutes, later ones seconds.",
+            ),
+            click.option(
                 "-b", "--batch-size", type=click.IntRange(min=1), default=1, show_default=True
             ),
             device,
