@@ -8,7 +8,9 @@ import click
 import torch
 
 import dhn
+from dhn import _native
 from dhn.device import multiplies_bfloat16, select_device
+from dhn.download import cache_folder
 from dhn.model import build_model
 
 NETWORKS = (
@@ -19,11 +21,22 @@ NETWORKS = (
     "hrnet_w32",
     "hrnet_w48",
 )
-_PACKAGES = ("numpy", "opencv-python", "av", "pycocotools", "pydantic", "click", "rich")
+_PACKAGES = (
+    *("numpy", "opencv-python", "av", "pycocotools", "pydantic", "click", "rich", "safetensors"),
+    # Not everybody has these:
+    *("onnx", "onnxruntime", "tensorboard", "matplotlib"),
+)
+# Private names, so their absence means no.
+_CPU_FEATURES = {
+    "AVX2": "_is_avx2_supported",
+    "AVX512": "_is_avx512_supported",
+    "AVX512-BF16": "_is_avx512_bf16_supported",
+    "AMX": "_is_amx_tile_supported",
+}
 
 
 def environment() -> dict[str, Any]:
-    """Versions, devices and threads, as plain values."""
+    """Versions, devices and kernels, as plain values."""
     device = select_device()
     return {
         "dhn": dhn.__version__,
@@ -34,8 +47,20 @@ def environment() -> dict[str, Any]:
         "device": str(device),
         "device_name": torch.cuda.get_device_name(device) if device.type == "cuda" else _cpu(),
         "bfloat16_in_hardware": multiplies_bfloat16(device),
+        "cpu_features": [
+            name
+            for name, check in _CPU_FEATURES.items()
+            if getattr(torch.cpu, check, lambda: False)()
+        ],
         "threads": torch.get_num_threads(),
+        "gpus": [_gpu(index) for index in range(torch.cuda.device_count())],
+        **{f"{device}_kernels": state for device, state in _native.built_for().items()},
     }
+
+
+def report() -> dict[str, Any]:
+    """What `dhn info` tells: the environment, and folders, which a run's record leaves out."""
+    return environment() | {"cache": str(cache_folder())}
 
 
 class Cost(NamedTuple):
@@ -59,10 +84,12 @@ def network_cost(name: str, num_joints: int = 14, input_size: int = 512) -> Cost
 
 
 def print_info() -> None:
-    """The environment, then a table of the networks, on standard output."""
-    for key, value in environment().items():
+    """The report, then a table of the networks, on standard output."""
+    for key, value in report().items():
         if isinstance(value, dict):
-            value = ", ".join(f"{name} {version}" for name, version in value.items())
+            value = ", ".join(f"{name} {said or '-'}" for name, said in value.items())
+        elif isinstance(value, list):
+            value = ", ".join(value) or "none"
         click.echo(f"{key:<22}{value}")
     click.echo(f"\n{'network (14 joints)':<22}{'parameters':>12}{'GFLOPs at 512 x 512':>22}")
     for name in NETWORKS:
@@ -75,6 +102,12 @@ def _version(package: str) -> str | None:
         return metadata.version(package)
     except metadata.PackageNotFoundError:
         return None
+
+
+def _gpu(index: int) -> str:
+    properties = torch.cuda.get_device_properties(index)
+    capability = f"{properties.major}.{properties.minor}"
+    return f"{properties.name} (sm {capability}, {properties.total_memory / 2**30:.0f} GiB)"
 
 
 def _cpu() -> str:
