@@ -29,7 +29,7 @@ TIMEOUT = 30.0  # seconds without a byte
 _CHUNK = 1 << 18
 _LOOPBACK = ("localhost", "127.0.0.1", "::1")
 # torch.hub's convention, which MMPose follows, with a date behind: name-1aa4a132_20201017.pth
-_HASH = re.compile(r"-([0-9a-f]{8,64})(?:_\d{8})?\.[a-z]+$")
+_HASH = re.compile(r"-([0-9a-f]{8,64})(?:_\d{8})?(?:\.[a-z0-9]+)+$")
 
 
 class Published(NamedTuple):

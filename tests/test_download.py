@@ -271,6 +271,14 @@ def test_addresses_without_a_hash_are_kept_apart(server):
         assert (kept.name, kept.read_bytes()) == ("model.pth", content)
 
 
+@pytest.mark.parametrize("suffix", [".pth", ".pt2", ".pth.tar", "_20201017.safetensors"])
+def test_a_hash_is_found_before_any_suffix(server, suffix):
+    right = f"a-{hashlib.sha256(CONTENT).hexdigest()[:8]}{suffix}"
+    server.files = {f"/{right}": CONTENT, f"/a-01234567{suffix}": CONTENT}
+    assert fetch(address_of(server, right)).read_bytes() == CONTENT
+    assert "not 01234567" in complaint(address_of(server, f"a-01234567{suffix}"))
+
+
 def test_without_a_hash_nothing_of_an_earlier_call_is_trusted(server):
     server.files["/model.pth"] = CONTENT
     address = address_of(server, "model.pth")

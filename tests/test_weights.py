@@ -4,11 +4,14 @@ import re
 
 import pytest
 import torch
+import yaml
+from click.testing import CliRunner
 from safetensors.torch import save_file
 from torch import nn
 
 import dhn
 from dhn.checkpoint import Checkpoint, save_checkpoint
+from dhn.cli import main
 from dhn.errors import DhnError
 from dhn.joints import COCO, CROWDPOSE
 from dhn.model import NETWORKS, build_model
@@ -344,3 +347,16 @@ def test_missing_files_are_named(tmp_path):
     for load in (open_network, lambda path: load_weights(network(), path)):
         path = tmp_path / "none.pth"
         assert complaint(load, path).startswith(f"{path}: cannot be read")
+
+
+def test_train_starts_from_a_backbone():
+    def train(*options):
+        return CliRunner().invoke(main, ["train", "--config", "demo", "--show-config", *options])
+
+    address = "https://example.org/hrnet.pth?token=1"
+    for weights in ("hrnet_w32_imagenet", "weights/x.pth", address):
+        settings = yaml.safe_load(train("--backbone", weights).stdout)
+        assert settings["train"]["init"] == weights
+    refused = train("--backbone", "x.pth", "--resume", "runs/x")
+    assert refused.exit_code == 2
+    assert "--backbone" in refused.stderr

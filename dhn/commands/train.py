@@ -28,6 +28,11 @@ from dhn.commands import options
     help="Go on with the run in this folder, with its settings.",
 )
 @click.option(
+    "--backbone",
+    metavar="FILE|NAME|URL",
+    help="Weights to start from, as far as they fit: short for train.init=...",
+)
+@click.option(
     "--offline", is_flag=True, help="Download no weights to start from; take them if cached."
 )
 @click.option("--show-config", is_flag=True, help="Print the settings as YAML and stop.")
@@ -38,6 +43,7 @@ def train(
     source: str | None,
     output: Path | None,
     resume: Path | None,
+    backbone: str | None,
     offline: bool,
     show_config: bool,
     device: str,
@@ -59,14 +65,17 @@ def train(
     from dhn.config import DEFAULT_PRESET, load_config
 
     if resume is not None:
-        if source is not None or output is not None:
+        if source is not None or output is not None or backbone is not None:
             raise click.UsageError(
-                "--resume takes settings and folder of that run: leave out --config and --output."
+                "--resume takes settings, folder and weights of that run: leave out --config, "
+                "--output and --backbone."
             )
         from dhn.runs import resumed_config
 
         config = resumed_config(resume, overrides)
     else:
+        if backbone is not None:
+            overrides = (*overrides, f"train.init={backbone}")
         config = load_config(source or DEFAULT_PRESET, overrides)
     if show_config:
         click.echo(config.to_yaml(), nl=False)
