@@ -16,8 +16,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tiny_runs import TINY, assert_same_run, one_thread
 
+import dhn.device
 from dhn.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-from dhn.distributed import World, connect
+from dhn.distributed import World, _local_device, connect
+from dhn.errors import DhnError
 from dhn.joints import CROWDPOSE
 from dhn.media import VideoWriter, write_image
 from dhn.model import build_model
@@ -85,6 +87,23 @@ def test_one_process_needs_no_torchrun(monkeypatch):
         assert world.once("run", "a") == "a"
         world.barrier()
         assert not torch.distributed.is_initialized()
+
+
+def test_every_process_gets_a_gpu_of_its_own(monkeypatch):
+    monkeypatch.setattr(dhn.device, "select_device", torch.device)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    taken = []
+    monkeypatch.setattr(torch.cuda, "set_device", taken.append)
+    assert _local_device("cuda", local_rank=1, size=4) == "cuda:1"
+    assert taken == [1]
+    assert _local_device("cuda:1", local_rank=0, size=1) == "cuda:1"
+    assert _local_device("cpu", local_rank=5, size=6) == "cpu"
+    with pytest.raises(DhnError, match="has 2 GPUs, too few for process 3"):
+        _local_device("cuda", local_rank=2, size=4)
+    with pytest.raises(DhnError, match="one GPU for 4 processes"):
+        _local_device("cuda:0", local_rank=0, size=4)
+    with pytest.raises(DhnError, match="serves one process"):
+        _local_device("mps", local_rank=0, size=2)
 
 
 COLLECTIVES = """
@@ -225,7 +244,7 @@ def test_predict_of_two_processes_is_that_of_one(weights, tmp_path, monkeypatch)
 
 
 # Training. The job freezes batch norm where two processes have to give the gradients of one,
-# because each process has statistics of its own; and it kills a process before an update.
+# because each process has statistics of its own; and it kills somebody before an update.
 
 TRAINING = """
 import os, signal, sys
@@ -243,6 +262,8 @@ done = []
 def update_or_die(self, *arguments):
     if victim == os.environ.get("RANK") and self.updates == 2 and not restarted:
         os.kill(os.getpid(), signal.SIGKILL)
+    if victim == "torchrun" and self.updates == 2:
+        os.kill(os.getppid(), signal.SIGTERM)
     if restarted and not done:
         print(f"goes on after update {self.updates}")
     done.append(self.updates)
@@ -294,3 +315,12 @@ def test_a_job_goes_on_from_its_last_checkpoint_after_a_kill(training, tmp_path,
     assert result.stdout.count("goes on after update 2") == 2
     (run,) = (tmp_path / "runs").iterdir()
     assert_same_run(run, tmp_path / "whole")
+
+
+def test_sigterm_stops_all_processes_at_the_same_update(training, tmp_path):
+    job, settings = training
+    run = tmp_path / "run"
+    settings = [*settings, "train.epochs=999", "train.checkpoint_every=99"]
+    result = torchrun(job, "free", "torchrun", "--output", run, *settings, code=1)
+    assert errors_of(result) == [f"Error: stopped; go on with: dhn train --resume {run}"]
+    assert load_checkpoint(run / "last.pt").progress["updates"] > 2
