@@ -67,8 +67,8 @@ def train(
     if resume is not None:
         if source is not None or output is not None or backbone is not None:
             raise click.UsageError(
-                "--resume takes settings, folder and weights of that run: leave out --config, "
-                "--output and --backbone."
+                "--resume takes settings, folder and weights of that run: leave out --config and "
+                "--output, and --backbone."
             )
         from dhn.runs import resumed_config
 
