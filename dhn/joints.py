@@ -95,6 +95,9 @@ CROWDPOSE = JointSet(
     ),
 )
 
+# Nose, eyes, ears, shoulders, hips, elbows, wrists, knees, ankles, as HigherHRNet groups COCO.
+_COCO_ORDER = (*range(7), 11, 12, *range(7, 11), *range(13, 17))
+
 COCO = JointSet(
     name="coco",
     names=_COCO_NAMES,
@@ -111,9 +114,16 @@ COCO = JointSet(
             *(0.62, 0.62, 1.07, 1.07, 0.87, 0.87, 0.89, 0.89),
         )
     ),
-    # nose, eyes, ears, shoulders, hips, elbows, wrists, knees, ankles, as HigherHRNet groups COCO.
-    grouping_order=(*range(7), 11, 12, *range(7, 11), *range(13, 17)),
+    grouping_order=_COCO_ORDER,
 )
+
+
+def official_order(joints: JointSet) -> tuple[int, ...] | None:
+    """The order in which the official HigherHRNet code groups joints.
+
+    It has one list, COCO's, and takes its beginning for CrowdPose, whose joints are others.
+    """
+    return _COCO_ORDER[:14] if joints.names == CROWDPOSE.names else joints.grouping_order
 
 
 def joints_of_category(category: Mapping[str, Any], where: object) -> JointSet:

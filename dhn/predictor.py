@@ -20,9 +20,9 @@ from dhn.device import Precision, inference_dtype, select_device
 from dhn.download import fetch
 from dhn.errors import DhnError
 from dhn.exported import ExportedNetwork, is_exported, load_exported
-from dhn.geometry import Affine, input_transform
+from dhn.geometry import Affine, input_transform, official_transform
 from dhn.inference import PoseInference
-from dhn.joints import JointSet
+from dhn.joints import JointSet, official_order
 from dhn.model import channels_last
 from dhn.model.fold import folded
 from dhn.weights import open_network
@@ -64,6 +64,9 @@ class Predictor:
             it, else float32. Its maps are aggregated and decoded in float32.
         compile: by torch.compile; see `accelerated`.
         decode: settings of `decode_poses`; a `joint_order` of None takes that of `joints`.
+        parity: reproduce the official HigherHRNet code with its artefacts: how it places pictures
+            (`official_transform`), in which order it groups CrowdPose's joints, which of equally
+            good groupings it takes; in float32 unless `precision` is bfloat16.
         source: where the weights came from, for messages.
     """
 
@@ -79,6 +82,7 @@ class Predictor:
         precision: Precision = "auto",
         compile: bool = False,
         decode: DecodeConfig | None = None,
+        parity: bool = False,
         source: str = "network",
     ) -> None:
         self.inference: PoseInference | ExportedNetwork
@@ -87,6 +91,8 @@ class Predictor:
             self.inference = model
         else:
             self.device = device or torch.device("cpu")
+            if parity and precision == "auto":
+                precision = "float32"
             dtype = inference_dtype(precision, self.device)
             network = channels_last(folded(model).to(self.device, dtype))
             self.inference = PoseInference(
@@ -96,9 +102,11 @@ class Predictor:
         self.joints = joints
         self.input_size = input_size
         decode = decode or DecodeConfig()
-        if decode.joint_order is None and joints.grouping_order is not None:
-            decode = replace(decode, joint_order=joints.grouping_order)
-        self.decode = decode
+        if decode.joint_order is None:
+            order = official_order(joints) if parity else joints.grouping_order
+            decode = replace(decode, joint_order=order)
+        self.decode = replace(decode, munkres=True) if parity else decode
+        self.parity = parity
         self.source = source
         self.timing = Timing()
 
@@ -108,24 +116,35 @@ class Predictor:
         Raises:
             DhnError: the network gave maps that are not finite.
         """
-        placed = [input_transform((p.shape[1], p.shape[0]), self.input_size) for p in pictures]
+        placed = [self._place((p.shape[1], p.shape[0])) for p in pictures]
         groups = defaultdict(list)  # network input's (W, H) -> indices of pictures
-        for index, (_, size) in enumerate(placed):
+        for index, (_, _, size) in enumerate(placed):
             groups[size].append(index)
         predictions: dict[int, Prediction] = {}
         for size, members in groups.items():
-            affines = [placed[index][0] for index in members]
-            batch = self._predict([pictures[index] for index in members], affines, size)
+            sampling, back, _ = zip(*(placed[index] for index in members), strict=True)
+            batch = self._predict([pictures[index] for index in members], sampling, back, size)
             predictions.update(zip(members, batch, strict=True))
         return [predictions[index] for index in range(len(pictures))]
 
+    def _place(self, size: tuple[int, int]) -> tuple[Affine, Affine, tuple[int, int]]:
+        """From a picture to the network's input, back from there, and the input's (W, H)."""
+        if self.parity:
+            return official_transform(size, self.input_size)
+        affine, input_size = input_transform(size, self.input_size)
+        return affine, affine.inverse(), input_size
+
     def _predict(
-        self, pictures: list[np.ndarray], affines: list[Affine], size: tuple[int, int]
+        self,
+        pictures: Sequence[np.ndarray],
+        sampling: Sequence[Affine],
+        back: Sequence[Affine],
+        size: tuple[int, int],
     ) -> list[Prediction]:
         started = time.perf_counter()
         warped = [
             cv2.warpAffine(picture, affine.cv2_matrix(), size, flags=cv2.INTER_LINEAR)
-            for picture, affine in zip(pictures, affines, strict=True)
+            for picture, affine in zip(pictures, sampling, strict=True)
         ]
         images = torch.from_numpy(np.stack(warped)).permute(0, 3, 1, 2).to(self.device)
         heatmaps, tags, *peaks = self.maps(images)
@@ -134,10 +153,10 @@ class Predictor:
         inferred = time.perf_counter()
         people = decode_poses(heatmaps, tags, (size[1], size[0]), self.decode, *peaks)
         predictions = []
-        for poses, affine in zip(people, affines, strict=True):
+        for poses, affine in zip(people, back, strict=True):
             keypoints = poses.keypoints.cpu().numpy()
             found = keypoints[..., 2] > 0
-            keypoints[found, :2] = affine.inverse().apply(keypoints[found, :2])
+            keypoints[found, :2] = affine.apply(keypoints[found, :2])
             predictions.append(Prediction(keypoints, poses.scores.cpu().numpy()))
         self.timing.pictures += len(pictures)
         self.timing.network_seconds += inferred - started
@@ -172,6 +191,7 @@ def load_predictor(
     refine: bool = True,
     subpixel: bool = False,
     max_people: int = 30,
+    parity: bool = False,
     offline: bool = False,
     quiet: bool = False,
 ) -> Predictor:
@@ -183,7 +203,7 @@ def load_predictor(
             its last.
         device: `auto`, `cpu`, `cuda:N` or `mps`.
         input_size: short side of the network input; None takes that of the training.
-        flip, fine_only, precision, compile: see `Predictor`.
+        flip, fine_only, precision, compile, parity: see `Predictor`.
         refine, subpixel, max_people: see `DecodeConfig`.
         offline, quiet: see `dhn.download.fetch`.
 
@@ -206,6 +226,7 @@ def load_predictor(
             about.joints,
             input_size=input_size or about.input_size,
             decode=decode,
+            parity=parity,
             source=str(path),
         )
     network = open_network(path)
@@ -219,6 +240,7 @@ def load_predictor(
         precision=precision,
         compile=compile,
         decode=decode,
+        parity=parity,
         source=network.source,
     )
 

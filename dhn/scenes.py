@@ -1,14 +1,18 @@
-"""Made-up or annotated people and the maps a network might give for them, for bench and tests."""
+"""Made-up or annotated people, the maps a network might give for them, and networks that need no
+training, for bench and tests."""
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+import numpy as np
 import torch
-from torch import Tensor
+import torch.nn.functional as F
+from torch import Tensor, nn
 
 from dhn.errors import DhnError
 from dhn.files import read_json
+from dhn.model import PoseMaps
 
 # A standing person of height 1 in CrowdPose's order (dhn.joints.CROWDPOSE): shoulders, elbows,
 # wrists, hips, knees, ankles (left, right), head, neck; x to the right, y down from the head.
@@ -113,3 +117,48 @@ def annotated_scenes(path: Path, count: int, short: int = 512, seed: int = 0) ->
     if not scenes:
         raise DhnError(f"{path}: has no picture with people")
     return scenes
+
+
+Network = TypeVar("Network", bound=nn.Module)
+
+
+def randomise(network: Network, seed: int = 0) -> Network:
+    """Sets random weights, biases and statistics of batch norms, the same on every machine.
+
+    Uniform, from numpy's frozen generator, in the order of the state dict. Maps stay within an
+    order of magnitude of 1 at any depth. Returns the network, in eval mode.
+    """
+    generator = np.random.RandomState(seed)
+    ranges = {"running_var": (0.5, 1.5), "running_mean": (-0.2, 0.2), "bias": (-0.2, 0.2)}
+    with torch.no_grad():
+        for name, value in network.state_dict().items():
+            if not value.is_floating_point():
+                continue
+            low, high = ranges.get(name.rpartition(".")[2], (0.3, 0.7))  # a batch norm's weight
+            if value.dim() > 1:
+                fan_in = value[0].numel() if "deconv" not in name else value[:, 0].numel() / 4
+                low, high = -((3 / fan_in) ** 0.5), (3 / fan_in) ** 0.5
+            uniform = generator.random_sample(tuple(value.shape))
+            value.copy_(torch.from_numpy(low + (high - low) * uniform))
+    return network.eval()
+
+
+class ColourNetwork(nn.Module):
+    """Maps that the picture's colours decide: a joint's heatmap is a mixture of the three.
+
+    Takes the place of a network where what counts is the way from picture to poses: on any picture
+    it sees people, whose tags are alike in places. Maps in HigherHRNet's form.
+    """
+
+    def __init__(self, joints: int, seed: int = 0) -> None:
+        super().__init__()
+        generator = np.random.RandomState(seed)
+        weight = generator.uniform(-0.5, 0.5, (2 * joints, 3, 1, 1))
+        self.weight = nn.Parameter(torch.from_numpy(weight).float(), requires_grad=False)
+
+    def forward(self, x: Tensor) -> PoseMaps:
+        """Normalised pictures [B, 3, H, W] to heatmaps and tags."""
+        J = len(self.weight) // 2
+        quarter = F.conv2d(F.avg_pool2d(x, 4), self.weight)
+        half = F.conv2d(F.avg_pool2d(x, 2), self.weight[:J])
+        return PoseMaps([quarter[:, :J], half], [quarter[:, J:]])

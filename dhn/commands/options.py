@@ -79,6 +79,11 @@ def network(command: Callable[..., Any]) -> Callable[..., Any]:
                 "--subpixel", is_flag=True, help="Fit peaks below the pixel (after DARK)."
             ),
             click.option(
+                "--parity",
+                is_flag=True,
+                help="The official HigherHRNet code's results, its artefacts included.",
+            ),
+            click.option(
                 "--precision",
                 type=click.Choice(["auto", "float32", "bfloat16"]),
                 default="auto",
