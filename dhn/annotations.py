@@ -89,7 +89,9 @@ class Annotations:
         return replace(self, pictures=self.pictures[:count], raw=raw)
 
 
-def load_annotations(dataset: str | Path, split: str = "test") -> Annotations:
+def load_annotations(
+    dataset: str | Path, split: str = "test", *, option: str = "--split "
+) -> Annotations:
     """Reads and checks the annotations of one split.
 
     Args:
@@ -100,17 +102,18 @@ def load_annotations(dataset: str | Path, split: str = "test") -> Annotations:
             in `annotations/` or the folder itself, with `images/`. The pictures need not exist.
         split: `train`, `val`, `test` or `trainval` (train and val merged where there is no such
             file); not used when `dataset` is a file.
+        option: how the caller's user says which split; for messages.
 
     Raises:
         DhnError: nothing found (says where the data comes from), or the file is malformed (names
             the record).
     """
     if split not in SPLITS:
-        raise DhnError(f"--split {split}: must be one of {', '.join(SPLITS)}")
+        raise DhnError(f"{option}{split}: must be one of {', '.join(SPLITS)}")
     root = _HOMES[dataset][0] if dataset in _HOMES else Path(dataset)
     found = list(_find(root, split))
     if not found:
-        raise _nothing_found(str(dataset), root, split)
+        raise _nothing_found(str(dataset), root, split, option)
     paths = [path for path, _ in found]
     files = [read_coco(path) for path in paths]
     raw = files[0].raw if len(files) == 1 else _merged(files, paths)
@@ -153,12 +156,10 @@ def ignore_mask(picture: Picture) -> npt.NDArray[np.uint8] | None:
     Raises:
         DhnError: a segmentation is malformed.
     """
-    mask = None
-    for person in picture.people:
-        if person.segmentation:
-            inside = _decode(person, picture)
-            mask = inside if mask is None else mask | inside
-    return None if mask is None else 1 - mask
+    from pycocotools import mask as masks
+
+    regions = [_encode(person, picture) for person in picture.people if person.segmentation]
+    return 1 - masks.decode(masks.merge(regions)) if regions else None
 
 
 def _find(root: Path, split: str) -> Iterator[tuple[Path, tuple[Path, ...]]]:
@@ -208,11 +209,12 @@ def _picture_folders(root: Path, split: str) -> tuple[Path, ...]:
     return images / f"{split}2017", root / f"{split}2017", images / split, images, root
 
 
-def _nothing_found(dataset: str, root: Path, split: str) -> DhnError:
+def _nothing_found(dataset: str, root: Path, split: str, option: str) -> DhnError:
     if root.is_dir():
         others = [other for other in SPLITS if other != split and any(_find(root, other))]
         if others:
-            return DhnError(f"{root}: has no split {split}; use --split {' or '.join(others)}")
+            use = option + " or ".join(others)
+            return DhnError(f"{root}: has no split {split}; use {use}")
     if dataset in _HOMES:
         _, name, address = _HOMES[dataset]
         return DhnError(
@@ -220,7 +222,7 @@ def _nothing_found(dataset: str, root: Path, split: str) -> DhnError:
             "or JSON file (`dhn train --config demo` needs no data)"
         )
     if not root.exists():
-        return DhnError(f"{root}: no such folder or file; --dataset is crowdpose, coco or a path")
+        return DhnError(f"{root}: no such folder or file; a data set is crowdpose, coco or a path")
     return DhnError(
         f"{root}: no annotations of split {split} in it (json/crowdpose_{split}.json, "
         f"annotations/person_keypoints_{split}2017.json or annotations/*{split}*.json)"
@@ -285,8 +287,8 @@ def _pictures(file: CocoFile, folder: Path) -> Iterator[Picture]:
         )
 
 
-def _decode(person: Person, picture: Picture) -> npt.NDArray[np.uint8]:
-    """Segmentation (polygons, or RLE with counts as list or string) -> uint8 [height, width]."""
+def _encode(person: Person, picture: Picture) -> dict[str, Any]:
+    """Segmentation (polygons, or RLE with counts as list or string) -> compressed RLE, checked."""
     from pycocotools import mask as masks
 
     shape = [picture.height, picture.width]
@@ -299,16 +301,16 @@ def _decode(person: Person, picture: Picture) -> npt.NDArray[np.uint8]:
             for polygon in polygons:
                 if not np.all(np.abs(np.array(polygon, np.float64)) < MAX_SIDE):
                     raise ValueError("a corner far outside the picture")
-            if not polygons:
-                return np.zeros(shape, np.uint8)
-            region = masks.merge(masks.frPyObjects(polygons, *shape))
-        elif region["size"] != shape:
+            # Of no polygons, nothing is inside.
+            return masks.merge(masks.frPyObjects(polygons or [[0] * 6], *shape))
+        if region["size"] != shape:
             raise ValueError(f"of size {region['size']} in a picture of {shape}")
-        elif isinstance(region["counts"], list):
+        if isinstance(region["counts"], list):
             if sum(region["counts"]) != math.prod(shape):
                 raise ValueError("its runs do not add up to the size of the picture")
-            region = masks.frPyObjects(region, *shape)
-        return masks.decode(region)
+            return masks.frPyObjects(region, *shape)
+        masks.decode(region)  # raises where the string is malformed
+        return region
     except (AttributeError, KeyError, OverflowError, TypeError, ValueError) as error:
         raise DhnError(
             f"{picture.path}: segmentation of annotation {person.id} is malformed ({error})"

@@ -90,6 +90,9 @@ class PoseDataset(Dataset):
         max_people: people kept per picture, the largest first.
         keep_empty: take pictures without a labelled joint too; they teach where nobody is.
         seed: of the augmentation.
+
+    Attributes:
+        left_out: people beyond `max_people`, of each picture that shows so many.
     """
 
     def __init__(
@@ -105,6 +108,7 @@ class PoseDataset(Dataset):
         labelled = [(p, _labelled_people(p)) for p in annotations.pictures]
         kept = [(p, people) for p, people in labelled if people or keep_empty]
         self.pictures = [picture for picture, _ in kept]
+        self.left_out = [len(people) - max_people for _, people in kept if len(people) > max_people]
         self.joints = annotations.joints
         self.input_size = input_size
         self.augmentation = augmentation
@@ -288,9 +292,10 @@ def normalise(image: Tensor) -> Tensor:
     B, _, H, W = image.shape
     # As rows of 3W numbers: to broadcast over a last dimension of 3 is several times slower.
     rows = image.to(memory_format=torch.channels_last).permute(0, 2, 3, 1).reshape(B, H, 3 * W)
-    mean, std = (
-        torch.tensor(value).mul(255).to(image.device, non_blocking=True).repeat(W)
-        for value in (MEAN, STD)
+    mean, std = torch.tensor(MEAN), torch.tensor(STD)
+    scale, shift = (
+        t.repeat(W).to(image.device, non_blocking=True) for t in (1 / (255 * std), -mean / std)
     )
-    rows = rows.float().sub_(mean).div_(std)
+    rows = rows.float()
+    torch.addcmul(shift, rows, scale, out=rows)
     return rows.reshape(B, H, W, 3).permute(0, 3, 1, 2)

@@ -140,6 +140,11 @@ class Checkpoints:
                     f"{value}"
                 )
         progress = checkpoint.progress
+        if lacks := {"weights", "record", "random", "scaler"} - progress.keys():
+            raise DhnError(
+                f"{self.run / 'last.pt'}: cannot be resumed, it lacks {', '.join(sorted(lacks))} "
+                "(an earlier version of dhn wrote it); it can still be used"
+            )
         learner.best.load_state_dict(checkpoint.weights)
         learner.model.load_state_dict(progress["weights"])
         learner.load_state_dict(progress)

@@ -6,6 +6,7 @@ import signal
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Literal
 
 import click
 import cv2
@@ -64,9 +65,9 @@ def train(
     if world.main:
         _draw_crowds(config, quiet)
     world.barrier()
-    annotations = _annotations(config, config.data.split)
-    held_out = _annotations(config, config.data.eval_split) if config.data.eval_split else None
-    dataset = _dataset(config, annotations)
+    annotations = _annotations(config, "split")
+    held_out = _annotations(config, "eval_split") if config.data.eval_split else None
+    dataset = _dataset(config, annotations, quiet or not world.main)
     sampler = EpochSampler(
         len(dataset),
         settings.batch_size,
@@ -165,8 +166,9 @@ def _draw_crowds(config: Config, quiet: bool) -> None:
     )
 
 
-def _annotations(config: Config, split: str) -> Annotations:
-    annotations = load_annotations(config.data.dataset, split)
+def _annotations(config: Config, setting: Literal["split", "eval_split"]) -> Annotations:
+    split = getattr(config.data, setting)
+    annotations = load_annotations(config.data.dataset, split, option=f"data.{setting}=")
     pictures = annotations.pictures
     if pictures and not any(picture.path.is_file() for picture in pictures):
         raise DhnError(
@@ -176,7 +178,7 @@ def _annotations(config: Config, split: str) -> Annotations:
     return annotations
 
 
-def _dataset(config: Config, annotations: Annotations) -> PoseDataset:
+def _dataset(config: Config, annotations: Annotations, quiet: bool) -> PoseDataset:
     data = config.data
     augmentation = Augmentation(data.rotation, data.scale, data.translation, data.flip, data.colour)
     dataset = PoseDataset(
@@ -189,6 +191,11 @@ def _dataset(config: Config, annotations: Annotations) -> PoseDataset:
     )
     if not len(dataset):
         raise DhnError(f"{data.dataset}: no picture of split {data.split} has a labelled joint")
+    if dataset.left_out and not quiet:
+        warn(
+            f"{len(dataset.left_out)} pictures show more than data.max_people={data.max_people} "
+            f"people; their {sum(dataset.left_out)} smallest are not learnt"
+        )
     return dataset
 
 

@@ -253,9 +253,12 @@ def test_the_largest_people_are_kept(folder):
     for x, area in ((30, 100), (60, 900), (90, 50), (120, 400)):
         folder.person({"head": (x, 20, 2)}, bbox=[0, 0, 10, area / 10], area=area)
     head = CROWDPOSE.names.index("head")
-    kept = folder.dataset(None, max_people=2).sample(0, 0).keypoints[:, head, 0] * W / S
+    dataset = folder.dataset(None, max_people=2)
+    kept = dataset.sample(0, 0).keypoints[:, head, 0] * W / S
     np.testing.assert_allclose(kept, [60, 120], atol=1e-3)
+    assert dataset.left_out == [2]
     assert len(folder.dataset(None).sample(0, 0).keypoints) == 4
+    assert folder.dataset(None).left_out == []
 
 
 def test_pictures_without_labelled_joints(folder):

@@ -1,20 +1,18 @@
 import itertools
 import json
 import math
-import os
-import signal
 import subprocess
-import sys
 import time
+from collections import Counter
 from pathlib import Path
 
 import pytest
 import torch
-import yaml
 from click.testing import CliRunner
 from tiny_runs import (
     CPU,
     TINY,
+    assert_same,
     assert_same_run,
     invoke,
     lines_of,
@@ -29,6 +27,7 @@ from dhn.cli import main
 from dhn.config import Config, load_config
 from dhn.errors import DhnError
 from dhn.learner import Learner, Update
+from dhn.model import build_model
 from dhn.runs import new_run
 from dhn.synth import CrowdConfig, generate
 
@@ -96,100 +95,6 @@ def test_held_out_pictures_are_really_scored(crowds, tmp_path):
     (line,) = lines_of(tmp_path)
     assert {"AP", "AP50", "AR", "AP_easy", "AP_hard"} <= line.keys()
     assert 0 <= line["AP"] <= 1
-
-
-def do_at_update(monkeypatch, number, action):
-    """Calls `action` at the end of the `number`-th update from now."""
-    update, count = Learner.update, itertools.count(1)
-
-    def and_act(*arguments):
-        result = update(*arguments)
-        if next(count) == number:
-            action()
-        return result
-
-    monkeypatch.setattr(Learner, "update", and_act)
-
-
-@pytest.fixture(scope="session")
-def uninterrupted(crowds, tmp_path_factory):
-    run = tmp_path_factory.mktemp("run") / "whole"
-    dhn.train.train(settings(crowds, "train.epochs=2"), run, CPU, quiet=True)
-    return run
-
-
-@pytest.mark.parametrize(
-    ("steps", "number"),
-    [(1, signal.SIGINT), (3, signal.SIGTERM), (5, signal.SIGINT)],  # 3: the first epoch's last
-)
-def test_resume_goes_on_bit_for_bit(crowds, tmp_path, monkeypatch, uninterrupted, steps, number):
-    run = tmp_path / "run"
-    arguments = [*TINY, f"data.dataset={crowds}", "train.epochs=2"]
-    with monkeypatch.context() as patch:
-        do_at_update(patch, steps, lambda: os.kill(os.getpid(), number))
-        result = invoke("-q", "--output", run, *arguments)
-    assert result.exit_code == 1
-    assert result.stderr == f"Error: stopped; go on with: dhn train --resume {run}\n"
-    done = load_checkpoint(run / "last.pt").progress
-    assert 3 * done["epoch"] + done["step"] == steps
-    assert invoke("-q", "--resume", run).exit_code == 0
-    assert_same_run(run, uninterrupted)
-    assert [line["epoch"] for line in lines_of(run)] == [1, 2]
-
-
-def test_ctrl_c_of_the_real_command(crowds, tmp_path):
-    """With workers, which get the signal too."""
-    arguments = [*TINY, f"data.dataset={crowds}", "train.epochs=9999", "data.workers=1"]
-    process = subprocess.Popen(
-        [sys.executable, "-m", "dhn", "train", "--output", str(tmp_path / "run"), *arguments],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-    )
-    assert "epoch 1/9999" in process.stdout.readline()
-    os.killpg(process.pid, signal.SIGINT)
-    _, err = process.communicate()
-    assert process.returncode == 1
-    assert err == f"Error: stopped; go on with: dhn train --resume {tmp_path / 'run'}\n"
-    assert load_checkpoint(tmp_path / "run" / "last.pt").progress["epoch"] >= 1
-
-
-def test_resume_takes_changed_settings(crowds, tmp_path, monkeypatch):
-    invoke("-q", "--output", tmp_path, *TINY, f"data.dataset={crowds}", "train.epochs=1")
-    seen = []
-    update = Learner.update
-
-    def look(learner, *arguments):
-        result = update(learner, *arguments)
-        (group,) = learner.optimiser.param_groups
-        seen.append((group["lr"], group["weight_decay"]))
-        return result
-
-    monkeypatch.setattr(Learner, "update", look)
-    changes = ["train.epochs=2", "train.lr=5e-4", "train.weight_decay=0.5"]
-    assert invoke("-q", "--resume", tmp_path, *changes).exit_code == 0
-    assert seen == [(5e-4, 0.5)] * 3
-    written = yaml.safe_load((tmp_path / "config.yaml").read_text())["train"]
-    assert (written["epochs"], written["lr"], written["weight_decay"]) == (2, 5e-4, 0.5)
-    assert load_checkpoint(tmp_path / "last.pt").config["train"] == written
-
-
-def test_resume_of_another_network_is_refused(uninterrupted, crowds):
-    before = (uninterrupted / "config.yaml").read_bytes()
-    result = invoke("--resume", uninterrupted, "network.width=12")
-    assert result.exit_code == 1
-    assert result.stderr.count("\n") == 1
-    assert "its network has width 8, which cannot become 12" in result.stderr
-    assert (uninterrupted / "config.yaml").read_bytes() == before
-
-
-def test_a_finished_run_stays_as_it_is(uninterrupted):
-    before = (uninterrupted / "last.pt").read_bytes()
-    result = invoke("-q", "--resume", uninterrupted)
-    assert result.output == f"Result: {uninterrupted}/last.pt\n"
-    assert (uninterrupted / "last.pt").read_bytes() == before
 
 
 def test_losses_that_stay_broken_end_the_run(crowds, tmp_path, monkeypatch):
@@ -301,18 +206,11 @@ def test_a_device_that_is_not_there_is_named(crowds, tmp_path):
     assert "--device gpu: must be auto, cpu, cuda" in result.stderr
 
 
-def test_output_must_not_hold_a_run(uninterrupted):
-    result = invoke("--output", uninterrupted, "train.epochs=1")
+def test_output_must_not_hold_a_run(tmp_path):
+    (tmp_path / "last.pt").touch()
+    result = invoke("--output", tmp_path, "train.epochs=1")
     assert result.exit_code == 2
-    assert f"--resume {uninterrupted}" in result.stderr
-
-
-def test_a_corrupt_checkpoint_cannot_be_resumed(tmp_path):
-    (tmp_path / "last.pt").write_bytes(b"PK\x03\x04 cut off")
-    result = invoke("--resume", tmp_path)
-    assert result.exit_code == 1
-    assert result.stderr.count("\n") == 1
-    assert f"{tmp_path / 'last.pt'}: not a checkpoint, or cut off" in result.stderr
+    assert f"--resume {tmp_path}" in result.stderr
 
 
 def test_show_config_prints_the_settings(tmp_path):
@@ -353,3 +251,146 @@ def test_runs_are_named_by_network_data_and_time():
     run = new_run(load_config())
     assert run.parent == Path("runs")
     assert run.name.startswith("doublehighernet_w32_crowdpose-" + time.strftime("%Y"))
+
+
+def test_a_split_that_is_not_there_is_told_as_a_setting(crowds, tmp_path):
+    (tmp_path / "json").mkdir()
+    (tmp_path / "images").symlink_to(crowds / "images")
+    (tmp_path / "json" / "crowdpose_train.json").symlink_to(crowds / "json/crowdpose_train.json")
+    for overrides, hint in (
+        (["data.split=val"], "has no split val; use data.split=train"),
+        (["data.eval_split=val"], "has no split val; use data.eval_split=train"),
+    ):
+        result = invoke(*TINY, f"data.dataset={tmp_path}", *overrides)
+        assert result.exit_code == 1
+        assert result.stderr.count("\n") == 1
+        assert hint in result.stderr
+
+
+def test_more_people_than_the_limit_are_counted_once(crowds, tmp_path):
+    truth = json.loads((crowds / "json" / "crowdpose_train.json").read_text())
+    people = Counter(a["image_id"] for a in truth["annotations"] if a["num_keypoints"])
+    beyond = [count - 1 for count in people.values() if count > 1]
+    assert beyond
+    arguments = [f"data.dataset={crowds}", "data.max_people=1", "train.epochs=2"]
+    result = invoke("--output", tmp_path / "run", *TINY, *arguments)
+    assert result.exit_code == 0
+    told = f"{len(beyond)} pictures show more than data.max_people=1 people; their {sum(beyond)}"
+    assert result.stderr.count(told) == 1
+
+
+def test_more_bad_pictures_than_the_limit_end_the_run(crowds, tmp_path):
+    copy = small_copy(crowds, tmp_path)
+    for name in ("000003.jpg", "000004.jpg"):
+        (copy / "images" / name).unlink()
+    arguments = [*TINY, f"data.dataset={copy}", "data.max_bad_pictures=1", "train.epochs=1"]
+    result = invoke("-q", "--output", tmp_path / "run", *arguments)
+    assert result.exit_code == 1
+    assert "Error: 2 of 8 pictures cannot be read" in result.stderr.splitlines()[-1]
+    assert "data.max_bad_pictures (1)" in result.stderr
+
+
+def test_a_skipped_update_names_its_pictures(crowds, tmp_path, monkeypatch):
+    update, count, names = Learner.update, itertools.count(1), []
+
+    def poison_the_second(learner, parts, *arguments):
+        if next(count) == 2:
+            names.extend(parts[0].names)
+            with torch.no_grad():
+                learner.model.fine_head_half.bias[0] = math.nan
+            result = update(learner, parts, *arguments)
+            with torch.no_grad():
+                learner.model.fine_head_half.bias[0] = 0
+            return result
+        return update(learner, parts, *arguments)
+
+    monkeypatch.setattr(Learner, "update", poison_the_second)
+    arguments = [*TINY, f"data.dataset={crowds}", "train.epochs=1"]
+    result = invoke("-q", "--output", tmp_path / "run", *arguments)
+    assert result.exit_code == 0
+    (warning,) = result.stderr.splitlines()
+    assert len(names) == 3
+    assert all(name in warning for name in names)
+    (line,) = lines_of(tmp_path / "run")
+    assert line["skipped"] == 1
+    weights = load_checkpoint(tmp_path / "run" / "last.pt").weights
+    assert all(value.isfinite().all() for value in weights.values())
+
+
+def test_the_same_seed_gives_the_same_run(crowds, tmp_path):
+    for name, seed in (("one", 1), ("again", 1), ("other", 2)):
+        config = settings(crowds, "train.epochs=1", f"train.seed={seed}")
+        dhn.train.train(config, tmp_path / name, CPU, quiet=True)
+    assert_same_run(tmp_path / "one", tmp_path / "again")
+    assert lines_of(tmp_path / "one")[0]["loss"] != lines_of(tmp_path / "other")[0]["loss"]
+
+
+# Weights to start from
+
+
+@pytest.fixture
+def no_cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("DHN_HOME", str(tmp_path / "cache"))
+
+
+def first_weights(crowds, run, monkeypatch, *arguments):
+    """Runs the command up to its first update; the weights before it, and what was said."""
+    seen = {}
+
+    def stop(learner, *_):
+        seen.update({k: v.clone() for k, v in learner.model.state_dict().items()})
+        raise DhnError("enough")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Learner, "update", stop)
+        result = invoke("--output", run, *TINY, f"data.dataset={crowds}", *arguments)
+    return seen, result
+
+
+def test_a_file_to_start_from(crowds, tmp_path, monkeypatch):
+    torch.manual_seed(5)
+    other = build_model("higherhrnet_w8", 3, modules=(1, 1, 1), blocks=1, stem=8)
+    torch.save(other.state_dict(), tmp_path / "other.pth")
+    init = f"train.init={tmp_path / 'other.pth'}"
+    seen, result = first_weights(crowds, tmp_path / "run", monkeypatch, init)
+    assert "enough" in result.stderr
+    assert "loaded" in result.output
+    for name, value in other.state_dict().items():
+        assert not name.startswith("backbone.") or torch.equal(seen[name], value)
+
+
+@pytest.mark.parametrize(
+    ("init", "named"),
+    [
+        ("none.pth", "none.pth: cannot be read"),
+        ("hrnet_w32_imagenett", "do you mean hrnet_w32_imagenet?"),
+    ],
+)
+def test_weights_that_are_not_there_are_an_error(crowds, tmp_path, monkeypatch, init, named):
+    seen, result = first_weights(crowds, tmp_path / "run", monkeypatch, f"train.init={init}")
+    assert not seen
+    assert result.exit_code == 1
+    assert result.stderr.count("\n") == 1
+    assert named in result.stderr
+
+
+def test_published_weights_that_cannot_be_had_are_said_and_done_without(
+    crowds, tmp_path, monkeypatch, no_cache
+):
+    plain, _ = first_weights(crowds, tmp_path / "plain", monkeypatch)
+    arguments = ["--offline", "train.init=hrnet_w32_imagenet"]
+    seen, result = first_weights(crowds, tmp_path / "run", monkeypatch, *arguments)
+    assert_same(seen, plain)
+    (warning,) = [line for line in result.stderr.splitlines() if "imagenet" in line]
+    assert warning.startswith("Warning: hrnet_w32_imagenet: is not in the cache")
+    assert "starts from scratch" in warning
+
+
+def test_weights_of_another_width_say_what_to_set(crowds, tmp_path, monkeypatch):
+    other = build_model("hrnet_w12", 3, modules=(1, 1, 1), blocks=1, stem=8)
+    torch.save(other.state_dict(), tmp_path / "other.pth")
+    init = f"train.init={tmp_path / 'other.pth'}"
+    seen, result = first_weights(crowds, tmp_path / "run", monkeypatch, init)
+    assert not seen
+    assert "its backbone is another one" in result.stderr
+    assert "train.init=null starts from scratch" in result.stderr
