@@ -15,6 +15,7 @@ from dhn.config import Config, Train
 from dhn.data import Batch, normalise
 from dhn.device import multiplies_bfloat16
 from dhn.distributed import ALONE, World
+from dhn.errors import DhnError
 from dhn.loss import PoseLoss, pose_loss
 from dhn.model import PoseNetwork, channels_last
 
@@ -62,6 +63,8 @@ class Learner:
         self.world = world
         self.model = channels_last(model.to(device))
         if config.train.sync_bn and world.size > 1:
+            if device.type != "cuda":
+                raise DhnError("train.sync_bn: works between GPUs only; set it to false")
             self.model = nn.SyncBatchNorm.convert_sync_batchnorm(self.model)
         if config.train.compile:
             self.model.compile()
