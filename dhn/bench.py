@@ -317,25 +317,27 @@ def tables(result: dict[str, Any]) -> list[Table]:
 
 def kernel_table(result: dict[str, Any]) -> Table:
     title = f"Operators (copy: {result['copy_gb_per_s']:.1f} GB/s)"
-    table = _table(title, ("reference ms", "ours ms", "ratio", "GB/s", "of copy"), ("op", "shape"))
+    table = make_table(
+        title, ("reference ms", "ours ms", "ratio", "GB/s", "of copy"), ("op", "shape")
+    )
     for row in result["rows"]:
         moved = ("-", "-")
         if row["gb_per_s"] is not None:
             moved = (f"{row['gb_per_s']:.1f}", f"{row['of_copy_bandwidth']:.0%}")
-        times = (_milliseconds(row["reference"]), _milliseconds(row["ours"]))
+        times = (milliseconds(row["reference"]), milliseconds(row["ours"]))
         table.add_row(row["op"], row["shape"], *times, f"{row['ratio']:.1f}", *moved)
     return table
 
 
 def decode_table(result: dict[str, Any]) -> Table:
     title = f"Decode: {result['median_ratio']:.0f} times faster at the median"
-    table = _table(title, ("people", "size", "published ms", "ours ms", "ratio", "x amax"))
+    table = make_table(title, ("people", "size", "published ms", "ours ms", "ratio", "x amax"))
     for row in sorted(result["rows"], key=lambda row: row["people"]):
         table.add_row(
             str(row["people"]),
             "x".join(map(str, row["size"])),
-            _milliseconds(row["published"]),
-            _milliseconds(row["ours"]),
+            milliseconds(row["published"]),
+            milliseconds(row["ours"]),
             f"{row['ratio']:.0f}",
             f"{row['of_amax']:.1f}",
         )
@@ -343,13 +345,13 @@ def decode_table(result: dict[str, Any]) -> Table:
 
 
 def sweep_table(rows: list[dict[str, Any]]) -> Table:
-    table = _table("Decode, as it grows", ("axis", "value", "ours ms"))
+    table = make_table("Decode, as it grows", ("axis", "value", "ours ms"))
     for row in rows:
-        table.add_row(row["axis"], str(row["value"]), _milliseconds(row["ours"]))
+        table.add_row(row["axis"], str(row["value"]), milliseconds(row["ours"]))
     return table
 
 
-def _table(title: str, numbers: Iterable[str], texts: Iterable[str] = ()) -> Table:
+def make_table(title: str, numbers: Iterable[str], texts: Iterable[str] = ()) -> Table:
     table = Table(title=title)
     for text in texts:
         table.add_column(text, no_wrap=True)
@@ -358,7 +360,7 @@ def _table(title: str, numbers: Iterable[str], texts: Iterable[str] = ()) -> Tab
     return table
 
 
-def _milliseconds(timing: dict[str, float]) -> str:
+def milliseconds(timing: dict[str, float]) -> str:
     """Median and quartiles."""
     median, low, high = (1e3 * timing[name] for name in ("median", "low", "high"))
     return f"{median:.3g} ({low:.3g}-{high:.3g})"
