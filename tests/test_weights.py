@@ -1,5 +1,6 @@
 """Weights of every kind that users have, made from our own random networks."""
 
+import os
 import re
 
 import pytest
@@ -347,6 +348,36 @@ def test_missing_files_are_named(tmp_path):
     for load in (open_network, lambda path: load_weights(network(), path)):
         path = tmp_path / "none.pth"
         assert complaint(load, path).startswith(f"{path}: cannot be read")
+
+
+class Malice:
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.path),)
+
+
+@pytest.mark.parametrize("kind", ["code", "page", "cut off", "classifier", "resnet"])
+def test_a_bad_checkpoint_is_one_line_of_predict(tmp_path, kind):
+    path, victim = tmp_path / "bad.pth", tmp_path / "victim"
+    saved(path, {"state_dict": network().state_dict()})
+    if kind == "code":
+        saved(path, {"state_dict": network().state_dict(), "optimizer": Malice(victim)})
+    elif kind == "page":
+        path.write_bytes(b"<html>Sign in</html>")
+    elif kind == "cut off":
+        path.write_bytes(path.read_bytes()[:-1000])
+    else:
+        saved(path, classifier() if kind == "classifier" else resnet())
+    (tmp_path / "picture.png").touch()
+    result = CliRunner().invoke(
+        main, ["predict", str(tmp_path / "picture.png"), "--checkpoint", str(path)]
+    )
+    assert result.exit_code == 1
+    assert result.stderr.startswith(f"Error: {path}: ")
+    assert result.stderr.count("\n") == 1
+    assert not victim.exists()
 
 
 def test_train_starts_from_a_backbone():
