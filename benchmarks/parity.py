@@ -1,0 +1,367 @@
+"""Does dhn give the numbers of the official HigherHRNet code?
+
+Runs the official code (github.com/HRNet/HigherHRNet-Human-Pose-Estimation, cloned beside this
+project; none of it is part of it) and ours on the same weights and pictures, step by step and as
+a whole. Writes benchmarks/results/parity.json; --write-fixtures also what tests/test_parity.py
+compares with. The official code needs two packages: pip install munkres==1.1.4 yacs.
+
+    python benchmarks/parity.py ../HigherHRNet-Human-Pose-Estimation --data ../shared/data/coco_mini
+"""
+
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import click
+import cv2
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from dhn.checkpoint import load_checkpoint
+from dhn.console import Bar
+from dhn.data import MEAN, STD
+from dhn.decode import decode_poses
+from dhn.files import write_json
+from dhn.geometry import official_transform
+from dhn.info import environment
+from dhn.joints import COCO, CROWDPOSE, JointSet
+from dhn.media import read_image
+from dhn.model import PoseMaps, build_model
+from dhn.predictor import Predictor
+from dhn.scenes import ColourNetwork, randomise, scene_from_keypoints
+
+RESULTS = Path(__file__).parent / "results" / "parity.json"
+FIXTURES = Path(__file__).parents[1] / "tests" / "fixtures"
+WIDTHS = (8, 32, 48)
+
+
+class Official:
+    """The official code's functions, called as its tools/valid.py does."""
+
+    def __init__(self, repository: Path) -> None:
+        sys.path.insert(0, str(repository / "lib"))
+        # Its packages import torchvision, and data sets' tools, for training: not called here.
+        for name in ("torchvision", "torchvision.transforms", "dataset"):
+            sys.modules[name] = ModuleType(name)
+        sys.modules["torchvision.transforms"].functional = None  # type: ignore[attr-defined]
+        sys.modules["dataset"].__path__ = [str(repository / "lib" / "dataset")]
+        from config import cfg  # type: ignore[import-not-found]
+        from core import group, inference  # type: ignore[import-not-found]
+        from models import pose_higher_hrnet  # type: ignore[import-not-found]
+        from utils import transforms  # type: ignore[import-not-found]
+
+        self._settings = cfg
+        self._experiments = repository / "experiments"
+        self.group, self.inference, self.transforms = group, inference, transforms
+        self._network = pose_higher_hrnet
+
+    def settings(self, joints: JointSet, *, width: int = 32, stages: int = 1) -> Any:
+        """Its published settings, for a width and for networks of one or two pyramids."""
+        folder = {"coco": "coco", "crowdpose": "crowd_pose"}[joints.name]
+        settings = self._settings.clone()
+        settings.merge_from_file(
+            str(self._experiments / folder / "higher_hrnet" / "w32_512_adam_lr1e-3.yaml")
+        )
+        extra = settings.MODEL.EXTRA
+        for branches, stage in ((2, extra.STAGE2), (3, extra.STAGE3), (4, extra.STAGE4)):
+            stage.NUM_CHANNELS = [width * 2**i for i in range(branches)]
+        extra.DECONV.NUM_CHANNELS = [width]
+        settings.LOSS.WITH_HEATMAPS_LOSS = settings.TEST.WITH_HEATMAPS = [True, True] * stages
+        settings.LOSS.WITH_AE_LOSS = [True, False] * stages
+        settings.TEST.WITH_AE = [False, False] * (stages - 1) + [True, False]
+        return settings
+
+    def network(self, joints: JointSet, ours: nn.Module) -> nn.Module:
+        """The official network with the weights of our HigherHRNet."""
+        settings = self.settings(joints, width=ours.backbone.channels[0])
+        network = self._network.get_pose_net(settings, is_train=False)
+        weights = {k.removeprefix("backbone."): v for k, v in ours.state_dict().items()}
+        network.load_state_dict(weights)
+        return network.eval()
+
+    def place(self, picture: np.ndarray, input_size: int) -> tuple[np.ndarray, Any, Any]:
+        """The network's input uint8 [H, W, 3], and the centre and scale that map back."""
+        return self.transforms.resize_align_multi_scale(picture, input_size, 1.0, 1)
+
+    @torch.no_grad()
+    def maps(self, settings: Any, network: Callable[..., Any], image: np.ndarray) -> Any:
+        """Heatmaps [1, J, H, W] and tags [1, J, H, W, 2] at the input's resolution."""
+        pixels = (torch.from_numpy(image).permute(2, 0, 1) / 255)[None]
+        mean, std = (torch.tensor(x).view(3, 1, 1) for x in (MEAN, STD))
+        size = (image.shape[1], image.shape[0])
+        _, heatmaps, tags = self.inference.get_multi_stage_outputs(
+            settings, network, (pixels - mean) / std, True, True, size
+        )
+        heatmaps, tags = self.inference.aggregate_results(settings, 1, None, [], heatmaps, tags)
+        return heatmaps, torch.cat(tags, dim=4)
+
+    def people(self, settings: Any, heatmaps: Tensor, tags: Tensor) -> tuple[Any, np.ndarray]:
+        """Keypoints [P, J, 3] in input pixels, missing ones as zeros, and scores [P]."""
+        grouped, scores = self.group.HeatmapParser(settings).parse(heatmaps, tags, True, True)
+        J = heatmaps.shape[1]
+        return np.array(grouped[0], np.float32).reshape(len(scores), J, -1)[..., :3], scores
+
+    def predict(
+        self, settings: Any, network: Callable[..., Any], picture: np.ndarray, input_size: int
+    ) -> np.ndarray:
+        """Keypoints [P, J, 3] in picture pixels, missing ones as zeros."""
+        image, centre, scale = self.place(picture, input_size)
+        people, _ = self.people(settings, *self.maps(settings, network, image))
+        size = [image.shape[1], image.shape[0]]
+        placed = self.transforms.get_final_preds([people], centre, scale, size)
+        placed = np.array(placed, np.float32).reshape(people.shape)
+        return np.where(people[..., 2:] > 0, placed, 0)
+
+
+def as_official(network: Callable[[Tensor], PoseMaps]) -> Callable[[Tensor], list[Tensor]]:
+    """A network of ours, its maps in the order in which the official code takes them."""
+
+    def forward(images: Tensor) -> list[Tensor]:
+        heatmaps, tags = network(images)
+        quarter = [torch.cat(pair, dim=1) for pair in zip(heatmaps[::2], tags, strict=True)]
+        return [level for pair in zip(quarter, heatmaps[1::2], strict=True) for level in pair]
+
+    return forward
+
+
+# --- measurements -------------------------------------------------------------------------------
+
+
+def relative(ours: Tensor, theirs: Tensor) -> float:
+    """Largest difference over the largest value."""
+    return float((ours - theirs).abs().max() / theirs.abs().max())
+
+
+@torch.no_grad()
+def compare_networks(official: Official) -> list[dict[str, Any]]:
+    """Random weights and batch-norm statistics of ours, loaded into the official network."""
+    rows = []
+    for width in WIDTHS:
+        for joints in (CROWDPOSE, COCO):
+            ours = randomise(build_model("higherhrnet", len(joints), width=width), seed=width)
+            theirs = official.network(joints, ours)
+            images = torch.randn(2, 3, 256, 320, generator=torch.Generator().manual_seed(width))
+            expected = theirs(images)
+            row: dict[str, Any] = {"width": width, "joints": len(joints)}
+            for name, network in (("network", ours), ("folded", prepared(ours))):
+                got = as_official(network)(images)
+                row[name] = max(map(relative, got, expected))
+            rows.append(row)
+            click.echo(row)
+    return rows
+
+
+def prepared(network: nn.Module) -> nn.Module:
+    return Predictor(network, CROWDPOSE, precision="float32").inference.network
+
+
+def compare_pipelines(
+    official: Official,
+    network: nn.Module,
+    theirs: Callable[[Tensor], list[Tensor]],
+    joints: JointSet,
+    input_size: int,
+    pictures: Sequence[Path],
+) -> dict[str, Any]:
+    """Each step alone, on what the official code gives it, and the whole with and without parity.
+
+    Args:
+        network: ours.
+        theirs: the same, as the official code calls it.
+    """
+    settings = official.settings(joints, stages=len(theirs(torch.zeros(1, 3, 64, 64))) // 2)
+    common: dict[str, Any] = {"input_size": input_size, "flip": True, "precision": "float32"}
+    parity = Predictor(network, joints, parity=True, **common)
+    default = Predictor(network, joints, **common)
+    grey_levels, maps, people = 0, 0.0, 0
+    decode: list[np.ndarray] = []
+    whole: list[np.ndarray] = []
+    by_default: list[np.ndarray] = []
+    with Bar("pictures", len(pictures)) as bar:
+        for path in pictures:
+            picture = read_image(path, ignore_orientation=True)
+            image, _, _ = official.place(picture, input_size)
+            sampling, _, (W, H) = official_transform(picture.shape[1::-1], input_size)
+            ours = cv2.warpAffine(picture, sampling.cv2_matrix(), (W, H))
+            grey_levels = max(grey_levels, int(np.abs(image.astype(int) - ours).max()))
+
+            heatmaps, tags = official.maps(settings, theirs, image)
+            small = parity.maps(torch.from_numpy(image).permute(2, 0, 1)[None])
+            large = [
+                F.interpolate(m, (H, W), mode="bilinear") for m in (small[0], *small[1].unbind(2))
+            ]
+            maps = max(maps, *map(relative, large, (heatmaps, *tags.unbind(4))))
+
+            expected, _ = official.people(settings, heatmaps, tags)
+            (poses,) = decode_poses(*small, (H, W), parity.decode)
+            decode.append(distances(poses.keypoints.numpy(), expected))
+
+            expected = official.predict(settings, theirs, picture, input_size)
+            whole.append(distances(parity([picture])[0].keypoints, expected))
+            by_default.append(distances(default([picture])[0].keypoints, expected))
+            people += len(expected)
+            bar.advance()
+    return {
+        "input_size": input_size,
+        "joints": joints.name,
+        "pictures": len(pictures),
+        "people": people,
+        "input, grey levels": grey_levels,
+        "maps, relative": maps,
+        "decode, pixels of the input": summary(decode),
+        "whole with parity, pixels of the picture": summary(whole),
+        "whole by default, pixels of the picture": summary(by_default),
+    }
+
+
+def distances(ours: np.ndarray, theirs: np.ndarray) -> np.ndarray:
+    """For every keypoint of the official code's people, how far ours lies, in pixels.
+
+    People are compared with the nearest of ours; infinite where ours has no such keypoint.
+    """
+    found = theirs[..., 2] > 0
+    if not len(ours):
+        return np.full(found.sum(), np.inf)
+    both = found[:, None] & (ours[..., 2] > 0)  # [theirs, ours, J]
+    apart = np.linalg.norm(theirs[:, None, :, :2] - ours[..., :2], axis=-1)
+    apart = np.where(both, apart, np.inf)
+    nearest = np.minimum(apart, 1e3).sum(-1).argmin(1)
+    return apart[np.arange(len(theirs)), nearest][found]
+
+
+def summary(parts: list[np.ndarray]) -> dict[str, float | int]:
+    pixels = np.concatenate(parts)
+    found = pixels[np.isfinite(pixels)]
+    return {
+        "keypoints": len(pixels),
+        "missing": len(pixels) - len(found),
+        "median": round(float(np.median(found)), 6),
+        "90%": round(float(np.quantile(found, 0.9)), 6),
+        "max": round(float(found.max()), 6),
+        "beyond 0.01": int((pixels > 0.01).sum()),
+    }
+
+
+# --- fixtures -----------------------------------------------------------------------------------
+
+SIZES = [
+    (640, 480),
+    (427, 640),
+    (640, 427),
+    (500, 375),
+    (333, 333),
+    (1023, 767),
+    (57, 41),
+    (41, 57),
+]
+SIZES += [(64, 129), (512, 577), (101, 1000), (1921, 1081)]
+
+
+def write_fixtures(official: Official) -> None:
+    """What the official code makes of our random weights, made-up maps and a made-up picture."""
+    images = np.random.RandomState(0).randint(0, 256, (1, 3, 64, 64))
+    ours = randomise(build_model("higherhrnet_w8", 14), seed=8)
+    theirs = official.network(CROWDPOSE, ours)
+    with torch.no_grad():
+        quarter, half = theirs(torch.from_numpy(images).float() / 128 - 1)
+    write("parity_network", images=images.astype(np.uint8), quarter=quarter, half=half)
+
+    placed = {}
+    for W, H in SIZES:
+        for short in (64, 512):
+            size, centre, scale = official.transforms.get_multi_scale_size(
+                np.empty((H, W, 1)), short, 1.0, 1
+            )
+            there, back = (
+                official.transforms.get_affine_transform(centre, scale, 0, size, inv=inverse)
+                for inverse in (0, 1)
+            )
+            placed[f"{W} {H} {short}"] = np.stack([there, back, [[*size, 0]] * 2])
+    write("parity_geometry", **placed)
+
+    for joints in (CROWDPOSE, COCO):
+        heatmaps, tags = made_up_maps(joints)
+        size = (2 * heatmaps.shape[2], 2 * heatmaps.shape[3])
+        large, *large_tags = (
+            F.interpolate(m, size, mode="bilinear") for m in (heatmaps, *tags.unbind(2))
+        )
+        people, scores = official.people(
+            official.settings(joints), large, torch.stack(large_tags, dim=4)
+        )
+        write(
+            f"parity_decode_{joints.name}",
+            heatmaps=heatmaps.half(),
+            tags=tags.half(),
+            people=people,
+            scores=np.float32(scores),
+        )
+
+    network = ColourNetwork(14)
+    for W, H in ((43, 43), (50, 100)):  # no padding, where all tags are equal
+        picture = made_up_picture(W, H)
+        people = official.predict(official.settings(CROWDPOSE), as_official(network), picture, 64)
+        image, _, _ = official.place(picture, 64)
+        write(f"parity_pipeline_{W}x{H}", picture=picture, image=image, people=people)
+
+
+def made_up_maps(joints: JointSet) -> tuple[Tensor, Tensor]:
+    """Maps of a crowd at 32 x 48, exact in float16; tags so near that groupings tie."""
+    generator = torch.Generator().manual_seed(len(joints))
+    keypoints = 64 * torch.rand(1, 7, len(joints), 3, generator=generator)
+    scene = scene_from_keypoints(keypoints, (64, 96), seed=len(joints))
+    return scene.heatmaps.half().float(), (scene.tags / 4).half().float()
+
+
+def made_up_picture(width: int, height: int) -> np.ndarray:
+    """Blurred noise, uint8 [H, W, 3]."""
+    noise = np.random.RandomState(width).randint(0, 256, (height, width, 3))
+    blurred = cv2.GaussianBlur(noise.astype(np.float32), (0, 0), 2)
+    low, high = blurred.min(), blurred.max()
+    return np.round((blurred - low) / (high - low) * 255).astype(np.uint8)
+
+
+def write(name: str, **arrays: Any) -> None:
+    FIXTURES.mkdir(exist_ok=True)
+    np.savez_compressed(FIXTURES / f"{name}.npz", **{k: np.asarray(v) for k, v in arrays.items()})
+
+
+@click.command()
+@click.argument("repository", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.option("--data", type=click.Path(exists=True, path_type=Path), help="Folder with images/.")
+@click.option("--limit", type=int, help="Only the first N pictures.")
+@click.option("--checkpoint", type=click.Path(exists=True), help="A trained network of ours, too.")
+@click.option("--write-fixtures", "fixtures", is_flag=True, help="Write tests/fixtures as well.")
+def main(
+    repository: Path, data: Path | None, limit: int | None, checkpoint: str | None, fixtures: bool
+) -> None:
+    """Compare with the official code in REPOSITORY."""
+    official = Official(repository)
+    if fixtures:
+        write_fixtures(official)
+    result: dict[str, Any] = {"networks": compare_networks(official), "pipelines": []}
+    pictures = sorted((data / "images").glob("*.jpg"))[:limit] if data else []
+    if pictures:
+        for joints in (CROWDPOSE, COCO):
+            ours = randomise(build_model("higherhrnet_w8", len(joints)), seed=8)
+            with torch.no_grad():  # tags near each other: people of many joints, not of one each
+                ours.final_layers[0].weight[len(joints) :] /= 20
+            theirs = official.network(joints, ours)
+            row = compare_pipelines(official, ours, theirs, joints, 128, pictures)
+            result["pipelines"].append({"network": "higherhrnet_w8, random weights"} | row)
+            click.echo(result["pipelines"][-1])
+    if pictures and checkpoint:
+        loaded = load_checkpoint(checkpoint)
+        ours = loaded.build().eval()
+        size = loaded.config["data"].get("eval_size") or loaded.config["data"]["input_size"]
+        row = compare_pipelines(official, ours, as_official(ours), loaded.joints, size, pictures)
+        result["pipelines"].append({"network": f"{loaded.network['name']}, trained"} | row)
+        click.echo(result["pipelines"][-1])
+    write_json(RESULTS, result | {"environment": environment()})
+
+
+if __name__ == "__main__":
+    main()
