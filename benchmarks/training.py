@@ -1,0 +1,334 @@
+"""Training against the official code of HigherHRNet: samples, steps, memory, and a profile by part.
+
+One run on one machine, on the CPU, the sides in turn. The official code is no part of this
+repository, nor are the packages that it wants besides ours:
+
+    git clone https://github.com/HRNet/HigherHRNet-Human-Pose-Estimation /tmp/official
+    pip install --no-deps --target /tmp/official_packages yacs json_tricks torchvision==0.28.0
+    PYTHONPATH=/tmp/official_packages python benchmarks/training.py /tmp/official
+
+Writes benchmarks/results/training.json.
+"""
+
+import contextlib
+import itertools
+import json
+import multiprocessing
+import random
+import statistics
+import sys
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict
+from functools import partial
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import click
+import cv2
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, default_collate
+
+import dhn.learner
+from dhn.annotations import load_annotations
+from dhn.bench import Timing, machine
+from dhn.config import Config, load_config
+from dhn.data import Batch, EpochSampler, PoseDataset, collate, normalise
+from dhn.info import environment
+from dhn.learner import Learner
+from dhn.media import read_image
+from dhn.model import build_model
+
+RESULTS = Path(__file__).parent / "results"
+CPU = torch.device("cpu")
+SIDES = ("official", "ours float32", "ours")
+
+
+@click.command()
+@click.argument("official", type=click.Path(exists=True, path_type=Path))
+@click.option(
+    "--data",
+    type=click.Path(exists=True, path_type=Path),
+    default=Path("../shared/data/coco_mini"),
+    help="A folder in COCO's layout, with a split train2017.",
+)
+@click.option("--width", default=32, help="C; the official recipe is w32.")
+@click.option("--size", default=512, help="Input size.")
+@click.option("--batch-size", default=4)
+@click.option("--rounds", default=4, help="How often each step is timed, after a warm-up.")
+@click.option("--workers", default=1, help="Of the run that measures the wait for data.")
+@click.option("--output", type=click.Path(path_type=Path), default=RESULTS / "training.json")
+def main(
+    official: Path,
+    data: Path,
+    width: int,
+    size: int,
+    batch_size: int,
+    rounds: int,
+    workers: int,
+    output: Path,
+) -> None:
+    """Time our training and that of the code in OFFICIAL."""
+    bench = Bench(official, data, width, size, batch_size)
+    result: dict[str, Any] = {
+        "settings": {"width": width, "size": size, "batch_size": batch_size, "rounds": rounds},
+    }
+
+    def add(name: str, figures: Any) -> None:
+        result[name] = figures
+        click.echo(f"{name}: {json.dumps(figures, indent=1)}")
+
+    add("samples_ms", time_samples(bench, max(5, rounds)))
+    add("step_s", time_steps(bench, rounds))
+    add("data_wait", data_wait(bench, rounds, workers))
+    for network in ("higherhrnet", "doublehighernet"):
+        add(f"profile_ms {network}_w{width}", profile(bench, network, rounds))
+    add("peak_memory_gb", {side: peak_memory(bench, side) for side in SIDES})
+    result |= {"machine": machine(CPU), "environment": environment()}
+    output.parent.mkdir(parents=True, exist_ok=True)
+    output.write_text(json.dumps(result, indent=1) + "\n")
+
+
+class Bench:
+    """What is measured: the same decoded pictures, a step of either side."""
+
+    def __init__(self, official: Path, data: Path, width: int, size: int, batch_size: int) -> None:
+        self.arguments = (official, data, width, size, batch_size)
+        self.width, self.batch_size = width, batch_size
+        self.official = Official(official, data, width, size)
+        self.dataset = PoseDataset(load_annotations(data, "train"), input_size=size)
+        self.paths = [picture.path for picture in self.dataset.pictures]
+        self.pictures = [read_image(path, ignore_orientation=True) for path in self.paths]
+        self.official.decoded = {
+            picture.id: image
+            for picture, image in zip(self.dataset.pictures, self.pictures, strict=True)
+        }
+        self.overrides = [f"network.width={width}", f"data.input_size={size}"]
+
+    def batches(self) -> list[list[int]]:
+        """Indices into `pictures`, the last incomplete batch left out."""
+        count = len(self.pictures) // self.batch_size * self.batch_size
+        return np.arange(count).reshape(-1, self.batch_size).tolist()
+
+    def our_batch(self, indices: list[int], epoch: int = 0) -> Batch:
+        return collate([self.dataset.augment(self.pictures[i], epoch, i) for i in indices])
+
+    def our_input(self, indices: list[int], epoch: int) -> tuple[torch.Tensor, Batch]:
+        """What the network takes, and what the loss takes."""
+        batch = self.our_batch(indices, epoch)
+        return normalise(batch.image), batch
+
+    def official_batch(self, indices: list[int]) -> Any:
+        return self.official.batch([self.dataset.pictures[i].id for i in indices])
+
+    def learner(self, network: str = "higherhrnet", amp: str = "auto") -> Learner:
+        # The recipe as it stands, our targets included; from scratch, as the speed is the same.
+        config = self.config(network, amp)
+        model = build_model(**config.network.model_dump(), num_joints=len(self.dataset.joints))
+        return Learner(config, model, CPU)
+
+    def config(self, network: str, amp: str) -> Config:
+        return load_config(f"{network}_w32_coco", [*self.overrides, f"train.amp={amp}"])
+
+    def step(self, side: str) -> Callable[[], Any]:
+        indices = self.batches()[0]
+        if side == "official":
+            return self.official.step(self.official_batch(indices))
+        learner = self.learner(amp="off" if side == "ours float32" else "auto")
+        batch = self.our_batch(indices)
+        return lambda: learner.update([batch], self.batch_size, 1e-4)
+
+
+class Official:
+    """The official code, unchanged, with what it takes to import and to run it on a CPU."""
+
+    def __init__(self, repository: Path, data: Path, width: int, size: int) -> None:
+        # Its scorer of CrowdPose is imported but not used here. Of torchvision it needs functions
+        # written in Python; a CUDA build's operators do not load on a CPU, and their registration
+        # fails unless somebody has declared them.
+        for module in ("crowdposetools", "crowdposetools.coco", "crowdposetools.cocoeval"):
+            sys.modules[module] = mock.MagicMock()
+        for operator in ("nms", "qnms"):
+            schema = "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"
+            torch.library.define(f"torchvision::{operator}", schema)
+        torch.Tensor.cuda = lambda self, *_, **__: self  # type: ignore[method-assign]
+        sys.path.insert(0, str(repository / "lib"))
+        cfg = import_module("config").cfg
+        recipe = repository / "experiments/coco/higher_hrnet/w32_512_adam_lr1e-3.yaml"
+        cfg.merge_from_file(str(recipe))
+        cfg.DATASET.ROOT, cfg.DATASET.INPUT_SIZE = str(data), size
+        cfg.DATASET.OUTPUT_SIZE = [size // 4, size // 2]
+        for stage in (2, 3, 4):
+            channels = cfg.MODEL.EXTRA[f"STAGE{stage}"].NUM_CHANNELS
+            cfg.MODEL.EXTRA[f"STAGE{stage}"].NUM_CHANNELS = [c * width // 32 for c in channels]
+        cfg.MODEL.EXTRA.DECONV.NUM_CHANNELS = [width]
+        cfg.RANK = 1  # rank 0 also prints and draws
+        self.cfg = cfg
+        self.loss = import_module("core.loss").MultiLossFactory(cfg)
+        self.do_train = import_module("core.trainer").do_train
+        self.new_network = import_module("models.pose_higher_hrnet").get_pose_net
+        self.new_optimiser = import_module("utils.utils").get_optimizer
+        self.decoded: dict[int, np.ndarray] = {}
+
+        def decoded_picture(dataset: Any, index: int) -> tuple[np.ndarray, list[Any]]:
+            id = dataset.ids[index]
+            return self.decoded[id], dataset.coco.loadAnns(dataset.coco.getAnnIds(imgIds=id))
+
+        import_module("dataset.COCODataset").CocoDataset.__getitem__ = decoded_picture
+        self.dataset = import_module("dataset.build").build_dataset(cfg, True)
+
+    def batch(self, ids: list[int]) -> Any:
+        """Input, targets, masks and joints, from decoded pictures."""
+        return default_collate([self.dataset[self.dataset.ids.index(id)] for id in ids])
+
+    def step(self, batch: Any) -> Callable[[], None]:
+        network = self.new_network(self.cfg, True)
+        optimiser = self.new_optimiser(self.cfg, network)
+        # Its loop over an epoch, of one batch.
+        return lambda: self.do_train(
+            self.cfg, network, [batch], self.loss, optimiser, 0, "", "", None
+        )
+
+
+def time_samples(bench: Bench, rounds: int) -> dict[str, Any]:
+    """Decoded pictures to what network and loss take, in one thread, as a worker has."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    cv2.setNumThreads(0)
+    random.seed(0)
+    np.random.seed(0)  # noqa: NPY002  the official code draws from it
+    times: dict[str, list[float]] = {"official": [], "ours": []}
+    for epoch, indices in itertools.product(range(rounds + 1), bench.batches()):
+        theirs = seconds(partial(bench.official_batch, indices))
+        ours = seconds(partial(bench.our_input, indices, epoch))
+        if epoch:  # the first one warms up
+            times["official"].append(1000 * theirs / bench.batch_size)
+            times["ours"].append(1000 * ours / bench.batch_size)
+    torch.set_num_threads(threads)
+    return compared(times)
+
+
+def time_steps(bench: Bench, rounds: int) -> dict[str, Any]:
+    steps = {side: bench.step(side) for side in SIDES}
+    times: dict[str, list[float]] = {side: [] for side in SIDES}
+    for turn in range(rounds + 1):
+        for side, step in steps.items():
+            taken = seconds(step)
+            if turn:  # the first one warms up
+                times[side].append(taken)
+    return compared(times)
+
+
+def data_wait(bench: Bench, rounds: int, workers: int) -> dict[str, Any]:
+    """How long a step waits for its batch, with workers that also read and decode."""
+    learner = bench.learner()
+    sampler = EpochSampler(len(bench.dataset), bench.batch_size)
+    loader = DataLoader(
+        bench.dataset, batch_sampler=sampler, collate_fn=collate, num_workers=workers
+    )
+    waits, total = [], 0.0
+    batches = iter(loader)
+    next(batches)  # workers start once
+    for _ in range(min(rounds, len(loader) - 1)):
+        started = time.perf_counter()
+        batch = next(batches)
+        waits.append(time.perf_counter() - started)
+        learner.update([batch], len(batch.image), 1e-4)
+        total += time.perf_counter() - started
+    return {"workers": workers, "share_of_step": sum(waits) / total, "seconds": waits}
+
+
+def profile(bench: Bench, network: str, rounds: int) -> dict[str, Any]:
+    """Milliseconds of a batch, by part of the way from files to updated weights.
+
+    Reading to collating is that of one worker. `prepare` copies running statistics and
+    normalises; `backward` includes the gradient's norm and the test that it is finite.
+    """
+    learner = bench.learner(network)
+    times: dict[str, list[float]] = {}
+    for epoch, indices in zip(range(rounds + 1), itertools.cycle(bench.batches()), strict=False):
+        marks = [("", time.perf_counter())]
+
+        def mark(part: str, marks: list[tuple[str, float]] = marks) -> None:
+            marks.append((part, time.perf_counter()))
+
+        images = [read_image(bench.paths[i], ignore_orientation=True) for i in indices]
+        mark("decode")
+        samples = [
+            bench.dataset.augment(image, epoch, i) for image, i in zip(images, indices, strict=True)
+        ]
+        mark("warp")
+        batch = collate(samples)
+        mark("collate")
+        with marked(learner, mark):
+            learner.update([batch], len(indices), 1e-4)
+        if epoch:  # the first one warms up
+            for (_, before), (part, after) in itertools.pairwise(marks):
+                times.setdefault(part, []).append(1000 * (after - before))
+    return {part: summary(values) for part, values in times.items()}
+
+
+@contextlib.contextmanager
+def marked(learner: Learner, mark: Callable[[str], None]) -> Iterator[None]:
+    """Calls `mark` at the end of each part of `learner.update`."""
+    pose_loss = dhn.learner.pose_loss
+
+    def marked_loss(*args: Any, **kwargs: Any) -> Any:
+        loss = pose_loss(*args, **kwargs)
+        mark("loss")
+        return loss
+
+    hooks = [
+        learner.model.register_forward_pre_hook(lambda *_: mark("prepare")),
+        learner.model.register_forward_hook(lambda *_: mark("forward")),
+        learner.optimiser.register_step_pre_hook(lambda *_: mark("backward")),
+        learner.optimiser.register_step_post_hook(lambda *_: mark("optimiser")),
+    ]
+    with mock.patch.object(dhn.learner, "pose_loss", marked_loss):
+        yield
+    for hook in hooks:
+        hook.remove()
+
+
+def peak_memory(bench: Bench, side: str) -> float:
+    """Gigabytes that a process of its own has held at most, after two steps."""
+    spawn = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(1, mp_context=spawn) as executor:
+        return executor.submit(_peak_memory, bench.arguments, side).result()
+
+
+def _peak_memory(arguments: tuple[Any, ...], side: str) -> float:
+    step = Bench(*arguments).step(side)
+    step()
+    step()
+    status = Path("/proc/self/status").read_text().splitlines()
+    (kilobytes,) = [line.split()[1] for line in status if line.startswith("VmHWM:")]
+    return int(kilobytes) * 1024 / 1e9
+
+
+def seconds(call: Callable[[], Any]) -> float:
+    started = time.perf_counter()
+    call()
+    return time.perf_counter() - started
+
+
+def summary(values: list[float]) -> dict[str, float]:
+    low, median, high = statistics.quantiles(values, n=4)
+    return asdict(Timing(median, low, high, len(values)))
+
+
+def compared(times: dict[str, list[float]]) -> dict[str, Any]:
+    """Median, quartiles, and how many times faster than the official code."""
+    official = statistics.median(times["official"])
+    return {
+        side: summary(values) | {"ratio": official / statistics.median(values)}
+        for side, values in times.items()
+    }
+
+
+if __name__ == "__main__":
+    main()
