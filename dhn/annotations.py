@@ -141,7 +141,7 @@ def find_splits(dataset: str | Path) -> list[str]:
         return ["train"]
     there = [split for split in SPLITS if any(_find(root, split))]
     if not there:
-        raise _nothing_found(str(dataset), root, "train")
+        raise _nothing_found(str(dataset), root, "train", "--split ")
     doubled = ("trainval",) if "train" in there else ("val",) if "trainval" in there else ()
     return [split for split in there if split not in doubled]
 
