@@ -1,9 +1,12 @@
 """Exported networks: what `dhn export` writes beside the graph, and running the files."""
 
 import dataclasses
+import io
 import json
+import pickle
+import re
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +26,24 @@ SUFFIXES = {"onnx": ".onnx", "torch": ".pt2"}
 METADATA = "dhn.json"
 INPUT = "images"
 OUTPUTS = ("heatmaps", "tags", "scores", "xy", "peak_tags")
+
+# What may stand in a .pt2 file (`_is_plain`).
+_EXAMPLE = "data/sample_inputs/model.pt"
+_MEMBER = re.compile(
+    r"models/model\.json|extra/dhn\.json|data/sample_inputs/model\.pt"
+    r"|data/weights/(weight_\d+|model_weights_config\.json)"
+    r"|data/constants/(tensor_\d+|model_constants_config\.json)"
+    r"|archive_(format|version)|byteorder|\.data/(version|serialization_id)"
+)
+_PAYLOAD = re.compile(r"(weight|tensor)_\d+")
+_OPERATOR = re.compile(
+    r"torch\.ops\.aten\.([a-z]\w*|__and__|_assert_tensor_metadata)\.[A-Za-z]\w*"
+    r"|_operator\.(add|sub|mul|floordiv|mod|neg|eq|ge|gt|le|lt)"
+)
+_SIZE = re.compile(
+    r"(Add|Mul|Pow|Min|Max|Mod|FloorDiv|Integer|Symbol|'s\d+'|positive=True|integer=True"
+    r"|[-\d(), ])*"
+)
 
 Outputs = tuple[Tensor, Tensor, Peaks]
 
@@ -149,9 +170,12 @@ def _load_torch(path: Path, device: str) -> ExportedNetwork:
         with zipfile.ZipFile(path) as archive:
             inside = [name for name in archive.namelist() if name.endswith(f"/extra/{METADATA}")]
             text = archive.read(inside[0]).decode() if inside else None
-    except (zipfile.BadZipFile, ValueError) as error:
+            description = _description(path, text)
+            plain = _is_plain(archive)
+    except (zipfile.BadZipFile, KeyError, ValueError) as error:
         raise DhnError(f"{path}: not a torch.export file, or cut off; export it again") from error
-    description = _description(path, text)
+    if not plain:
+        raise DhnError(f"{path}: refused: it holds more than a network (code may hide in it)")
     try:
         program = torch.export.load(path)
         if where.type != "cpu":
@@ -159,6 +183,45 @@ def _load_torch(path: Path, device: str) -> ExportedNetwork:
     except Exception as error:  # torch raises many kinds for a damaged file
         raise DhnError(f"{path}: damaged, or of another PyTorch; export it again") from error
     return ExportedNetwork(program.module(), description, where)
+
+
+def _is_plain(archive: zipfile.ZipFile) -> bool:
+    """Whether a .pt2 file has nothing in it that could run code while PyTorch opens it.
+
+    PyTorch unpickles what a file tells it to, looks operators up by name in all of `torch`, and
+    evaluates the expressions of sizes as Python: each must look as in the files written here.
+    """
+    names = archive.namelist()
+    root = names[0].partition("/")[0]
+    inside = {name.removeprefix(f"{root}/") for name in names}
+    if len(inside) < len(names) or not all(map(_MEMBER.fullmatch, inside)):
+        return False
+    try:
+        torch.load(io.BytesIO(archive.read(f"{root}/{_EXAMPLE}")), weights_only=True)
+    except pickle.UnpicklingError:
+        return False
+    graph = _strings(json.loads(archive.read(f"{root}/models/model.json")))
+    for kind in ("weights", "constants"):
+        config = json.loads(archive.read(f"{root}/data/{kind}/model_{kind}_config.json"))["config"]
+        if any(p["use_pickle"] or not _PAYLOAD.fullmatch(p["path_name"]) for p in config.values()):
+            return False
+    return all(
+        allowed.fullmatch(text)
+        for key, text in graph
+        if (allowed := {"target": _OPERATOR, "as_operator": _OPERATOR, "expr_str": _SIZE}.get(key))
+    )
+
+
+def _strings(value: Any, key: str = "") -> Iterator[tuple[str, str]]:
+    """Every string of a JSON value with the key it stands under."""
+    if isinstance(value, str):
+        yield key, value
+    elif isinstance(value, dict):
+        for name, child in value.items():
+            yield from _strings(child, name)
+    elif isinstance(value, list):
+        for child in value:
+            yield from _strings(child, key)
 
 
 def _description(path: Path, text: str | None) -> Description:
