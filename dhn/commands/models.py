@@ -1,6 +1,7 @@
 """`dhn models`."""
 
 import json
+from typing import Any
 
 import click
 
@@ -17,7 +18,7 @@ def models(as_json: bool, quiet: bool) -> None:
     """
     from dhn.download import PUBLISHED, cache_folder, cached
 
-    rows = []
+    rows: list[dict[str, Any]] = []
     for name, known in PUBLISHED.items():
         path = cached(known.address)
         size = path.stat().st_size if path.is_file() else None
