@@ -170,10 +170,10 @@ def _load_torch(path: Path, device: str) -> ExportedNetwork:
         with zipfile.ZipFile(path) as archive:
             inside = [name for name in archive.namelist() if name.endswith(f"/extra/{METADATA}")]
             text = archive.read(inside[0]).decode() if inside else None
-            description = _description(path, text)
-            plain = _is_plain(archive)
-    except (zipfile.BadZipFile, KeyError, ValueError) as error:
+            plain = _is_plain(archive) if inside else True
+    except Exception as error:  # zipfile, json and torch raise many kinds for a damaged file
         raise DhnError(f"{path}: not a torch.export file, or cut off; export it again") from error
+    description = _description(path, text)
     if not plain:
         raise DhnError(f"{path}: refused: it holds more than a network (code may hide in it)")
     try:
