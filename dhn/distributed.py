@@ -11,6 +11,7 @@ import contextlib
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import TYPE_CHECKING, TypeVar
 
 from dhn.errors import DhnError
@@ -109,7 +110,9 @@ ALONE = World()
 
 
 @contextlib.contextmanager
-def connect(device: str = "auto") -> Iterator[World]:
+def connect(
+    device: str = "auto", *, patience: timedelta = timedelta(minutes=30)
+) -> Iterator[World]:
     """Joins the processes that torchrun started, and leaves them again.
 
     If ranks fail, the first one's exception is raised in it; the others, which fail because it
@@ -117,6 +120,7 @@ def connect(device: str = "auto") -> Iterator[World]:
 
     Args:
         device: as for `select_device`; `auto` and `cuda` give each process a GPU of its own.
+        patience: how long ranks wait for one that lives but does not answer.
 
     Raises:
         DhnError: there is no such device, or not one for each process; or another process died
@@ -143,6 +147,7 @@ def connect(device: str = "auto") -> Iterator[World]:
                 store=dist.PrefixStore("group", store),
                 rank=rank,
                 world_size=size,
+                timeout=patience,
             )
         yield World(rank, size, device, restarts > 0, job_store)
         # Not after a failure: it would wait for work that the others never finish.

@@ -262,7 +262,7 @@ done = []
 def update_or_die(self, *arguments):
     if victim == os.environ.get("RANK") and self.updates == 2 and not restarted:
         os.kill(os.getpid(), signal.SIGKILL)
-    if victim == "torchrun" and self.updates == 2:
+    if victim == "torchrun" and self.world.main and self.updates == 2:
         os.kill(os.getppid(), signal.SIGTERM)
     if restarted and not done:
         print(f"goes on after update {self.updates}")

@@ -83,7 +83,7 @@ def evaluate(
         if limit is not None:
             truth = truth.first(limit)
         evaluate(
-            load_predictor(**network, device=world.device, quiet=quiet),
+            load_predictor(**network, device=world.device, quiet=quiet or not world.main),
             truth,
             batch_size=batch_size,
             evaluator=evaluator,

@@ -1,5 +1,6 @@
 """`dhn predict`."""
 
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -85,10 +86,11 @@ def predict(
     outputs = Outputs(image_output, json_output, video_output, csv_output)
     if outputs == Outputs():
         outputs = Outputs(images=Path("predictions"), json=Path("predictions"))
-    with connect(network.pop("device")) as world:
+    # A video is one process's business; the others may be done hours before.
+    with connect(network.pop("device"), patience=timedelta(days=7)) as world:
         inputs = list_sources(sources)
         outputs.check(inputs)
-        predictor = load_predictor(**network, device=world.device, quiet=quiet)
+        predictor = load_predictor(**network, device=world.device, quiet=quiet or not world.main)
         if world.main and not quiet:
             click.echo(f"Weights: {predictor.source}")
         summary = predict_sources(
