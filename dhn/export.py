@@ -187,9 +187,7 @@ def export(
 
 def trace(inference: PoseInference, *, stable_topk: bool) -> ExportedProgram:
     """The program of `PoseGraph`, with batch, height and width left open."""
-    plain = PoseInference(
-        inference.network, inference.flip, fine_only=inference.fine_only, native=False
-    )
+    plain = inference.on(inference.network, native=False)
     graph = PoseGraph(plain, stable_topk=stable_topk).eval()
     sides = {2: 64 * Dim("h", min=1, max=256), 3: 64 * Dim("w", min=1, max=256)}
     example = torch.zeros(2, 3, 128, 192, dtype=torch.uint8)

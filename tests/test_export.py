@@ -435,7 +435,6 @@ def pickled() -> bytes:
     return buffer.getvalue()
 
 
-SIZE = "\"Symbol('s"
 ATTACKS = {
     "pickled example": lambda n, d: pickled() if n.endswith("sample_inputs/model.pt") else d,
     "pickled weights": lambda n, d: (
