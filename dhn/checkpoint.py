@@ -52,10 +52,9 @@ def save_checkpoint(path: str | os.PathLike[str], checkpoint: Checkpoint) -> Non
     # torch's own writer hides a full disk behind a RuntimeError; bytes in memory do not.
     buffer = io.BytesIO()
     torch.save(content, buffer)
-    with written_whole(path) as temporary:
-        with temporary.open("wb") as file:
-            file.write(buffer.getbuffer())
-            os.fsync(file.fileno())  # the new name must not reach the disk before its bytes
+    with written_whole(path) as temporary, temporary.open("wb") as file:
+        file.write(buffer.getbuffer())
+        os.fsync(file.fileno())  # the new name must not reach the disk before its bytes
 
 
 def load_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
