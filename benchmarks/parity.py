@@ -30,7 +30,8 @@ from dhn.geometry import official_transform
 from dhn.info import environment
 from dhn.joints import COCO, CROWDPOSE, JointSet
 from dhn.media import read_image
-from dhn.model import PoseMaps, build_model
+from dhn.model import HigherHRNet, HRNet, PoseMaps, channels_last
+from dhn.model.fold import folded
 from dhn.predictor import Predictor
 from dhn.scenes import ColourNetwork, randomise, scene_from_keypoints
 
@@ -75,7 +76,7 @@ class Official:
         settings.TEST.WITH_AE = [False, False] * (stages - 1) + [True, False]
         return settings
 
-    def network(self, joints: JointSet, ours: nn.Module) -> nn.Module:
+    def network(self, joints: JointSet, ours: HigherHRNet) -> nn.Module:
         """The official network with the weights of our HigherHRNet."""
         settings = self.settings(joints, width=ours.backbone.channels[0])
         network = self._network.get_pose_net(settings, is_train=False)
@@ -142,12 +143,12 @@ def compare_networks(official: Official) -> list[dict[str, Any]]:
     rows = []
     for width in WIDTHS:
         for joints in (CROWDPOSE, COCO):
-            ours = randomise(build_model("higherhrnet", len(joints), width=width), seed=width)
+            ours = random_network(width, joints)
             theirs = official.network(joints, ours)
             images = torch.randn(2, 3, 256, 320, generator=torch.Generator().manual_seed(width))
             expected = theirs(images)
             row: dict[str, Any] = {"width": width, "joints": len(joints)}
-            for name, network in (("network", ours), ("folded", prepared(ours))):
+            for name, network in (("network", ours), ("folded", channels_last(folded(ours)))):
                 got = as_official(network)(images)
                 row[name] = max(map(relative, got, expected))
             rows.append(row)
@@ -155,8 +156,8 @@ def compare_networks(official: Official) -> list[dict[str, Any]]:
     return rows
 
 
-def prepared(network: nn.Module) -> nn.Module:
-    return Predictor(network, CROWDPOSE, precision="float32").inference.network
+def random_network(width: int, joints: JointSet) -> HigherHRNet:
+    return randomise(HigherHRNet(HRNet(width, branches=1), len(joints)), seed=width)
 
 
 def compare_pipelines(
@@ -197,7 +198,7 @@ def compare_pipelines(
             maps = max(maps, *map(relative, large, (heatmaps, *tags.unbind(4))))
 
             expected, _ = official.people(settings, heatmaps, tags)
-            (poses,) = decode_poses(*small, (H, W), parity.decode)
+            (poses,) = decode_poses(small[0], small[1], (H, W), parity.decode)
             decode.append(distances(poses.keypoints.numpy(), expected))
 
             expected = official.predict(settings, theirs, picture, input_size)
@@ -264,7 +265,7 @@ SIZES += [(64, 129), (512, 577), (101, 1000), (1921, 1081)]
 def write_fixtures(official: Official) -> None:
     """What the official code makes of our random weights, made-up maps and a made-up picture."""
     images = np.random.RandomState(0).randint(0, 256, (1, 3, 64, 64))
-    ours = randomise(build_model("higherhrnet_w8", 14), seed=8)
+    ours = random_network(8, CROWDPOSE)
     theirs = official.network(CROWDPOSE, ours)
     with torch.no_grad():
         quarter, half = theirs(torch.from_numpy(images).float() / 128 - 1)
@@ -326,7 +327,8 @@ def made_up_picture(width: int, height: int) -> np.ndarray:
 
 def write(name: str, **arrays: Any) -> None:
     FIXTURES.mkdir(exist_ok=True)
-    np.savez_compressed(FIXTURES / f"{name}.npz", **{k: np.asarray(v) for k, v in arrays.items()})
+    values: dict[str, Any] = {key: np.asarray(value) for key, value in arrays.items()}
+    np.savez_compressed(FIXTURES / f"{name}.npz", **values)
 
 
 @click.command()
@@ -346,9 +348,9 @@ def main(
     pictures = sorted((data / "images").glob("*.jpg"))[:limit] if data else []
     if pictures:
         for joints in (CROWDPOSE, COCO):
-            ours = randomise(build_model("higherhrnet_w8", len(joints)), seed=8)
+            ours = random_network(8, joints)
             with torch.no_grad():  # tags near each other: people of many joints, not of one each
-                ours.final_layers[0].weight[len(joints) :] /= 20
+                ours.get_parameter("final_layers.0.weight")[len(joints) :] /= 20
             theirs = official.network(joints, ours)
             row = compare_pipelines(official, ours, theirs, joints, 128, pictures)
             result["pipelines"].append({"network": "higherhrnet_w8, random weights"} | row)
