@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from dhn import reference
+from dhn import ops, reference
 from dhn.loss import GroupingLoss, grouping_loss, pose_loss
 from dhn.model import PoseMaps, build_model
 
@@ -258,6 +258,19 @@ def test_total_adds_the_parts_with_their_factors():
     published = pose_loss(maps, keypoints, None, input_size=32)
     expected = sum(loss.heatmaps) + 1e-3 * loss.pull + 1e-3 * loss.push
     torch.testing.assert_close(published.total, expected)
+
+
+def test_targets_are_written_only_where_they_weigh_pixels(monkeypatch):
+    def write(*_, **__):
+        raise AssertionError("written")
+
+    monkeypatch.setattr(ops, "render_heatmaps", write)
+    maps, keypoints = random_scene()
+    for heatmap in maps.heatmaps:
+        heatmap.requires_grad_()
+    pose_loss(maps, keypoints, None, input_size=32).total.backward()
+    with pytest.raises(AssertionError, match="written"):
+        pose_loss(maps, keypoints, None, input_size=32, foreground=1.0)
 
 
 def test_masked_pixels_have_no_gradient():
