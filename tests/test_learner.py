@@ -8,6 +8,8 @@ from tiny_runs import CPU, assert_same, settings
 
 from dhn.config import load_config
 from dhn.data import Batch
+from dhn.distributed import World
+from dhn.errors import DhnError
 from dhn.learner import Learner, learning_rate
 from dhn.model import build_model
 
@@ -170,6 +172,23 @@ def test_bf16_keeps_float32_weights():
     assert update.applied
     assert update.loss.total.dtype == torch.float32
     assert {p.dtype for p in learner.model.parameters()} == {torch.float32}
+
+
+def test_a_compiled_network_learns_the_same(monkeypatch):
+    """Traced as for any backend, but run as it is: code generation takes minutes on a CPU."""
+    compile = torch.nn.Module.compile
+    monkeypatch.setattr(torch.nn.Module, "compile", lambda model: compile(model, backend="eager"))
+    plain, compiled = make_learner(), make_learner("train.compile=true")
+    for learner in (plain, compiled):
+        assert learner.update([make_batch(2)], 2, 1e-3).applied
+    assert_same(everything(compiled), everything(plain))
+
+
+def test_synchronised_statistics_are_refused_where_they_do_not_work():
+    model = build_model("higherhrnet_w8", 14, modules=(1, 1, 1), blocks=1, stem=8)
+    with pytest.raises(DhnError, match=r"train\.sync_bn: works between GPUs only"):
+        Learner(settings("unused", "train.sync_bn=true"), model, CPU, World(0, 2))
+    Learner(settings("unused", "train.sync_bn=true"), model, CPU)  # nothing to synchronise
 
 
 def test_step_schedule():
