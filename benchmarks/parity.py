@@ -357,9 +357,11 @@ def main(
             click.echo(result["pipelines"][-1])
     if pictures and checkpoint:
         loaded = load_checkpoint(checkpoint)
-        ours = loaded.build().eval()
+        trained = loaded.build().eval()
         size = loaded.config["data"].get("eval_size") or loaded.config["data"]["input_size"]
-        row = compare_pipelines(official, ours, as_official(ours), loaded.joints, size, pictures)
+        row = compare_pipelines(
+            official, trained, as_official(trained), loaded.joints, size, pictures
+        )
         result["pipelines"].append({"network": f"{loaded.network['name']}, trained"} | row)
         click.echo(result["pipelines"][-1])
     write_json(RESULTS, result | {"environment": environment()})
