@@ -24,8 +24,8 @@ def accelerated(
     Args:
         inference: lies on `device`.
         device: where it runs.
-        compile: by torch.compile (needs a C++ compiler, on CUDA Triton): a minute or more for
-            the first picture ever, seconds for the first of later runs.
+        compile: by torch.compile (needs a C++ compiler, on CUDA Triton), once for all sizes:
+            minutes for the first picture. What it wrote is kept in the cache folder.
     """
     if compile:
         return _compiled(inference, device)
