@@ -139,7 +139,9 @@ def _load_onnx(path: Path, device: str) -> ExportedNetwork:
         session = onnxruntime.InferenceSession(str(path), options, providers=providers)
     except Exception as error:  # onnxruntime has many kinds, all of them bare Exceptions
         raise DhnError(f"{path}: not an ONNX file, or cut off; export it again") from error
-    description = _description(path, session.get_modelmeta().custom_metadata_map.get(METADATA))
+    ours = [output.name for output in session.get_outputs()] == list(OUTPUTS)
+    metadata = session.get_modelmeta().custom_metadata_map
+    description = _description(path, metadata.get(METADATA) if ours else None)
 
     def run(images: Tensor) -> list[Tensor]:
         found = session.run(OUTPUTS, {INPUT: images.contiguous().numpy()})

@@ -174,7 +174,8 @@ def test_maps_that_are_not_finite_have_no_peaks(broken, stable_topk):
     ],
 )
 def test_decode_settings_stay_free(files, format, config):
-    pictures = list(random_images((2, 96, 160), 256).permute(0, 2, 3, 1).numpy())
+    # No plateaus and no black border: the order of equals is up to rounding, which differs here.
+    pictures = list(np.random.default_rng(0).integers(0, 256, (2, 96, 192, 3), dtype=np.uint8))
     options = {"input_size": 128, "decode": config}
     ours = Predictor(opened(files(format)), CROWDPOSE, **options)(pictures)
     eager = Predictor(Pixels(), CROWDPOSE, flip=True, precision="float32", **options)(pictures)
@@ -391,10 +392,7 @@ def test_other_models(tmp_path):
     model = onnx.helper.make_model(graph, opset_imports=opset, ir_version=10)
     onnx.save(model, path)
     assert "another model, not written by `dhn export`" in error_of(path)
-    # Somebody's metadata on somebody's graph.
-    onnx.helper.set_model_props(model, {exported.METADATA: '{"format": "dhn-export-0"}'})
-    onnx.save(model, path)
-    assert "not exported by this version of dhn" in error_of(path)
+    # Our metadata on somebody's graph.
     description = exported.Description("n", CROWDPOSE, 64, False, False)
     onnx.helper.set_model_props(model, {exported.METADATA: description.to_json()})
     onnx.save(model, path)
