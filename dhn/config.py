@@ -20,6 +20,7 @@ class _Section(pydantic.BaseModel):
 
 
 _Count = Annotated[int, Field(ge=1)]
+_Weight = Annotated[float, Field(ge=0)]
 
 
 class Network(_Section):
@@ -69,9 +70,11 @@ class Loss(_Section):
     tau: tuple[float, float] = (10, 7)  # coarse stage, fine stage
     units: Literal["input", "heatmap"] = "input"
     target: Literal["disc", "square"] = "disc"  # square: HigherHRNet's own
-    # Adds this much times the target to a pixel's weight; a crutch for small budgets, 0 in the
-    # paper (training notes: flat maps are the trap of MSE on sparse targets).
-    foreground: float = Field(0, ge=0)
+    # Adds this much times the target to a pixel's weight, at the start of the run and at its end,
+    # linear in between; a crutch for small budgets, none in the paper. At first it keeps flat maps
+    # from winning (training notes: the trap of MSE on sparse targets). Left high, it makes a second
+    # peak on the wrong side of the body cheap, and the same person is found twice.
+    foreground: tuple[_Weight, _Weight] = (0, 0)
     pull: float = Field(1e-3, ge=0)
     push: float = Field(1e-3, ge=0)
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
-from dhn.config import Config, Train
+from dhn.config import Config, Loss, Train
 from dhn.data import Batch, normalise
 from dhn.device import multiplies_bfloat16
 from dhn.distributed import ALONE, World
@@ -80,7 +80,9 @@ class Learner:
         self.updates = 0
         self._statistics = _Statistics(model)
 
-    def update(self, parts: Sequence[Batch], pictures: int, lr: float) -> Update:
+    def update(
+        self, parts: Sequence[Batch], pictures: int, lr: float, foreground: float = 0
+    ) -> Update:
         """Learns from one batch.
 
         Its gradient is that of the sum of its pictures' losses divided by `pictures`, in
@@ -89,6 +91,7 @@ class Learner:
         Args:
             parts: of the batch; go through the network one after the other.
             pictures: of the whole batch, those that could not be read included.
+            foreground: see `pose_loss`.
         """
         self.model.train()
         self._statistics.keep()
@@ -101,7 +104,7 @@ class Learner:
         losses = []
         for k, part in enumerate(own):
             with self._no_sync() if k + 1 < len(own) else contextlib.nullcontext():
-                losses.append(self._backward(part, counts[k] / pictures))
+                losses.append(self._backward(part, counts[k] / pictures, foreground))
         loss, images = self._mean(losses, counts)
         for group in self.optimiser.param_groups:
             group["lr"] = lr
@@ -122,7 +125,7 @@ class Learner:
             return self._network.no_sync()
         return contextlib.nullcontext()
 
-    def _backward(self, batch: Batch, share: float) -> PoseLoss:
+    def _backward(self, batch: Batch, share: float, foreground: float) -> PoseLoss:
         image = normalise(batch.image.to(self.device, non_blocking=True))
         with torch.autocast(self.device.type, self.amp, enabled=self.amp is not None):
             maps = self._network(image)
@@ -137,7 +140,7 @@ class Learner:
             taus=settings.tau,
             units=settings.units,
             form=settings.target,
-            foreground=settings.foreground,
+            foreground=foreground,
             pull=settings.pull,
             push=settings.push,
         )
@@ -199,6 +202,12 @@ def learning_rate(settings: Train, share: float, epoch: float) -> float:
         return settings.lr * settings.gamma ** sum(epoch >= m for m in settings.milestones)
     rest = (share - settings.warmup) / (1 - settings.warmup)
     return settings.lr * 0.5 * (1 + math.cos(math.pi * rest))
+
+
+def foreground_weight(settings: Loss, share: float) -> float:
+    """What `pose_loss` gets as `foreground` after `share` (0..1) of the run."""
+    start, end = settings.foreground
+    return start + (end - start) * share
 
 
 def amp_dtype(amp: str, device: torch.device) -> torch.dtype | None:

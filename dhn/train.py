@@ -21,7 +21,7 @@ from dhn.data import Augmentation, Batch, EpochSampler, PoseDataset, collate
 from dhn.distributed import ALONE, World
 from dhn.errors import DhnError
 from dhn.evaluate import predict_dataset
-from dhn.learner import Learner, learning_rate
+from dhn.learner import Learner, foreground_weight, learning_rate
 from dhn.model import PoseNetwork, build_model
 from dhn.predictor import Predictor
 from dhn.record import Record
@@ -108,7 +108,8 @@ def train(
                 _report_unreadable(config, parts, unreadable, len(dataset), world)
                 done = at.epoch * sampler.batches + at.step
                 lr = learning_rate(settings, done / updates, done / sampler.batches)
-                update = learner.update(parts, sampler.size(at.step), lr)
+                foreground = foreground_weight(config.loss, done / updates)
+                update = learner.update(parts, sampler.size(at.step), lr, foreground)
                 at.step += 1
                 if update.applied:
                     skipped = 0

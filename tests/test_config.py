@@ -46,7 +46,7 @@ def test_the_default_is_the_papers_recipe():
     )
     assert (config.data.translation, config.data.flip, config.data.colour) == (40, 0.5, 0)
     assert (config.loss.sigma, config.loss.tau, config.loss.units) == (7, (10, 7), "input")
-    assert (config.loss.target, config.loss.foreground) == ("disc", 0)
+    assert (config.loss.target, config.loss.foreground) == ("disc", (0, 0))
     assert (config.loss.pull, config.loss.push) == (1e-3, 1e-3)
     train = config.train
     assert (train.optimiser, train.lr, train.epochs) == ("adam", 1e-3, 300)

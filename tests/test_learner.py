@@ -6,11 +6,11 @@ import pytest
 import torch
 from tiny_runs import CPU, assert_same, settings
 
-from dhn.config import load_config
+from dhn.config import Loss, load_config
 from dhn.data import Batch
 from dhn.distributed import World
 from dhn.errors import DhnError
-from dhn.learner import Learner, learning_rate
+from dhn.learner import Learner, foreground_weight, learning_rate
 from dhn.model import build_model
 
 
@@ -71,12 +71,15 @@ def test_an_update_moves_every_weight():
 @pytest.mark.parametrize("cuts", [(1,), (1, 2, 3), (0, 4), (3,)])
 def test_parts_give_the_gradient_of_the_whole(cuts, foreground):
     batch = make_batch()
-    learners = [make_learner(f"loss.foreground={foreground}") for _ in range(2)]
+    learners = [make_learner() for _ in range(2)]
     for learner in learners:
         freeze_statistics(learner)
     edges = (0, *cuts, 4)
     parts = [part(batch, slice(a, b)) for a, b in itertools.pairwise(edges)]
-    whole, split = learners[0].update([batch], 4, 1e-3), learners[1].update(parts, 4, 1e-3)
+    whole, split = (
+        learner.update(own, 4, 1e-3, foreground)
+        for learner, own in zip(learners, ([batch], parts), strict=True)
+    )
     assert split.images == 4
     for ours, theirs in zip(split.loss, whole.loss, strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-7)
@@ -214,3 +217,8 @@ def test_cosine_schedule_with_warmup():
     assert rates[-1] < 1e-4
     assert rates[:201] == sorted(rates[:201])
     assert rates[200:] == sorted(rates[200:], reverse=True)
+
+
+def test_foreground_weight_goes_from_start_to_end():
+    loss = Loss(foreground=(10, 1))
+    assert [foreground_weight(loss, share) for share in (0, 1 / 3, 1)] == [10, 7, 1]
