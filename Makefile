@@ -18,8 +18,9 @@ CPP := $(shell git ls-files 'csrc/*' 'tests/*' 2>/dev/null | grep -E '\.(cpp|h|h
 demo: build demo/stats.json demo/predictions
 	@echo "AP on unseen crowds, with flip test: demo/stats.json; pictures: demo/predictions"
 
+# Many small networks: threads would only get in each other's way.
 test: build check
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest
 
 # --- set-up -------------------------------------------------------------------------------------
 

@@ -50,10 +50,10 @@ class Official:
             sys.modules[name] = ModuleType(name)
         sys.modules["torchvision.transforms"].functional = None  # type: ignore[attr-defined]
         sys.modules["dataset"].__path__ = [str(repository / "lib" / "dataset")]
-        from config import cfg  # type: ignore[import-not-found]
-        from core import group, inference  # type: ignore[import-not-found]
-        from models import pose_higher_hrnet  # type: ignore[import-not-found]
-        from utils import transforms  # type: ignore[import-not-found]
+        from config import cfg
+        from core import group, inference
+        from models import pose_higher_hrnet
+        from utils import transforms
 
         self._settings = cfg
         self._experiments = repository / "experiments"
