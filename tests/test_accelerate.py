@@ -82,12 +82,11 @@ def test_compiled_is_the_same_function_and_is_cached(tmp_path):
 import torch
 from tests.test_accelerate import CPU, accelerated, assert_same, inference, pictures
 with torch.inference_mode():
-    for dtype, tolerance in ((torch.float32, 1e-4), (torch.bfloat16, 0.03)):
-        plain = inference(dtype=dtype)
-        fast = accelerated(plain, CPU, compile=True)
-        for shape in ((1, 3, 64, 64), (2, 3, 64, 128), (3, 3, 128, 64)):
-            images = pictures(*shape)
-            assert_same(fast(images), plain(images), tolerance)
+    plain = inference()
+    fast = accelerated(plain, CPU, compile=True)
+    for shape in ((1, 3, 64, 64), (2, 3, 64, 128), (3, 3, 128, 64)):
+        images = pictures(*shape)
+        assert_same(fast(images), plain(images), 1e-4)
 """
     environment = os.environ | {"DHN_HOME": str(tmp_path), "PYTHONPATH": "."}
     environment.pop("TORCHINDUCTOR_CACHE_DIR", None)
