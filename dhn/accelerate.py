@@ -24,8 +24,9 @@ def accelerated(
     Args:
         inference: lies on `device`.
         device: where it runs.
-        compile: by torch.compile (needs a C++ compiler, on CUDA Triton), once for all sizes:
-            minutes for the first picture. What it wrote is kept in the cache folder.
+        compile: by torch.compile (needs a C++ compiler, on CUDA Triton): a minute for the first
+            picture and again for the first of another size. What it wrote is kept in the cache
+            folder. On CPUs the fusion by hand is as fast.
     """
     if compile:
         return _compiled(inference, device)
@@ -43,7 +44,7 @@ def _compiled(inference: PoseInference, device: torch.device) -> Callable[[Tenso
     options: dict[str, Any] = {"freezing": device.type == "cpu"}
     # Inductor fuses plain PyTorch's aggregation with the network's end, but not our operator.
     graph = inference.on(inference.network, native=False)
-    compiled = torch.compile(graph, dynamic=True, options=options)
+    compiled = torch.compile(graph, options=options)
 
     def run(images: Tensor) -> Maps:
         try:
