@@ -37,9 +37,10 @@ def accelerated(
 
 
 def _compiled(inference: PoseInference, device: torch.device) -> Callable[[Tensor], Maps]:
+    # Before dynamo is imported, which settles on a folder in /tmp.
+    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache_folder() / "compiled"))
     from torch._dynamo.exc import TorchDynamoException
 
-    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache_folder() / "compiled"))
     # Weights become constants, laid out once as the convolutions want them.
     options: dict[str, Any] = {"freezing": device.type == "cpu"}
     # Inductor fuses plain PyTorch's aggregation with the network's end, but not our operator.

@@ -82,9 +82,9 @@ def test_compiled_is_the_same_function_and_is_cached(tmp_path):
 import torch
 from tests.test_accelerate import CPU, accelerated, assert_same, inference, pictures
 with torch.inference_mode():
-    plain = inference()
+    plain = inference("higherhrnet", flip=False)  # less to compile
     fast = accelerated(plain, CPU, compile=True)
-    for shape in ((1, 3, 64, 64), (2, 3, 64, 128), (3, 3, 128, 64)):
+    for shape in ((1, 3, 64, 64), (2, 3, 64, 128)):
         images = pictures(*shape)
         assert_same(fast(images), plain(images), 1e-4)
 """
