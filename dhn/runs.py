@@ -193,7 +193,10 @@ def _restore_random_state(state: dict[str, Any]) -> None:
 
 
 class StopSignals:
-    """Notes SIGINT and SIGTERM, to be asked for between updates; a second one interrupts."""
+    """Notes SIGINT and SIGTERM, to be asked for between updates; a second Ctrl-C interrupts.
+
+    A second SIGTERM does not: schedulers and torchrun may both send one.
+    """
 
     def __init__(self) -> None:
         self._received = False
@@ -227,6 +230,6 @@ class StopSignals:
             self._at_once = False
 
     def _receive(self, number: int, _: object) -> None:
-        if self._received or self._at_once:
+        if self._at_once or (self._received and number == signal.SIGINT):
             raise KeyboardInterrupt
         self._received = True

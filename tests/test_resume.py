@@ -26,6 +26,7 @@ import dhn.train
 from dhn.checkpoint import load_checkpoint, save_checkpoint
 from dhn.errors import DhnError
 from dhn.learner import Learner
+from dhn.runs import StopSignals
 
 EVERYTHING = [
     *("data.eval_split=val", "train.epochs=2", "train.eval_every=2", "train.keep_every=1"),
@@ -240,3 +241,12 @@ def test_a_run_that_was_killed_before_its_first_checkpoint_starts_again(crowds, 
     assert len(lines_of(tmp_path)) == 1
     assert lines_of(tmp_path)[0].keys() > {"loss"}
     assert not (tmp_path / ".abc.last.pt").exists()
+
+
+def test_a_second_sigterm_waits_for_the_checkpoint_a_second_ctrl_c_does_not():
+    with StopSignals() as stop:
+        signal.raise_signal(signal.SIGTERM)
+        signal.raise_signal(signal.SIGTERM)
+        assert stop
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
