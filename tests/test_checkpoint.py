@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from assertions import assert_same_weights, complaint
 
 from dhn.checkpoint import (
     Checkpoint,
@@ -15,7 +16,6 @@ from dhn.checkpoint import (
     read_file,
     save_checkpoint,
 )
-from dhn.errors import DhnError
 from dhn.joints import COCO, CROWDPOSE
 from dhn.model import build_model
 
@@ -31,19 +31,6 @@ def network(name="doublehighernet", seed=0, **changes):
 def a_checkpoint(seed=0, joints=CROWDPOSE, **progress):
     weights = network(seed=seed).state_dict()
     return Checkpoint(NETWORK, joints, weights, {"data": {"input_size": 128}}, progress)
-
-
-def assert_same_weights(model, other):
-    ours, theirs = model.state_dict(), other.state_dict()
-    assert ours.keys() == theirs.keys()
-    assert all(torch.equal(ours[key], theirs[key]) for key in ours)
-
-
-def complaint(function, *arguments) -> str:
-    with pytest.raises(DhnError) as caught:
-        function(*arguments)
-    assert "\n" not in str(caught.value)
-    return str(caught.value)
 
 
 @pytest.mark.parametrize("joints", [CROWDPOSE, COCO])

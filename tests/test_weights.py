@@ -6,6 +6,7 @@ import re
 import pytest
 import torch
 import yaml
+from assertions import assert_same_weights, complaint
 from click.testing import CliRunner
 from safetensors.torch import save_file
 from torch import nn
@@ -13,7 +14,6 @@ from torch import nn
 import dhn
 from dhn.checkpoint import Checkpoint, save_checkpoint
 from dhn.cli import main
-from dhn.errors import DhnError
 from dhn.joints import COCO, CROWDPOSE
 from dhn.model import NETWORKS, build_model
 from dhn.weights import load_weights, open_network, warm_start
@@ -66,20 +66,6 @@ def classifier(**changes):
 def saved(path, content):
     torch.save(content, path)
     return path
-
-
-def assert_same_weights(model, other):
-    ours, theirs = model.state_dict(), other.state_dict()
-    assert ours.keys() == theirs.keys()
-    assert all(torch.equal(ours[key], theirs[key]) for key in ours)
-
-
-def complaint(function, *arguments) -> str:
-    with pytest.raises(DhnError) as caught:
-        function(*arguments)
-    assert "\n" not in str(caught.value)
-    assert len(str(caught.value)) < 700
-    return str(caught.value)
 
 
 def test_dhn_checkpoints(tmp_path):
