@@ -7,7 +7,6 @@ the flip test. Writes benchmarks/results/memorise.{json,png}.
 """
 
 import json
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -21,24 +20,16 @@ RESULTS = Path(__file__).parent / "results"
 CONFIG = Path(__file__).with_suffix(".yaml")
 
 
-# After the settings of the YAML file: background counts nearly as much as joints. Until then a
-# joint that shows on both sides of the body costs little, and the same person is found twice.
-SECOND_PART = ("train.epochs=850", "loss.foreground=[5,5]", "loss.pull=2.0e-3", "loss.push=1.0e-2")
-
-
 @click.command()
 @click.argument("data", type=click.Path(exists=True, path_type=Path))
 @click.option("--run", type=click.Path(path_type=Path), default=Path("runs/memorise"))
 @click.argument("overrides", nargs=-1)
 def main(data: Path, run: Path, overrides: tuple[str, ...]) -> None:
     """Train on DATA (resuming RUN if it exists), score the same pictures, keep the figures."""
-    if not (run / "first.pt").exists():
-        if (run / "last.pt").exists():
-            dhn("train", "--resume", run, *overrides)
-        else:
-            dhn("train", "--config", CONFIG, "--output", run, f"data.dataset={data}", *overrides)
-        shutil.copy(run / "last.pt", run / "first.pt")
-    dhn("train", "--resume", run, *SECOND_PART)
+    if (run / "last.pt").exists():
+        dhn("train", "--resume", run, *overrides)
+    else:
+        dhn("train", "--config", CONFIG, "--output", run, f"data.dataset={data}", *overrides)
     stats = run / "stats.json"
     evaluate = ["--dataset", data, "--split", "train", "--flip", "--output", stats]
     dhn("eval", "--checkpoint", run / "last.pt", *evaluate)

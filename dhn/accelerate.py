@@ -3,7 +3,6 @@
 import copy
 import os
 from collections.abc import Callable
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -26,7 +25,7 @@ def accelerated(
         device: where it runs.
         compile: by torch.compile (needs a C++ compiler, on CUDA Triton): a minute for the first
             picture and again for the first of another size. What it wrote is kept in the cache
-            folder. On CPUs the fusion by hand is as fast.
+            folder.
     """
     if compile:
         return _compiled(inference, device)
@@ -40,16 +39,19 @@ def _compiled(inference: PoseInference, device: torch.device) -> Callable[[Tenso
     # Before dynamo is imported, which settles on a folder in /tmp.
     os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache_folder() / "compiled"))
     from torch._dynamo.exc import TorchDynamoException
+    from torch._inductor import config
 
-    # Weights become constants, laid out once as the convolutions want them.
-    options: dict[str, Any] = {"freezing": device.type == "cpu"}
     # Inductor fuses plain PyTorch's aggregation with the network's end, but not our operator.
     graph = inference.on(inference.network, native=False)
-    compiled = torch.compile(graph, options=options)
+    compiled = torch.compile(graph)
+    # Weights become constants, laid out once as oneDNN wants them, and convolutions take in what
+    # follows. Among the options of torch.compile `freezing` is heard too late to do anything.
+    freezing = device.type == "cpu"
 
     def run(images: Tensor) -> Maps:
         try:
-            return compiled(images)
+            with config.patch(freezing=freezing):
+                return compiled(images)
         except TorchDynamoException as error:
             reason = str(error).strip().splitlines()[0]
             raise DhnError(f"--compile: {reason}; leave --compile out") from error

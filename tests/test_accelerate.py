@@ -76,7 +76,7 @@ def test_fused_convolutions_really_run():
 
 
 @pytest.mark.slow
-def test_compiled_is_the_same_function_and_is_cached(tmp_path):
+def test_compiled_is_the_same_function_fused_and_cached(tmp_path):
     """In a process of its own: the cache folder is read once."""
     code = """
 import torch
@@ -87,6 +87,10 @@ with torch.inference_mode():
     for shape in ((1, 3, 64, 64), (2, 3, 64, 128)):
         images = pictures(*shape)
         assert_same(fast(images), plain(images), 1e-4)
+    with torch.profiler.profile() as profile:
+        fast(images)
+    if torch.backends.mkldnn.is_available():  # weights are constants, laid out for it
+        assert "mkldnn::_convolution_pointwise" in {e.key for e in profile.key_averages()}
 """
     environment = os.environ | {"DHN_HOME": str(tmp_path), "PYTHONPATH": "."}
     environment.pop("TORCHINDUCTOR_CACHE_DIR", None)

@@ -204,7 +204,10 @@ def test_exchange_module_adds_every_branch_to_every_other():
     got = module(maps)
     branches = [branch(x) for branch, x in zip(module.branches, maps, strict=True)]
     for i, layers in enumerate(module.fuse_layers):
-        expected = sum(layer(x) for layer, x in zip(layers, branches, strict=True))
+        expected = sum(
+            F.interpolate(layer(x), size=maps[i].shape[2:], mode="nearest")
+            for layer, x in zip(layers, branches, strict=True)
+        )
         torch.testing.assert_close(got[i], F.relu(expected))
         assert got[i].shape == maps[i].shape
 

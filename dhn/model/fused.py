@@ -8,9 +8,10 @@ operators to which torch.compile lowers; without compilation these modules call 
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dhn.model.hrnet import BasicBlock, Bottleneck, HRNet
+from dhn.model.hrnet import BasicBlock, Bottleneck, ExchangeModule, HRNet
 
 
 class FusedConv(nn.Module):
@@ -20,7 +21,7 @@ class FusedConv(nn.Module):
         super().__init__()
         # Of whatever types: they only travel from one of PyTorch's operators to another.
         self.geometry: Any = (conv.padding, conv.stride, conv.dilation, conv.groups)
-        self.activation = "relu" if relu else "none"
+        self.relu = relu
         self.bias = None if conv.bias is None else conv.bias.detach()
         self.weight = torch._C._nn.mkldnn_reorder_conv2d_weight(
             conv.weight.detach().to_mkldnn(),
@@ -30,10 +31,10 @@ class FusedConv(nn.Module):
     def forward(self, x: Tensor, shortcut: Tensor | None = None, *, reuse: bool = False) -> Tensor:
         """`reuse` writes the result into `shortcut`."""
         settings = (self.weight, self.bias, *self.geometry)
-        activation: Any = (self.activation, [], None)
         if shortcut is None:
+            activation: Any = ("relu" if self.relu else "none", [], None)
             return torch.ops.mkldnn._convolution_pointwise(x, *settings, *activation)
-        addition = ("add", 1.0, *activation)
+        addition: Any = ("add", 1.0, "relu" if self.relu else None, [], None)
         if reuse:
             operator = torch.ops.mkldnn._convolution_pointwise_.binary
             return operator(shortcut, x, *settings, *addition)
@@ -64,12 +65,54 @@ class FusedBlock(nn.Module):
         return last(x, shortcut, reuse=self.reuse)
 
 
+class FusedExchange(nn.Module):
+    """An `ExchangeModule` whose sums are part of its convolutions.
+
+    With `owns_input` nothing else reads the maps that come in.
+    """
+
+    def __init__(self, module: ExchangeModule, *, owns_input: bool) -> None:
+        super().__init__()
+        branches: Any = module.branches
+        self.branches = nn.ModuleList(_fused_sequence(b, owns_input=owns_input) for b in branches)
+        # [i][j] brings branch j to branch i; the last one to add to branch i applies its ReLU.
+        self.paths: list[list[list[FusedConv]]] = []
+        for layers in module.fuse_layers.children():
+            paths: list[list[FusedConv]] = []
+            for j, layer in enumerate(layers.children()):
+                convs = [conv for conv in layer.modules() if isinstance(conv, nn.Conv2d)]
+                paths.append([FusedConv(c, relu=c is not convs[-1] or j == 0) for c in convs])
+            self.paths.append(paths)
+
+    def forward(self, maps: list[Tensor]) -> list[Tensor]:
+        maps = [branch(x) for branch, x in zip(self.branches, maps, strict=True)]
+        exchanged = []
+        for i, paths in enumerate(self.paths):
+            total: Tensor | None = None
+            for j in reversed(range(len(maps))):
+                if total is not None and j >= i:
+                    total = F.interpolate(total, scale_factor=2.0, mode="nearest")
+                if j == i:
+                    total = maps[i] if total is None else total.add_(maps[i])
+                else:
+                    *first, last = paths[j]
+                    x = maps[j]
+                    for conv in first:
+                        x = conv(x)
+                    total = last(x, total, reuse=total is not maps[i])
+            assert total is not None
+            exchanged.append(total if i else total.relu_())
+        return exchanged
+
+
 def fused(network: nn.Module) -> nn.Module:
     """The folded `network` on the CPU, with what oneDNN does in one pass; in place where it can."""
     if isinstance(network, BasicBlock | Bottleneck):
         return FusedBlock(network, owns_input=False)
+    if isinstance(network, ExchangeModule):
+        return FusedExchange(network, owns_input=False)
     if isinstance(network, nn.Sequential):
-        return _fused_sequence([m for m in network if not isinstance(m, nn.Identity)])
+        return _fused_sequence(network, owns_input=False)
     if isinstance(network, HRNet):  # its stem is two convolutions and ReLUs, written out
         stem = {f"conv{i}": FusedConv(getattr(network, f"conv{i}"), relu=True) for i in (1, 2)}
         for name, layer in (stem | {"relu": nn.Identity()}).items():
@@ -79,13 +122,28 @@ def fused(network: nn.Module) -> nn.Module:
     return network
 
 
-def _fused_sequence(layers: list[nn.Module]) -> nn.Sequential:
+def _fused_sequence(network: nn.Sequential, *, owns_input: bool) -> nn.Sequential:
+    layers = _layers(network)
     sequence = nn.Sequential()
     for before, layer, after in zip([None, *layers], layers, [*layers[1:], None], strict=False):
+        owned = owns_input or before is not None
         if isinstance(layer, nn.Conv2d):
             sequence.append(FusedConv(layer, relu=isinstance(after, nn.ReLU)))
         elif isinstance(layer, BasicBlock | Bottleneck):
-            sequence.append(FusedBlock(layer, owns_input=before is not None))
+            sequence.append(FusedBlock(layer, owns_input=owned))
+        elif isinstance(layer, ExchangeModule):
+            sequence.append(FusedExchange(layer, owns_input=owned))
         elif not (isinstance(layer, nn.ReLU) and isinstance(before, nn.Conv2d)):
             sequence.append(fused(layer))
     return sequence
+
+
+def _layers(network: nn.Sequential) -> list[nn.Module]:
+    """What runs in `network` one after the other, in sequences of its own or not."""
+    layers: list[nn.Module] = []
+    for layer in network:
+        if isinstance(layer, nn.Sequential):
+            layers += _layers(layer)
+        elif not isinstance(layer, nn.Identity):
+            layers.append(layer)
+    return layers

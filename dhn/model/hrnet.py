@@ -7,6 +7,7 @@ Module names follow the official HigherHRNet code, so that its weights load by k
 from collections.abc import Sequence
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 
@@ -82,21 +83,24 @@ class ExchangeModule(nn.Module):
     def forward(self, maps: list[Tensor]) -> list[Tensor]:
         maps = [branch(x) for branch, x in zip(self.branches, maps, strict=True)]
         fused = []
-        for layers in self.fuse_layers.children():
-            first, *others = [layer(x) for layer, x in zip(layers.children(), maps, strict=True)]
-            for x in others:
-                first = first + x
-            fused.append(self.relu(first))
+        for i, layers in enumerate(self.fuse_layers.children()):
+            *others, total = [layer(x) for layer, x in zip(layers.children(), maps, strict=True)]
+            # Nearest upsampling commutes with addition: what comes from below is summed where it
+            # is smallest, x0 + up(x1 + up(x2)) for x0 + up(x1) + up(up(x2)).
+            for j, x in reversed(list(enumerate(others))):
+                if j >= i:
+                    total = F.interpolate(total, scale_factor=2.0, mode="nearest")
+                total = x + total
+            fused.append(self.relu(total))
         return fused
 
 
 def _fuse_layer(channels: Sequence[int], i: int, j: int) -> nn.Module:
-    """What brings branch j to the size and channels of branch i."""
+    """Brings branch j to the channels of branch i, and to its size where that is smaller."""
     if j == i:
         return nn.Identity()
     if j > i:
-        layer = conv_bn(channels[j], channels[i], 1, relu=False)
-        return layer.append(nn.Upsample(scale_factor=2 ** (j - i), mode="nearest"))
+        return conv_bn(channels[j], channels[i], 1, relu=False)
     steps = [conv_bn(channels[j], channels[j], 3, stride=2) for _ in range(i - j - 1)]
     return nn.Sequential(*steps, conv_bn(channels[j], channels[i], 3, stride=2, relu=False))
 
