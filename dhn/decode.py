@@ -130,8 +130,9 @@ def decode_poses(
     if heatmaps.device.type != "cuda":  # CUDA kernels convert while they read
         heatmaps, tags = (maps.cpu().float().contiguous() for maps in (heatmaps, tags))
     if peaks is None or not _serves(peaks, config):
-        peaks = find_peaks(heatmaps, tags, size, config)
-    scores, xy, peak_tags = (field[:, :, : config.max_people] for field in peaks)
+        scores, xy, peak_tags = find_peaks(heatmaps, tags, size, config)
+    else:
+        scores, xy, peak_tags = (field[:, :, : config.max_people] for field in peaks)
     people, counts = ops.group_tags(
         scores,
         xy,
@@ -168,13 +169,14 @@ def _serves(peaks: Peaks, config: DecodeConfig) -> bool:
 def _poses(
     counts: Tensor, keypoints: Tensor, people: Tensor, candidates: Sequence[Tensor]
 ) -> list[Poses]:
-    """Brings results to the host; numpy, because many small steps cost torch more than decode."""
+    """Brings results to the host; in few steps, each of which costs more than its arithmetic."""
     found = counts.tolist()
+    points, joints, *others = (x.cpu().numpy() for x in (keypoints, people, *candidates))
     most = max(found, default=0)
-    points = keypoints[:, :most].cpu().numpy()
-    if not all(np.isfinite(x).all() for x in (points, *(c.cpu().numpy() for c in candidates))):
+    points, joints = points[:, :most], joints[:, :most]
+    if not all(np.isfinite(x).all() for x in (points, *others)):
         raise DhnError("heatmaps or tags hold NaN or infinity: the network's output is broken")
-    scores = people[:, :most, :, 2].cpu().numpy().mean(axis=2)
+    scores = joints[..., 2].sum(axis=2) / np.float32(joints.shape[2])
     return [
         Poses(torch.from_numpy(points[b, :n].copy()), torch.from_numpy(scores[b, :n].copy()))
         for b, n in enumerate(found)

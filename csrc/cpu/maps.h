@@ -10,9 +10,17 @@
 
 namespace dhn {
 
+// `bilinear_tap` of every output pixel, by additions in place of a division for each.
 inline std::vector<Tap> bilinear_taps(int in_size, int out_size) {
   std::vector<Tap> taps(out_size);
-  for (int i = 0; i < out_size; ++i) taps[i] = bilinear_tap(i, in_size, out_size);
+  const int double_size = 2 * out_size;
+  int low = 0, rest = in_size - out_size;
+  for (Tap& tap : taps) {
+    for (; rest >= double_size; rest -= double_size) ++low;
+    const float weight = static_cast<float>(std::max(rest, 0)) / static_cast<float>(double_size);
+    tap = low < in_size - 1 ? Tap{low, low + 1, weight} : Tap{in_size - 1, in_size - 1, 0.0f};
+    rest += 2 * in_size;
+  }
   return taps;
 }
 
@@ -59,42 +67,23 @@ struct Block {
   int height() const { return bottom - top; }
 };
 
+DHN_INLINE void blend_lines(const float* low, const float* high, float weight, int count,
+                            float* out) {
+  for (int i = 0; i < count; ++i) out[i] = blend(low[i], high[i], weight);
+}
+
 // Reads a block of input pixels. Every map row it needs is stretched along x once.
 class BlockReader {
  public:
-  explicit BlockReader(const Grid& grid) : grid_(grid) {}
+  explicit BlockReader(const Grid& grid);
 
   // out: [block.height(), block.width()].
   void read(const float* map, const Block& block, float* out);
 
  private:
   const Grid& grid_;
-  std::vector<float> lines_;
+  bool twice_;                // as wide as the map twice over
+  std::vector<float> lines_;  // the stretched rows of a block
 };
-
-DHN_INLINE void blend_lines(const float* low, const float* high, float weight, int count,
-                            float* out) {
-  for (int i = 0; i < count; ++i) out[i] = blend(low[i], high[i], weight);
-}
-
-inline void BlockReader::read(const float* map, const Block& block, float* out) {
-  const int width = block.width(), first = grid_.rows[block.top].low;
-  const int lines = grid_.rows[block.bottom - 1].high - first + 1;
-  lines_.resize(size_t(lines) * width);
-  for (int line = 0; line < lines; ++line) {
-    const float* row = map + size_t(first + line) * grid_.w;
-    float* stretched = lines_.data() + size_t(line) * width;
-    const Tap* taps = grid_.columns.data() + block.left;
-    for (int i = 0; i < width; ++i) {
-      stretched[i] = blend(row[taps[i].low], row[taps[i].high], taps[i].weight);
-    }
-  }
-  for (int Y = block.top; Y < block.bottom; ++Y) {
-    const Tap& tap = grid_.rows[Y];
-    blend_lines(lines_.data() + size_t(tap.low - first) * width,
-                lines_.data() + size_t(tap.high - first) * width, tap.weight, width, out);
-    out += width;
-  }
-}
 
 }  // namespace dhn

@@ -12,17 +12,26 @@ namespace {
 
 constexpr int kLanes = 16;  // running extremes, because the compiler may not reorder a single one
 
-// The greatest |value|.
-DHN_CLONES float magnitude(const float* values, int count) {
-  float most[kLanes] = {};
+// The greatest of f(0), f(1), ...
+template <typename F>
+DHN_INLINE float greatest(int count, const F& f) {
+  float most[kLanes];
+  std::fill_n(most, kLanes, -std::numeric_limits<float>::infinity());
   int i = 0;
   for (; i + kLanes <= count; i += kLanes) {
-    for (int lane = 0; lane < kLanes; ++lane) {
-      most[lane] = max_of(most[lane], std::fabs(values[i + lane]));
-    }
+    for (int lane = 0; lane < kLanes; ++lane) most[lane] = max_of(most[lane], f(i + lane));
   }
-  for (; i < count; ++i) most[0] = max_of(most[0], std::fabs(values[i]));
+  for (; i < count; ++i) most[0] = max_of(most[0], f(i));
   return *std::max_element(most, most + kLanes);
+}
+
+DHN_CLONES float greatest_of(const float* values, int count) {
+  return greatest(count, [=](int i) __attribute__((always_inline)) { return values[i]; });
+}
+
+DHN_CLONES float magnitude(const float* values, int count) {
+  return greatest(count,
+                  [=](int i) __attribute__((always_inline)) { return std::fabs(values[i]); });
 }
 
 // distance2[i] += scale * gap^2, where gap is how far `tag` lies from [low[i], high[i]], less
@@ -38,23 +47,9 @@ DHN_CLONES void add_gap(const float* low, const float* high, float tag, float sl
 // values[i] = score[i] + slack - round(sqrt(distance2[i])), and the greatest of them.
 DHN_CLONES float refinement_values(const float* score, const float* distance2, float slack,
                                    int count, float* values) {
-  float most[kLanes];
-  std::fill_n(most, kLanes, -std::numeric_limits<float>::infinity());
-  const auto value = [=](int i) __attribute__((always_inline)) {
-    return score[i] + slack - round_half_even(std::sqrt(distance2[i]));
-  };
-  int i = 0;
-  for (; i + kLanes <= count; i += kLanes) {
-    for (int lane = 0; lane < kLanes; ++lane) {
-      values[i + lane] = value(i + lane);
-      most[lane] = max_of(most[lane], values[i + lane]);
-    }
-  }
-  for (; i < count; ++i) {
-    values[i] = value(i);
-    most[0] = max_of(most[0], values[i]);
-  }
-  return *std::max_element(most, most + kLanes);
+  return greatest(count, [=](int i) __attribute__((always_inline)) {
+    return values[i] = score[i] + slack - round_half_even(std::sqrt(distance2[i]));
+  });
 }
 
 struct Best {
@@ -103,6 +98,7 @@ class JointSearch {
     }
     pixels_.clear();
     first_pixel_.assign(count, -1);
+    tags_read_.assign(count, false);
     return finite;
   }
 
@@ -151,12 +147,20 @@ class JointSearch {
                              possible_.data());
   }
 
-  // Looks at every input pixel of a tile.
+  // Looks at every input pixel of a tile; at its tags only if its scores leave something to find.
   void visit(int tile, const float* mean, Best& best) {
     const Block block = tiles_.block(tile);
     const int count = block.width() * block.height();
     if (count == 0) return;
-    const float* scores = pixels(tile, block);
+    float* scores = pixels(tile, block, count);
+    const float nearest = round_half_even(std::sqrt(distance2_[tile]));
+    if (highest_[tile] + score_slack_ - nearest < best.value) return;
+    if (!tags_read_[tile]) {
+      for (int64_t t = 0; t < T_; ++t) {
+        reader_.read(tags_ + t * grid_.area(), block, scores + (1 + t) * count);
+      }
+      tags_read_[tile] = true;
+    }
     values_.assign(count, 0.0f);
     for (int64_t t = 0; t < T_; ++t) {
       const float* tag = scores + (1 + t) * count;
@@ -171,18 +175,15 @@ class JointSearch {
     }
   }
 
-  // Heatmap and tags of a tile's input pixels, [1 + T, pixels]; read once, because the tiles worth
-  // a visit are the same for most people.
-  const float* pixels(int tile, const Block& block) {
-    const size_t count = size_t(block.width()) * block.height();
+  // Room for heatmap and tags of a tile's input pixels, [1 + T, pixels]. Scores are read once, and
+  // with them the tile's bound becomes exact: tiles worth a visit are the same for most people.
+  float* pixels(int tile, const Block& block, int count) {
     if (first_pixel_[tile] < 0) {
       first_pixel_[tile] = static_cast<int64_t>(pixels_.size());
       pixels_.resize(pixels_.size() + (1 + T_) * count);
-      float* out = pixels_.data() + first_pixel_[tile];
-      reader_.read(heatmap_, block, out);
-      for (int64_t t = 0; t < T_; ++t) {
-        reader_.read(tags_ + t * grid_.area(), block, out + (1 + t) * count);
-      }
+      float* scores = pixels_.data() + first_pixel_[tile];
+      reader_.read(heatmap_, block, scores);
+      highest_[tile] = greatest_of(scores, count);
     }
     return pixels_.data() + first_pixel_[tile];
   }
@@ -198,6 +199,7 @@ class JointSearch {
   std::vector<int> queue_;                   // of tiles
   std::vector<float> pixels_, values_;       // per input pixel of a tile
   std::vector<int64_t> first_pixel_;         // per tile: where its part of pixels_ begins, or -1
+  std::vector<bool> tags_read_;              // per tile: whether the part's tags are there, too
   float score_slack_ = 0, tag_slack_ = 0;
 };
 
@@ -241,21 +243,31 @@ Tensor refine_people(Tensor heatmaps, Tensor tags, Tensor people, Tensor counts,
     }
   }
 
-  const Grid grid(maps.size(2), maps.size(3), height, width);
-  const Tiles tiles(grid);
-  torch::stable::parallel_for(0, B * J, 1, [&](int64_t begin, int64_t end) {
-    JointSearch joint_search(grid, tiles, T);
-    for (int64_t plane = begin; plane < end; ++plane) {
-      const int64_t b = plane / J, j = plane % J;
-      const float* map = pixels + plane * grid.area();
-      bool prepared = false, finite = true;
+  // Only maps of a joint that somebody lacks; threads take equal shares of these.
+  std::vector<int64_t> searched;
+  for (int64_t b = 0; b < B; ++b) {
+    for (int64_t j = 0; j < J; ++j) {
+      bool lacking = false;
       for (int64_t m = 0; m < count[b]; ++m) {
         const float* joint = person + ((b * M + m) * J + j) * (3 + T);
+        std::copy(joint, joint + 3, out + ((b * M + m) * J + j) * 3);
+        lacking |= !(joint[2] > 0);
+      }
+      if (lacking) searched.push_back(b * J + j);
+    }
+  }
+
+  const Grid grid(maps.size(2), maps.size(3), height, width);
+  const Tiles tiles(grid);
+  torch::stable::parallel_for(0, searched.size(), 1, [&](int64_t begin, int64_t end) {
+    JointSearch joint_search(grid, tiles, T);
+    for (int64_t i = begin; i < end; ++i) {
+      const int64_t plane = searched[i], b = plane / J, j = plane % J;
+      const float* map = pixels + plane * grid.area();
+      const bool finite = joint_search.prepare(map, tag_pixels + plane * T * grid.area());
+      for (int64_t m = 0; m < count[b]; ++m) {
         float* keypoint = out + ((b * M + m) * J + j) * 3;
-        std::copy(joint, joint + 3, keypoint);
-        if (joint[2] > 0) continue;
-        if (!prepared) finite = joint_search.prepare(map, tag_pixels + plane * T * grid.area());
-        prepared = true;
+        if (keypoint[2] > 0) continue;
         if (!finite) {
           keypoint[2] = std::numeric_limits<float>::quiet_NaN();
           continue;

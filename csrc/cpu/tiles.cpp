@@ -125,34 +125,36 @@ DHN_CLONES bool bound_pair(const float* map_a, const float* map_b, int h, int w,
 
 // The greatest of all blends of a and b whose weights keep `share` away from 0 and 1.
 DHN_INLINE float greatest_blend(float a, float b, float share) {
-  return 0.5f * (a + b) + (0.5f - share) * std::fabs(a - b);
+  return share * (a + b) + (1.0f - 2 * share) * Greatest::of(a, b);
 }
 
+// Blends along columns; the greatest of a tile's in every column are then blended along the row.
 DHN_CLONES bool bound_blends(const float* map, int h, int w, float share_x, float share_y,
                              ColumnBuffers& buffers, float* out) {
-  float *high = buffers.high[0].data(), *watch = buffers.watch.data();
+  float *column = buffers.high[1].data(), *high = buffers.high[0].data();
+  float* watch = buffers.watch.data();
   std::fill(watch, watch + w, 0.0f);
   for (int top = 0; top < h; top += kTile, out += tiles_of(w)) {
     const Rows rows(top, h, w);
     // Pixels above the map's first row read it alone, those left of its first column that alone.
     const float first = top == 0 ? 0.0f : -std::numeric_limits<float>::infinity();
-    const auto bound_column = [&](int x, int next) __attribute__((always_inline)) {
-      float above = greatest_blend(map[rows.at[0] + x], map[rows.at[0] + next], share_x);
+#pragma GCC ivdep
+    for (int x = 0; x < w; ++x) {
+      float above = map[rows.at[0] + x];
       float most = above + first, sum = above;
 #pragma GCC unroll 8
       for (int i = 1; i <= kTile; ++i) {
-        const float below = greatest_blend(map[rows.at[i] + x], map[rows.at[i] + next], share_x);
+        const float below = map[rows.at[i] + x];
         most = Greatest::of(most, greatest_blend(above, below, share_y));
         sum += below;
         above = below;
       }
-      high[x] = most;
+      column[x] = most;
       watch[x] += sum - sum;
-    };
-#pragma GCC ivdep
-    for (int x = 0; x < w - 1; ++x) bound_column(x, x + 1);
-    bound_column(w - 1, w - 1);
-    for (const size_t row : rows.at) high[0] = Greatest::of(high[0], map[row]);
+    }
+    for (int x = 0; x < w - 1; ++x) high[x] = greatest_blend(column[x], column[x + 1], share_x);
+    high[w - 1] = column[w - 1];
+    high[0] = Greatest::of(high[0], column[0]);
     join_columns<Greatest, false>(high, w, out);
   }
   return all_zero(watch, w);

@@ -1,0 +1,53 @@
+#include "maps.h"
+
+namespace dhn {
+namespace {
+
+// Output pixels that read every second pair of neighbours of `row`, from `row` on: at twice the
+// resolution 2u + 1 and 2u + 2 read u and u + 1.
+DHN_CLONES void stretch_twice(const float* row, int pairs, float* __restrict out) {
+  for (int u = 0; u < pairs; ++u) {
+    out[2 * u] = blend(row[u], row[u + 1], 0.25f);
+    out[2 * u + 1] = blend(row[u], row[u + 1], 0.75f);
+  }
+}
+
+// Rows of `width` values: lines [lines, width] -> out [rows, width].
+DHN_CLONES void blend_rows(const float* lines, int width, const Tap* rows, int count,
+                           float* __restrict out) {
+  const int first = rows->low;
+  for (const Tap* row = rows; row < rows + count; ++row, out += width) {
+    blend_lines(lines + size_t(row->low - first) * width, lines + size_t(row->high - first) * width,
+                row->weight, width, out);
+  }
+}
+
+}  // namespace
+
+BlockReader::BlockReader(const Grid& grid) : grid_(grid), twice_(grid.W == 2 * grid.w) {}
+
+void BlockReader::read(const float* map, const Block& block, float* out) {
+  const int width = block.width(), first = grid_.rows[block.top].low;
+  const int lines = grid_.rows[block.bottom - 1].high - first + 1;
+  lines_.resize(size_t(lines) * width);
+  for (int line = 0; line < lines; ++line) {
+    const float* row = map + size_t(first + line) * grid_.w;
+    float* stretched = lines_.data() + size_t(line) * width;
+    int X = block.left;
+    const auto single = [&] {
+      const Tap& tap = grid_.columns[X];
+      stretched[X - block.left] = blend(row[tap.low], row[tap.high], tap.weight);
+      ++X;
+    };
+    if (twice_) {
+      if (X % 2 == 0) single();
+      const int pairs = std::min(block.right - X, grid_.W - 1 - X) / 2;
+      stretch_twice(row + X / 2, pairs, stretched + X - block.left);
+      X += 2 * pairs;
+    }
+    while (X < block.right) single();
+  }
+  blend_rows(lines_.data(), width, grid_.rows.data() + block.top, block.height(), out);
+}
+
+}  // namespace dhn
