@@ -26,13 +26,13 @@ struct Rows {
 template <typename Extreme, bool kNext = true>
 DHN_INLINE void join_columns(float* line, int width, float* out) {
   std::fill(line + width, line + width + kTile, line[width - 1]);
-  for (int x = 0, tile = 0; x < width; x += kTile) out[tile++] = line[x + (kNext ? kTile : 0)];
-  for (int step = 1; step < kTile; step *= 2) {  // runs of 2, 4, 8 columns
-    for (int x = 0; x < width; ++x) line[x] = Extreme::of(line[x], line[x + step]);
+  const int tiles = tiles_of(width);
+  for (int tile = 0; tile < tiles; ++tile) out[tile] = line[tile * kTile + (kNext ? kTile : 0)];
+  for (int runs = tiles * kTile / 2; runs >= tiles; runs /= 2) {  // of 2, 4, 8 columns
+#pragma GCC ivdep
+    for (int i = 0; i < runs; ++i) line[i] = Extreme::of(line[2 * i], line[2 * i + 1]);
   }
-  for (int x = 0, tile = 0; x < width; x += kTile, ++tile) {
-    out[tile] = Extreme::of(out[tile], line[x]);
-  }
+  for (int tile = 0; tile < tiles; ++tile) out[tile] = Extreme::of(out[tile], line[tile]);
 }
 
 // `watch` took the sum of some pixels less itself: 0 unless one of them is NaN or infinite.
