@@ -77,10 +77,12 @@ class JointSearch {
         distance2_(tiles.count()),
         possible_(tiles.count()) {}
 
-  // Bounds of every tile; false if a pixel is not finite. heatmap [h, w], tags [T, h, w].
-  bool prepare(const float* heatmap, const float* tags) {
+  // Bounds of every tile; false if a pixel is not finite. heatmap [h, w], tags [T, h, w], searched
+  // for so many people.
+  bool prepare(const float* heatmap, const float* tags, int64_t people) {
     heatmap_ = heatmap;
     tags_ = tags;
+    keep_ = people > 2;
     bool finite = bounds_.greatest_blend(heatmap, highest_.data());
     if (T_ > 1) {
       finite &=
@@ -176,9 +178,11 @@ class JointSearch {
   }
 
   // Room for heatmap and tags of a tile's input pixels, [1 + T, pixels]. Scores are read once, and
-  // with them the tile's bound becomes exact: tiles worth a visit are the same for most people.
+  // with them the tile's bound becomes exact: tiles worth a visit are the same for most people. For
+  // one or two, fresh memory costs more than that.
   float* pixels(int tile, const Block& block, int count) {
-    if (first_pixel_[tile] < 0) {
+    if (first_pixel_[tile] < 0 || !keep_) {
+      if (!keep_) pixels_.clear(), tags_read_[tile] = false;
       first_pixel_[tile] = static_cast<int64_t>(pixels_.size());
       pixels_.resize(pixels_.size() + (1 + T_) * count);
       float* scores = pixels_.data() + first_pixel_[tile];
@@ -200,6 +204,7 @@ class JointSearch {
   std::vector<float> pixels_, values_;       // per input pixel of a tile
   std::vector<int64_t> first_pixel_;         // per tile: where its part of pixels_ begins, or -1
   std::vector<bool> tags_read_;              // per tile: whether the part's tags are there, too
+  bool keep_ = false;                        // what was read, for the next person
   float score_slack_ = 0, tag_slack_ = 0;
 };
 
@@ -244,16 +249,18 @@ Tensor refine_people(Tensor heatmaps, Tensor tags, Tensor people, Tensor counts,
   }
 
   // Only maps of a joint that somebody lacks; threads take equal shares of these.
-  std::vector<int64_t> searched;
+  std::vector<int64_t> searched, lacking;
   for (int64_t b = 0; b < B; ++b) {
     for (int64_t j = 0; j < J; ++j) {
-      bool lacking = false;
+      int64_t people_lacking = 0;
       for (int64_t m = 0; m < count[b]; ++m) {
         const float* joint = person + ((b * M + m) * J + j) * (3 + T);
         std::copy(joint, joint + 3, out + ((b * M + m) * J + j) * 3);
-        lacking |= !(joint[2] > 0);
+        people_lacking += !(joint[2] > 0);
       }
-      if (lacking) searched.push_back(b * J + j);
+      if (people_lacking == 0) continue;
+      searched.push_back(b * J + j);
+      lacking.push_back(people_lacking);
     }
   }
 
@@ -264,7 +271,8 @@ Tensor refine_people(Tensor heatmaps, Tensor tags, Tensor people, Tensor counts,
     for (int64_t i = begin; i < end; ++i) {
       const int64_t plane = searched[i], b = plane / J, j = plane % J;
       const float* map = pixels + plane * grid.area();
-      const bool finite = joint_search.prepare(map, tag_pixels + plane * T * grid.area());
+      const float* tag_map = tag_pixels + plane * T * grid.area();
+      const bool finite = joint_search.prepare(map, tag_map, lacking[i]);
       for (int64_t m = 0; m < count[b]; ++m) {
         float* keypoint = out + ((b * M + m) * J + j) * 3;
         if (keypoint[2] > 0) continue;
