@@ -1,11 +1,9 @@
 """Whole predictions, from pixels in memory to poses, against the official code of HigherHRNet.
 
-One run on one machine, the same weights, the contestants in turn. The official code is no part of
-this repository, nor is the package that its configuration wants:
+One run on one machine, the same weights, the contestants in turn; how to get the official code is
+said in official.py.
 
-    git clone https://github.com/HRNet/HigherHRNet-Human-Pose-Estimation /tmp/official
-    pip install --no-deps --target /tmp/official_packages yacs
-    PYTHONPATH=/tmp/official_packages python benchmarks/inference.py /tmp/official
+    python benchmarks/inference.py /tmp/official
 
 The weights are random, so the maps of the network mean nothing. Each contestant computes its maps
 of the picture, which costs what it costs, and then decodes those of a generated crowd instead,
@@ -16,12 +14,10 @@ Writes benchmarks/results/inference.json.
 
 import json
 import statistics
-import sys
 import time
 from collections.abc import Iterable
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any
 
 import click
 import cv2
@@ -35,13 +31,13 @@ from dhn.console import Bar
 from dhn.device import multiplies_bfloat16
 from dhn.info import environment
 from dhn.joints import CROWDPOSE
-from dhn.model import build_model
+from dhn.model import HigherHRNet, HRNet
 from dhn.predictor import Predictor, Timing
 from dhn.scenes import Scene, generated_scenes
+from official import Official
 
 RESULTS = Path(__file__).parent / "results"
 CPU = torch.device("cpu")
-MEAN, STD = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
 
 
 @click.command()
@@ -66,15 +62,15 @@ def main(
     """Time our predictions and those of the code in OFFICIAL."""
     torch.set_num_threads(threads)
     torch.manual_seed(0)
-    model = build_model(f"higherhrnet_w{width}").eval()
+    model = HigherHRNet(HRNet(width), len(CROWDPOSE)).eval()
     picture = textured(size)  # no scaling: both sides place a scaled picture differently
     scenes = generated_scenes(rounds, (size, size))
 
-    official = Official(repository, model, width, size)
+    official = Theirs(repository, model, width, size)
     ours = {"float32": Ours(model, size, precision="float32"), "default": Ours(model, size)}
     if compile:
         ours["compile"] = Ours(model, size, compile=True)
-    contestants: dict[str, Ours | Official] = {"official": official, **ours}
+    contestants: dict[str, Ours | Theirs] = {"official": official, **ours}
     first = {name: sum(side.time(picture, scenes[0])) for name, side in contestants.items()}
     same = {name: difference(side, official, (size, size)) for name, side in ours.items()}
 
@@ -131,58 +127,26 @@ class Ours(Predictor):
         return self.scene.heatmaps, self.scene.tags
 
 
-class Official:
-    """One picture's turn of its test loop (tools/valid.py); its functions are called unchanged."""
+class Theirs:
+    """One picture's turn of the official test loop (tools/valid.py)."""
 
-    def __init__(self, repository: Path, model: nn.Module, width: int, size: int) -> None:
-        # Of its data sets inference needs this table alone; the rest wants many more packages.
-        table = SimpleNamespace(FLIP_CONFIG={"CROWDPOSE": list(CROWDPOSE.flip)})
-        sys.modules["dataset.transforms"] = cast(Any, table)
-        sys.modules["dataset"] = cast(Any, SimpleNamespace(transforms=table))
-        sys.path.insert(0, str(repository / "lib"))
-        from config import cfg
-        from core import inference
-        from core.group import HeatmapParser
-        from models.pose_higher_hrnet import get_pose_net
-        from utils import transforms
-
-        recipe = "experiments/crowd_pose/higher_hrnet/w32_512_adam_lr1e-3.yaml"
-        cfg.merge_from_file(str(repository / recipe))
-        cfg.DATASET.INPUT_SIZE = size
-        for stage in (2, 3, 4):
-            channels = cfg.MODEL.EXTRA[f"STAGE{stage}"].NUM_CHANNELS
-            cfg.MODEL.EXTRA[f"STAGE{stage}"].NUM_CHANNELS = [c * width // 32 for c in channels]
-        cfg.MODEL.EXTRA.DECONV.NUM_CHANNELS = [width]
-        self.cfg, self.inference, self.transforms = cfg, inference, transforms
-        self.parser = HeatmapParser(cfg)
-        self.network = get_pose_net(cfg, is_train=False).eval()
-        weights = {k.removeprefix("backbone."): v for k, v in model.state_dict().items()}
-        self.network.load_state_dict(weights)
+    def __init__(self, repository: Path, model: HigherHRNet, width: int, size: int) -> None:
+        self.official = Official(repository)
+        self.settings = self.official.settings(CROWDPOSE, width=width, input_size=size)
+        self.network = self.official.network(self.settings, model)
         self.heatmaps = self.tags = torch.empty(0)
 
-    @torch.no_grad()
     def time(self, picture: np.ndarray, scene: Scene) -> tuple[float, float]:
         heatmaps, tags = (upsampled(maps, scene.size) for maps in (scene.heatmaps, scene.tags))
-        test = self.cfg.TEST
+        tags = tags.permute(0, 1, 3, 4, 2).contiguous()
+        official, settings = self.official, self.settings
         started = time.perf_counter()
-        placement = (picture, self.cfg.DATASET.INPUT_SIZE, 1.0, 1)
-        size, _, _ = self.transforms.get_multi_scale_size(*placement)
-        resized, center, scale = self.transforms.resize_align_multi_scale(*placement)
-        # What torchvision's ToTensor and Normalize do.
-        image = torch.from_numpy(resized).permute(2, 0, 1).contiguous().float().div(255)
-        image = image.sub_(MEAN[:, None, None]).div_(STD[:, None, None])[None]
-        _, levels, level_tags = self.inference.get_multi_stage_outputs(
-            self.cfg, self.network, image, test.FLIP_TEST, test.PROJECT2IMAGE, size
-        )
-        self.heatmaps, tags_list = self.inference.aggregate_results(
-            self.cfg, 1, None, [], levels, level_tags
-        )
-        self.tags = torch.cat(tags_list, dim=4)
+        image, centre, scale = official.place(picture, settings.DATASET.INPUT_SIZE)
+        self.heatmaps, self.tags = official.maps(settings, self.network, image)
         computed = time.perf_counter()
-        people, _ = self.parser.parse(
-            heatmaps, tags.permute(0, 1, 3, 4, 2).contiguous(), test.ADJUST, test.REFINE
-        )
-        self.transforms.get_final_preds(people, center, scale, size)
+        people, _ = official.parse(settings, heatmaps, tags)
+        size = [image.shape[1], image.shape[0]]
+        official.transforms.get_final_preds(people, centre, scale, size)
         return computed - started, time.perf_counter() - computed
 
 
@@ -198,7 +162,7 @@ def upsampled(maps: Tensor, size: tuple[int, int]) -> Tensor:
     return F.interpolate(flat, size=size, mode="bilinear").view(*maps.shape[:-2], *size)
 
 
-def difference(ours: Ours, official: Official, size: tuple[int, int]) -> dict[str, float]:
+def difference(ours: Ours, official: Theirs, size: tuple[int, int]) -> dict[str, float]:
     """The largest of what both computed, in shares of the largest value."""
     pairs = {
         "heatmaps": (upsampled(ours.heatmaps, size), official.heatmaps),

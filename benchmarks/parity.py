@@ -1,17 +1,14 @@
 """Does dhn give the numbers of the official HigherHRNet code?
 
-Runs the official code (github.com/HRNet/HigherHRNet-Human-Pose-Estimation, cloned beside this
-project; none of it is part of it) and ours on the same weights and pictures, step by step and as
-a whole. Writes benchmarks/results/parity.json; --write-fixtures also what tests/test_parity.py
-compares with. The official code needs two packages: pip install munkres==1.1.4 yacs.
+Runs the official code (see official.py) and ours on the same weights and pictures, step by step
+and as a whole. Writes benchmarks/results/parity.json; --write-fixtures also what
+tests/test_parity.py compares with.
 
-    python benchmarks/parity.py ../HigherHRNet-Human-Pose-Estimation --data ../shared/data/coco_mini
+    python benchmarks/parity.py /tmp/official --data ../shared/data/coco_mini
 """
 
-import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import click
@@ -23,7 +20,6 @@ from torch import Tensor, nn
 
 from dhn.checkpoint import load_checkpoint
 from dhn.console import Bar
-from dhn.data import MEAN, STD
 from dhn.decode import decode_poses
 from dhn.files import write_json
 from dhn.geometry import official_transform
@@ -34,88 +30,11 @@ from dhn.model import HigherHRNet, HRNet, PoseMaps, channels_last
 from dhn.model.fold import folded
 from dhn.predictor import Predictor
 from dhn.scenes import ColourNetwork, randomise, scene_from_keypoints
+from official import Official
 
 RESULTS = Path(__file__).parent / "results" / "parity.json"
 FIXTURES = Path(__file__).parents[1] / "tests" / "fixtures"
 WIDTHS = (8, 32, 48)
-
-
-class Official:
-    """The official code's functions, called as its tools/valid.py does."""
-
-    def __init__(self, repository: Path) -> None:
-        sys.path.insert(0, str(repository / "lib"))
-        # Its packages import torchvision, and data sets' tools, for training: not called here.
-        for name in ("torchvision", "torchvision.transforms", "dataset"):
-            sys.modules[name] = ModuleType(name)
-        sys.modules["torchvision.transforms"].functional = None  # type: ignore[attr-defined]
-        sys.modules["dataset"].__path__ = [str(repository / "lib" / "dataset")]
-        from config import cfg
-        from core import group, inference
-        from models import pose_higher_hrnet
-        from utils import transforms
-
-        self._settings = cfg
-        self._experiments = repository / "experiments"
-        self.group, self.inference, self.transforms = group, inference, transforms
-        self._network = pose_higher_hrnet
-
-    def settings(self, joints: JointSet, *, width: int = 32, stages: int = 1) -> Any:
-        """Its published settings, for a width and for networks of one or two pyramids."""
-        folder = {"coco": "coco", "crowdpose": "crowd_pose"}[joints.name]
-        settings = self._settings.clone()
-        settings.merge_from_file(
-            str(self._experiments / folder / "higher_hrnet" / "w32_512_adam_lr1e-3.yaml")
-        )
-        extra = settings.MODEL.EXTRA
-        for branches, stage in ((2, extra.STAGE2), (3, extra.STAGE3), (4, extra.STAGE4)):
-            stage.NUM_CHANNELS = [width * 2**i for i in range(branches)]
-        extra.DECONV.NUM_CHANNELS = [width]
-        settings.LOSS.WITH_HEATMAPS_LOSS = settings.TEST.WITH_HEATMAPS = [True, True] * stages
-        settings.LOSS.WITH_AE_LOSS = [True, False] * stages
-        settings.TEST.WITH_AE = [False, False] * (stages - 1) + [True, False]
-        return settings
-
-    def network(self, joints: JointSet, ours: HigherHRNet) -> nn.Module:
-        """The official network with the weights of our HigherHRNet."""
-        settings = self.settings(joints, width=ours.backbone.channels[0])
-        network = self._network.get_pose_net(settings, is_train=False)
-        weights = {k.removeprefix("backbone."): v for k, v in ours.state_dict().items()}
-        network.load_state_dict(weights)
-        return network.eval()
-
-    def place(self, picture: np.ndarray, input_size: int) -> tuple[np.ndarray, Any, Any]:
-        """The network's input uint8 [H, W, 3], and the centre and scale that map back."""
-        return self.transforms.resize_align_multi_scale(picture, input_size, 1.0, 1)
-
-    @torch.no_grad()
-    def maps(self, settings: Any, network: Callable[..., Any], image: np.ndarray) -> Any:
-        """Heatmaps [1, J, H, W] and tags [1, J, H, W, 2] at the input's resolution."""
-        pixels = (torch.from_numpy(image).permute(2, 0, 1) / 255)[None]
-        mean, std = (torch.tensor(x).view(3, 1, 1) for x in (MEAN, STD))
-        size = (image.shape[1], image.shape[0])
-        _, heatmaps, tags = self.inference.get_multi_stage_outputs(
-            settings, network, (pixels - mean) / std, True, True, size
-        )
-        heatmaps, tags = self.inference.aggregate_results(settings, 1, None, [], heatmaps, tags)
-        return heatmaps, torch.cat(tags, dim=4)
-
-    def people(self, settings: Any, heatmaps: Tensor, tags: Tensor) -> tuple[Any, np.ndarray]:
-        """Keypoints [P, J, 3] in input pixels, missing ones as zeros, and scores [P]."""
-        grouped, scores = self.group.HeatmapParser(settings).parse(heatmaps, tags, True, True)
-        J = heatmaps.shape[1]
-        return np.array(grouped[0], np.float32).reshape(len(scores), J, -1)[..., :3], scores
-
-    def predict(
-        self, settings: Any, network: Callable[..., Any], picture: np.ndarray, input_size: int
-    ) -> np.ndarray:
-        """Keypoints [P, J, 3] in picture pixels, missing ones as zeros."""
-        image, centre, scale = self.place(picture, input_size)
-        people, _ = self.people(settings, *self.maps(settings, network, image))
-        size = [image.shape[1], image.shape[0]]
-        placed = self.transforms.get_final_preds([people], centre, scale, size)
-        placed = np.array(placed, np.float32).reshape(people.shape)
-        return np.where(people[..., 2:] > 0, placed, 0)
 
 
 def as_official(network: Callable[[Tensor], PoseMaps]) -> Callable[[Tensor], list[Tensor]]:
@@ -144,7 +63,7 @@ def compare_networks(official: Official) -> list[dict[str, Any]]:
     for width in WIDTHS:
         for joints in (CROWDPOSE, COCO):
             ours = random_network(width, joints)
-            theirs = official.network(joints, ours)
+            theirs = official.network(official.settings(joints, width=width), ours)
             images = torch.randn(2, 3, 256, 320, generator=torch.Generator().manual_seed(width))
             expected = theirs(images)
             row: dict[str, Any] = {"width": width, "joints": len(joints)}
@@ -266,7 +185,7 @@ def write_fixtures(official: Official) -> None:
     """What the official code makes of our random weights, made-up maps and a made-up picture."""
     images = np.random.RandomState(0).randint(0, 256, (1, 3, 64, 64))
     ours = random_network(8, CROWDPOSE)
-    theirs = official.network(CROWDPOSE, ours)
+    theirs = official.network(official.settings(CROWDPOSE, width=8), ours)
     with torch.no_grad():
         quarter, half = theirs(torch.from_numpy(images).float() / 128 - 1)
     write("parity_network", images=images.astype(np.uint8), quarter=quarter, half=half)
@@ -351,7 +270,7 @@ def main(
             ours = random_network(8, joints)
             with torch.no_grad():  # tags near each other: people of many joints, not of one each
                 ours.get_parameter("final_layers.0.weight")[len(joints) :] /= 20
-            theirs = official.network(joints, ours)
+            theirs = official.network(official.settings(joints, width=8), ours)
             row = compare_pipelines(official, ours, theirs, joints, 128, pictures)
             result["pipelines"].append({"network": "higherhrnet_w8, random weights"} | row)
             click.echo(result["pipelines"][-1])

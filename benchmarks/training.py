@@ -1,11 +1,9 @@
 """Training against the official code of HigherHRNet: samples, steps, memory, and a profile by part.
 
-One run on one machine, on the CPU, the sides in turn. The official code is no part of this
-repository, nor are the packages that it wants besides ours:
+One run on one machine, on the CPU, the sides in turn; how to get the official code is said in
+official.py.
 
-    git clone https://github.com/HRNet/HigherHRNet-Human-Pose-Estimation /tmp/official
-    pip install --no-deps --target /tmp/official_packages yacs json_tricks torchvision==0.28.0
-    PYTHONPATH=/tmp/official_packages python benchmarks/training.py /tmp/official
+    python benchmarks/training.py /tmp/official
 
 Writes benchmarks/results/training.json.
 """
@@ -16,7 +14,6 @@ import json
 import multiprocessing
 import random
 import statistics
-import sys
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
@@ -39,9 +36,11 @@ from dhn.bench import Timing, machine
 from dhn.config import Config, load_config
 from dhn.data import Batch, EpochSampler, PoseDataset, collate, normalise
 from dhn.info import environment
+from dhn.joints import COCO
 from dhn.learner import Learner
 from dhn.media import read_image
 from dhn.model import build_model
+from official import Official
 
 RESULTS = Path(__file__).parent / "results"
 CPU = torch.device("cpu")
@@ -99,7 +98,7 @@ class Bench:
     def __init__(self, official: Path, data: Path, width: int, size: int, batch_size: int) -> None:
         self.arguments = (official, data, width, size, batch_size)
         self.width, self.batch_size = width, batch_size
-        self.official = Official(official, data, width, size)
+        self.official = OfficialTraining(official, data, width, size)
         self.dataset = PoseDataset(load_annotations(data, "train"), input_size=size)
         self.paths = [picture.path for picture in self.dataset.pictures]
         self.pictures = [read_image(path, ignore_orientation=True) for path in self.paths]
@@ -138,34 +137,17 @@ class Bench:
         return lambda: learner.update([batch], self.batch_size, 1e-4)
 
 
-class Official:
-    """The official code, unchanged, with what it takes to import and to run it on a CPU."""
+class OfficialTraining(Official):
+    """Its data set, which reads decoded pictures here, and its loop over an epoch."""
 
     def __init__(self, repository: Path, data: Path, width: int, size: int) -> None:
-        # Its scorer of CrowdPose is imported but not used here. Of torchvision it needs functions
-        # written in Python; a CUDA build's operators do not load on a CPU, and their registration
-        # fails unless somebody has declared them.
-        for module in ("crowdposetools", "crowdposetools.coco", "crowdposetools.cocoeval"):
-            sys.modules[module] = mock.MagicMock()
-        for operator in ("nms", "qnms"):
-            schema = "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"
-            torch.library.define(f"torchvision::{operator}", schema)
-        torch.Tensor.cuda = lambda self, *_, **__: self  # type: ignore[method-assign]
-        sys.path.insert(0, str(repository / "lib"))
-        cfg = import_module("config").cfg
-        recipe = repository / "experiments/coco/higher_hrnet/w32_512_adam_lr1e-3.yaml"
-        cfg.merge_from_file(str(recipe))
-        cfg.DATASET.ROOT, cfg.DATASET.INPUT_SIZE = str(data), size
-        cfg.DATASET.OUTPUT_SIZE = [size // 4, size // 2]
-        for stage in (2, 3, 4):
-            channels = cfg.MODEL.EXTRA[f"STAGE{stage}"].NUM_CHANNELS
-            cfg.MODEL.EXTRA[f"STAGE{stage}"].NUM_CHANNELS = [c * width // 32 for c in channels]
-        cfg.MODEL.EXTRA.DECONV.NUM_CHANNELS = [width]
+        super().__init__(repository)
+        cfg = self.settings(COCO, width=width, input_size=size)
+        cfg.DATASET.ROOT = str(data)
         cfg.RANK = 1  # rank 0 also prints and draws
         self.cfg = cfg
         self.loss = import_module("core.loss").MultiLossFactory(cfg)
         self.do_train = import_module("core.trainer").do_train
-        self.new_network = import_module("models.pose_higher_hrnet").get_pose_net
         self.new_optimiser = import_module("utils.utils").get_optimizer
         self.decoded: dict[int, np.ndarray] = {}
 
@@ -181,7 +163,7 @@ class Official:
         return default_collate([self.dataset[self.dataset.ids.index(id)] for id in ids])
 
     def step(self, batch: Any) -> Callable[[], None]:
-        network = self.new_network(self.cfg, True)
+        network = self.network(self.cfg)
         optimiser = self.new_optimiser(self.cfg, network)
         # Its loop over an epoch, of one batch.
         return lambda: self.do_train(

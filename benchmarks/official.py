@@ -1,0 +1,119 @@
+"""The official code of HigherHRNet, which the other scripts here compare ours with.
+
+It is no part of this repository, nor are the packages that it wants besides ours:
+
+    git clone https://github.com/HRNet/HigherHRNet-Human-Pose-Estimation /tmp/official
+    pip install --no-deps --target /tmp/official_packages \
+        munkres==1.1.4 yacs json_tricks torchvision==0.28.0
+    export PYTHONPATH=/tmp/official_packages
+"""
+
+import sys
+from collections.abc import Callable
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from dhn.data import MEAN, STD
+from dhn.joints import JointSet
+from dhn.model import HigherHRNet
+
+
+class Official:
+    """Its functions, unchanged, called as its tools/valid.py does; one to a process.
+
+    Attributes:
+        group, inference, transforms: modules of its code.
+    """
+
+    def __init__(self, repository: Path) -> None:
+        # Its scorer of CrowdPose is imported but not used here. Of torchvision it needs functions
+        # written in Python; a CUDA build's operators do not load on a CPU, and their registration
+        # fails unless somebody has declared them.
+        for module in ("crowdposetools", "crowdposetools.coco", "crowdposetools.cocoeval"):
+            sys.modules[module] = mock.MagicMock()
+        for operator in ("nms", "qnms"):
+            schema = "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"
+            torch.library.define(f"torchvision::{operator}", schema)
+        torch.Tensor.cuda = lambda self, *_, **__: self  # type: ignore[method-assign]
+        sys.path.insert(0, str(repository / "lib"))
+        self._experiments = repository / "experiments"
+        self._settings = import_module("config").cfg
+        self._networks = import_module("models.pose_higher_hrnet")
+        self.group = import_module("core.group")
+        self.inference = import_module("core.inference")
+        self.transforms = import_module("utils.transforms")
+
+    def settings(
+        self, joints: JointSet, *, width: int = 32, input_size: int = 512, stages: int = 1
+    ) -> Any:
+        """Its published settings, for a width and for networks of one or two pyramids."""
+        folder = {"coco": "coco", "crowdpose": "crowd_pose"}[joints.name]
+        settings = self._settings.clone()
+        settings.merge_from_file(
+            str(self._experiments / folder / "higher_hrnet" / "w32_512_adam_lr1e-3.yaml")
+        )
+        settings.DATASET.INPUT_SIZE = input_size
+        settings.DATASET.OUTPUT_SIZE = [input_size // 4, input_size // 2]
+        extra = settings.MODEL.EXTRA
+        for branches, stage in ((2, extra.STAGE2), (3, extra.STAGE3), (4, extra.STAGE4)):
+            stage.NUM_CHANNELS = [width * 2**i for i in range(branches)]
+        extra.DECONV.NUM_CHANNELS = [width]
+        settings.LOSS.WITH_HEATMAPS_LOSS = settings.TEST.WITH_HEATMAPS = [True, True] * stages
+        settings.LOSS.WITH_AE_LOSS = [True, False] * stages
+        settings.TEST.WITH_AE = [False, False] * (stages - 1) + [True, False]
+        return settings
+
+    def network(self, settings: Any, ours: HigherHRNet | None = None) -> nn.Module:
+        """Its network: with the weights of `ours` and for inference, or fresh and to train."""
+        if ours is None:
+            return self._networks.get_pose_net(settings, True)
+        network = self._networks.get_pose_net(settings, is_train=False)
+        weights = {k.removeprefix("backbone."): v for k, v in ours.state_dict().items()}
+        network.load_state_dict(weights)
+        return network.eval()
+
+    def place(self, picture: np.ndarray, input_size: int) -> tuple[np.ndarray, Any, Any]:
+        """The network's input uint8 [H, W, 3], and the centre and scale that map back."""
+        return self.transforms.resize_align_multi_scale(picture, input_size, 1.0, 1)
+
+    @torch.no_grad()
+    def maps(
+        self, settings: Any, network: Callable[..., Any], image: np.ndarray
+    ) -> tuple[Tensor, Tensor]:
+        """Heatmaps [1, J, H, W] and tags [1, J, H, W, 2] at the input's resolution."""
+        # What torchvision's ToTensor and Normalize do.
+        pixels = torch.from_numpy(image).permute(2, 0, 1).contiguous().float().div(255)
+        mean, std = (torch.tensor(x).view(3, 1, 1) for x in (MEAN, STD))
+        size = (image.shape[1], image.shape[0])
+        _, heatmaps, tags = self.inference.get_multi_stage_outputs(
+            settings, network, pixels.sub_(mean).div_(std)[None], True, True, size
+        )
+        heatmaps, tags = self.inference.aggregate_results(settings, 1, None, [], heatmaps, tags)
+        return heatmaps, torch.cat(tags, dim=4)
+
+    def parse(self, settings: Any, heatmaps: Tensor, tags: Tensor) -> tuple[Any, Any]:
+        """The people of maps as `maps` gives them, with refinement, and their scores."""
+        return self.group.HeatmapParser(settings).parse(heatmaps, tags, True, True)
+
+    def people(self, settings: Any, heatmaps: Tensor, tags: Tensor) -> tuple[Any, np.ndarray]:
+        """Keypoints [P, J, 3] in input pixels, missing ones as zeros, and scores [P]."""
+        grouped, scores = self.parse(settings, heatmaps, tags)
+        J = heatmaps.shape[1]
+        return np.array(grouped[0], np.float32).reshape(len(scores), J, -1)[..., :3], scores
+
+    def predict(
+        self, settings: Any, network: Callable[..., Any], picture: np.ndarray, input_size: int
+    ) -> np.ndarray:
+        """Keypoints [P, J, 3] in picture pixels, missing ones as zeros."""
+        image, centre, scale = self.place(picture, input_size)
+        people, _ = self.people(settings, *self.maps(settings, network, image))
+        size = [image.shape[1], image.shape[0]]
+        placed = self.transforms.get_final_preds([people], centre, scale, size)
+        placed = np.array(placed, np.float32).reshape(people.shape)
+        return np.where(people[..., 2:] > 0, placed, 0)
