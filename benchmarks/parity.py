@@ -253,25 +253,30 @@ def write(name: str, **arrays: Any) -> None:
 @click.command()
 @click.argument("repository", type=click.Path(exists=True, file_okay=False, path_type=Path))
 @click.option("--data", type=click.Path(exists=True, path_type=Path), help="Folder with images/.")
-@click.option("--limit", type=int, help="Only the first N pictures.")
+@click.option(
+    "--limit",
+    default=3,
+    show_default=True,
+    help="Pictures for random weights, whose crowded maps the official code refines for minutes.",
+)
 @click.option("--checkpoint", type=click.Path(exists=True), help="A trained network of ours, too.")
 @click.option("--write-fixtures", "fixtures", is_flag=True, help="Write tests/fixtures as well.")
 def main(
-    repository: Path, data: Path | None, limit: int | None, checkpoint: str | None, fixtures: bool
+    repository: Path, data: Path | None, limit: int, checkpoint: str | None, fixtures: bool
 ) -> None:
     """Compare with the official code in REPOSITORY."""
     official = Official(repository)
     if fixtures:
         write_fixtures(official)
     result: dict[str, Any] = {"networks": compare_networks(official), "pipelines": []}
-    pictures = sorted((data / "images").glob("*.jpg"))[:limit] if data else []
+    pictures = sorted((data / "images").glob("*.jpg")) if data else []
     if pictures:
         for joints in (CROWDPOSE, COCO):
             ours = random_network(8, joints)
             with torch.no_grad():  # tags near each other: people of many joints, not of one each
                 ours.get_parameter("final_layers.0.weight")[len(joints) :] /= 20
             theirs = official.network(official.settings(joints, width=8), ours)
-            row = compare_pipelines(official, ours, theirs, joints, 128, pictures)
+            row = compare_pipelines(official, ours, theirs, joints, 128, pictures[:limit])
             result["pipelines"].append({"network": "higherhrnet_w8, random weights"} | row)
             click.echo(result["pipelines"][-1])
     if pictures and checkpoint:
