@@ -104,8 +104,8 @@ class Official:
     def people(self, settings: Any, heatmaps: Tensor, tags: Tensor) -> tuple[Any, np.ndarray]:
         """Keypoints [P, J, 3] in input pixels, missing ones as zeros, and scores [P]."""
         grouped, scores = self.parse(settings, heatmaps, tags)
-        J = heatmaps.shape[1]
-        return np.array(grouped[0], np.float32).reshape(len(scores), J, -1)[..., :3], scores
+        people = np.array(grouped[0], np.float32).reshape(len(scores), heatmaps.shape[1], 3 + 2)
+        return people[..., :3], scores
 
     def predict(
         self, settings: Any, network: Callable[..., Any], picture: np.ndarray, input_size: int
@@ -113,6 +113,8 @@ class Official:
         """Keypoints [P, J, 3] in picture pixels, missing ones as zeros."""
         image, centre, scale = self.place(picture, input_size)
         people, _ = self.people(settings, *self.maps(settings, network, image))
+        if not len(people):
+            return people
         size = [image.shape[1], image.shape[0]]
         placed = self.transforms.get_final_preds([people], centre, scale, size)
         placed = np.array(placed, np.float32).reshape(people.shape)

@@ -24,6 +24,16 @@ def crowds(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return generate(tmp_path_factory.mktemp("data") / "crowds", 10, 0, config=CrowdConfig(size=96))
 
 
+@pytest.fixture(scope="session")
+def files(tmp_path_factory: pytest.TempPathFactory):
+    """files(format, flip, halves): a tiny network as an exported file."""
+    for package in ("onnx", "onnxscript", "onnxruntime"):
+        pytest.importorskip(package)
+    from tiny_exports import exporter
+
+    return exporter(tmp_path_factory.mktemp("exported"))
+
+
 @pytest.fixture(params=["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
 def device(request: pytest.FixtureRequest) -> str:
     """Each device that has the operators; CUDA skips where there is none."""
