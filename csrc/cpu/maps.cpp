@@ -3,8 +3,8 @@
 namespace dhn {
 namespace {
 
-// Output pixels that read every second pair of neighbours of `row`, from `row` on: at twice the
-// resolution 2u + 1 and 2u + 2 read u and u + 1.
+// At twice the resolution output pixels 2u + 1 and 2u + 2 read map pixels u and u + 1; row[0] is
+// the first of them, out[0] its 2u + 1. A loop without taps, which the compiler vectorizes.
 DHN_CLONES void stretch_twice(const float* row, int pairs, float* __restrict out) {
   for (int u = 0; u < pairs; ++u) {
     out[2 * u] = blend(row[u], row[u + 1], 0.25f);

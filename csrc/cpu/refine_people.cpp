@@ -77,8 +77,8 @@ class JointSearch {
         distance2_(tiles.count()),
         possible_(tiles.count()) {}
 
-  // Bounds of every tile; false if a pixel is not finite. heatmap [h, w], tags [T, h, w], searched
-  // for so many people.
+  // Bounds of every tile; false if a pixel is not finite. heatmap [h, w], tags [T, h, w]; `find` is
+  // about to be called for so many people.
   bool prepare(const float* heatmap, const float* tags, int64_t people) {
     heatmap_ = heatmap;
     tags_ = tags;
@@ -177,12 +177,15 @@ class JointSearch {
     }
   }
 
-  // Room for heatmap and tags of a tile's input pixels, [1 + T, pixels]. Scores are read once, and
-  // with them the tile's bound becomes exact: tiles worth a visit are the same for most people. For
-  // one or two, fresh memory costs more than that.
+  // Room for heatmap and tags of a tile's input pixels, [1 + T, pixels], with the scores read: from
+  // then on the tile's bound is exact. They are kept, because the tiles worth a visit are the same
+  // for most people; but for one or two, fresh memory costs more than reading again.
   float* pixels(int tile, const Block& block, int count) {
     if (first_pixel_[tile] < 0 || !keep_) {
-      if (!keep_) pixels_.clear(), tags_read_[tile] = false;
+      if (!keep_) {
+        pixels_.clear();
+        tags_read_[tile] = false;
+      }
       first_pixel_[tile] = static_cast<int64_t>(pixels_.size());
       pixels_.resize(pixels_.size() + (1 + T_) * count);
       float* scores = pixels_.data() + first_pixel_[tile];

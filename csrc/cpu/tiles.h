@@ -77,9 +77,10 @@ class TileBounds {
   bool range(const float* map, float* low, float* high);
   // `range` of the sum and of the difference of two maps, in one pass.
   bool ranges_of_pair(const float* a, const float* b, const PairRanges& out);
-  // As `greatest`, but blend by blend: at twice the resolution no pixel is read with a weight over
-  // 3/4, so that the peaks of noise, which decide how many tiles a search must visit, are bounded
-  // by about what is left of them between pixels. Two or three times the work.
+  // As `greatest`, but of blends: at twice the resolution no pixel is read with a weight over 3/4,
+  // so that the peaks of noise, which decide how many tiles a search must visit, are bounded by
+  // about what is left of them between pixels. Exact along columns; along rows the greatest of a
+  // tile's columns are blended, which costs little more than `greatest`.
   bool greatest_blend(const float* map, float* high);
 
  private:
