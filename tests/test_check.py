@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 import pytest
 from click.testing import CliRunner
-from coco_sets import make_set
+from coco_sets import make_set, standing_set, write_pictures
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -26,14 +26,6 @@ def clean_set(first_id=1, seed=0):
     for image in raw["images"]:
         image["file_name"] = f"{image['id']}.png"
     return raw
-
-
-def write_pictures(folder, raw):
-    (folder / "images").mkdir(exist_ok=True)
-    rng = np.random.default_rng(raw["images"][0]["id"])
-    for image in raw["images"]:
-        pixels = rng.integers(0, 255, (image["height"], image["width"], 3), np.uint8)
-        cv2.imwrite(str(folder / "images" / image["file_name"]), pixels)
 
 
 def write_labels(folder, **splits):
@@ -270,43 +262,6 @@ def test_a_split_without_labels_is_an_error(folder):
     result = check(folder)
     assert result.exit_code == 1
     assert "no picture with a labelled person" in result.output
-
-
-STANDING = np.array(
-    # shoulders, elbows, wrists, hips, knees, ankles, head, neck, facing the camera
-    [
-        *((60, 40), (40, 40), (65, 55), (35, 55), (66, 70), (34, 70), (56, 70), (44, 70)),
-        *((56, 90), (44, 90), (56, 110), (44, 110), (50, 20), (50, 35)),
-    ],
-    float,
-)
-
-
-def standing_set(people, *, swap=(), seed=0):
-    """One person a picture, turned and jittered; `swap` exchanges these pairs in the first."""
-    rng = np.random.default_rng(seed)
-    raw = make_set(images=people, crowd_index=False)
-    raw["annotations"] = []
-    for id in range(1, people + 1):
-        angle = rng.uniform(-0.5, 0.5)
-        turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
-        xy = (STANDING - 65) @ turn.T + 65 + rng.normal(0, 1, STANDING.shape)
-        if id == 1:
-            for j in swap:
-                xy[[j, j + 1]] = xy[[j + 1, j]]
-        keypoints = np.column_stack([xy, np.full(14, 2)]).round(2)
-        raw["annotations"].append(
-            {
-                "id": id,
-                "image_id": id,
-                "category_id": 1,
-                "bbox": [10, 10, 100, 100],
-                "keypoints": keypoints.ravel().tolist(),
-                "num_keypoints": 12,
-                "iscrowd": 0,
-            }
-        )
-    return raw
 
 
 def findings_of(tmp_path, raw):

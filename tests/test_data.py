@@ -1,10 +1,10 @@
-import json
 import math
 
 import cv2
 import numpy as np
 import pytest
 import torch
+from coco_sets import CrowdFolder
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.utils.data import DataLoader
@@ -29,42 +29,9 @@ RED, GREEN, BLUE = np.eye(3, dtype=int) * 255
 STILL = Augmentation(rotation=0, scale=(1.2, 1.2), translation=0, flip=0)
 
 
-class Folder:
-    """A CrowdPose folder of PNG pictures, written on demand."""
-
-    def __init__(self, root):
-        self.root = root
-        self.raw = {"images": [], "annotations": []}
-        self.raw["categories"] = [{"id": 1, "name": "person", "keypoints": list(CROWDPOSE.names)}]
-        (root / "images").mkdir()
-        (root / "json").mkdir()
-
-    def picture(self, rgb=None, **fields):
-        n = len(self.raw["images"]) + 1
-        rgb = np.zeros((H, W, 3), np.uint8) if rgb is None else rgb
-        image = {"id": n, "file_name": f"{n}.png", "height": rgb.shape[0], "width": rgb.shape[1]}
-        self.raw["images"].append(image | fields)
-        write_image(self.root / "images" / f"{n}.png", rgb)
-        return self
-
-    def person(self, joints, **fields):
-        """Of the last picture; joints: {name: (x, y, v)}."""
-        keypoints = [v for name in CROWDPOSE.names for v in joints.get(name, (0, 0, 0))]
-        person = {
-            "id": len(self.raw["annotations"]) + 1,
-            "image_id": len(self.raw["images"]),
-            "category_id": 1,
-            "keypoints": keypoints,
-            "num_keypoints": len(joints),
-            "bbox": [10, 10, 50, 50],
-            "iscrowd": 0,
-        }
-        self.raw["annotations"].append(person | fields)
-        return self
-
+class Folder(CrowdFolder):
     def dataset(self, augmentation=STILL, **arguments):
-        (self.root / "json" / "crowdpose_train.json").write_text(json.dumps(self.raw))
-        annotations = load_annotations(self.root, "train")
+        annotations = load_annotations(self.write(), "train")
         return PoseDataset(annotations, input_size=S, augmentation=augmentation, **arguments)
 
 

@@ -1,0 +1,77 @@
+"""A server for downloads on this machine that cuts off, corrupts, redirects and dawdles."""
+
+import contextlib
+import hashlib
+import http.server
+import re
+import threading
+import time
+
+
+def named(content, stem="weights"):
+    return f"{stem}-{hashlib.sha256(content).hexdigest()[:8]}_20201017.pth"
+
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    """Serves `server.files`; the first of `server.mishaps` befalls a request and is used up."""
+
+    def do_GET(self):
+        path, wanted = self.path.partition("?")[0], self.headers.get("Range")
+        self.server.requests.append((path, wanted))
+        mishap, value = self.server.mishaps.pop(0) if self.server.mishaps else (None, None)
+        if mishap == "status":
+            return self.send_error(value)
+        if mishap == "redirect":
+            self.send_response(302)
+            self.send_header("Location", value)
+            return self.end_headers()
+        if path not in self.server.files:
+            return self.send_error(404)
+        content = self.server.files[path]
+        start = int(re.fullmatch(r"bytes=(\d+)-", wanted)[1]) if wanted else 0
+        if start >= len(content) and wanted:
+            return self.send_error(416)
+        if mishap == "ignore range":
+            start = 0
+        self.send_response(206 if start else 200)
+        if start:
+            first = start - value if mishap == "wrong part" else start
+            self.send_header("Content-Range", f"bytes {first}-{len(content) - 1}/{len(content)}")
+        if mishap != "no length":
+            self.send_header("Content-Length", str(len(content) - start))
+        self.end_headers()
+        body = content[start:]
+        if mishap == "corrupt":
+            body = body[:value] + bytes([body[value] ^ 1]) + body[value + 1 :]
+        if mishap == "cut":
+            body = body[:value]
+        if mishap == "dribble":
+            for offset in range(0, len(body), value):
+                self.wfile.write(body[offset : offset + value])
+                time.sleep(0.01)
+            return None
+        if mishap == "stall":
+            self.wfile.write(body[:value])
+            self.wfile.flush()
+            self.server.over.wait(10)
+            return None
+        return self.wfile.write(body)
+
+    def log_message(self, *_):
+        pass
+
+
+@contextlib.contextmanager
+def serving(files):
+    """The server of `files` {path: bytes}; its `requests` and `mishaps` are lists, see Handler."""
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        server.files = files
+        server.mishaps, server.requests = [], []
+        server.over = threading.Event()
+        server.address = f"http://127.0.0.1:{server.server_port}/"
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        yield server
+        server.over.set()
+        server.shutdown()
+        thread.join()
