@@ -69,7 +69,18 @@ inline void check_indices(const Tensor& indices, const Tensor& heatmaps) {
                   "indices [B, J, K] do not fit heatmaps [B, J, h, w]");
 }
 
-// What group_tags takes; `order` must name every joint once.
+inline void check_order(const std::vector<int64_t>& order, int64_t J) {
+  std::vector<char> named(J, 0);
+  for (const int64_t j : order) {
+    STD_TORCH_CHECK(j >= 0 && j < J && !named[j], "joint order must name each of ", J,
+                    " joints once");
+    named[j] = 1;
+  }
+  STD_TORCH_CHECK(static_cast<int64_t>(order.size()) == J, "joint order must name each of ", J,
+                  " joints once");
+}
+
+// What group_tags takes.
 inline void check_candidates(const Tensor& scores, const Tensor& xy, const Tensor& tags,
                              const std::vector<int64_t>& order, int64_t max_people) {
   check_dim(scores, 3, "scores [B, J, K]");
@@ -81,15 +92,7 @@ inline void check_candidates(const Tensor& scores, const Tensor& xy, const Tenso
   }
   STD_TORCH_CHECK(xy.size(3) == 2, "xy must be [B, J, K, 2]");
   STD_TORCH_CHECK(max_people > 0, "max_people must be positive, got ", max_people);
-  const int64_t J = scores.size(1);
-  std::vector<char> named(J, 0);
-  for (const int64_t j : order) {
-    STD_TORCH_CHECK(j >= 0 && j < J && !named[j], "joint order must name each of ", J,
-                    " joints once");
-    named[j] = 1;
-  }
-  STD_TORCH_CHECK(static_cast<int64_t>(order.size()) == J, "joint order must name each of ", J,
-                  " joints once");
+  check_order(order, scores.size(1));
 }
 
 // People [B, M, J, 3 + T] and counts [B] as group_tags returns them, for maps of the same pictures.

@@ -9,7 +9,8 @@
 // [0, W] x [0, H]; input pixel (X, Y) has its centre at (X + .5, Y + .5); map pixel (u, v) of
 // stride s lies at ((u + .5) s, (v + .5) s). Maps are float32, bfloat16 or float16 of any strides
 // and are converted to float32 before anything is computed. Results are contiguous. Nothing needs a
-// host synchronisation: the shape of a result depends on shapes and integers alone.
+// host synchronisation: the shape of a result depends on shapes and integers alone (but for
+// decode_poses, which is for the CPU).
 
 #include <torch/csrc/stable/library.h>
 
@@ -86,6 +87,18 @@ STABLE_TORCH_LIBRARY(dhn, m) {
   m.def(
       "refine_people(Tensor heatmaps, Tensor tags, Tensor people, Tensor counts, int height, "
       "int width, bool subpixel) -> Tensor");
+
+  // All of decode (CPU only): what topk_peaks, read_peaks, group_tags and, if `refine`,
+  // refine_people give one after the other. Heatmaps are read once less, and on a CPU starting an
+  // operator costs as much as a step of it.
+  //   -> keypoints [N, J, 3] float32: x, y, score of all N people, picture by picture, zeros where
+  //      missing; scores [N]: mean over all J joints before refinement, missing ones as 0; counts
+  //      [B] int64: people per picture; finite [B] bool: whether all that was looked at was finite.
+  m.def(
+      "decode_poses(Tensor heatmaps, Tensor tags, int height, int width, int[] order, "
+      "int max_people, int kernel, float tag_threshold, float detection_threshold, bool refine, "
+      "bool subpixel, bool munkres) -> (Tensor keypoints, Tensor scores, Tensor counts, "
+      "Tensor finite)");
 
   // Inference heatmaps of one picture batch in one pass:
   //   one(q, f) = (mean(f) + upsample(mean(q))) / 2, bilinear to the size of f;

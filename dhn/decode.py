@@ -96,6 +96,7 @@ class Poses:
 
 
 _PUBLISHED = DecodeConfig()
+_BROKEN = "heatmaps or tags hold NaN or infinity: the network's output is broken"
 
 
 @torch.no_grad()
@@ -127,9 +128,43 @@ def decode_poses(
         DhnError: the maps hold NaN or infinity.
     """
     _check(heatmaps, tags, size, config)
-    if heatmaps.device.type != "cuda":  # CUDA kernels convert while they read
-        heatmaps, tags = (maps.cpu().float().contiguous() for maps in (heatmaps, tags))
-    if peaks is None or not _serves(peaks, config):
+    if peaks is not None and not _serves(peaks, config):
+        peaks = None
+    if heatmaps.device.type == "cuda":  # its kernels convert while they read
+        return _decode_by_steps(heatmaps, tags, size, config, peaks)
+    heatmaps, tags = (maps.cpu().float().contiguous() for maps in (heatmaps, tags))
+    if peaks is not None:
+        return _decode_by_steps(heatmaps, tags, size, config, peaks)
+    keypoints, scores, counts, finite = ops.decode_poses(
+        heatmaps,
+        tags,
+        size,
+        config.joint_order,
+        config.max_people,
+        config.nms_kernel,
+        config.tag_threshold,
+        config.detection_threshold,
+        config.refine,
+        config.subpixel,
+        config.munkres,
+    )
+    if not all(finite.tolist()):
+        raise DhnError(_BROKEN)
+    found = counts.tolist()
+    return [
+        Poses(*fields) for fields in zip(keypoints.split(found), scores.split(found), strict=True)
+    ]
+
+
+def _decode_by_steps(
+    heatmaps: Tensor,
+    tags: Tensor,
+    size: tuple[int, int],
+    config: DecodeConfig,
+    peaks: Peaks | None,
+) -> list[Poses]:
+    """An operator for each step: what a GPU can queue, and where the peaks are there already."""
+    if peaks is None:
         scores, xy, peak_tags = find_peaks(heatmaps, tags, size, config)
     else:
         scores, xy, peak_tags = (field[:, :, : config.max_people] for field in peaks)
@@ -175,7 +210,7 @@ def _poses(
     most = max(found, default=0)
     points, joints = points[:, :most], joints[:, :most]
     if not all(np.isfinite(x).all() for x in (points, *others)):
-        raise DhnError("heatmaps or tags hold NaN or infinity: the network's output is broken")
+        raise DhnError(_BROKEN)
     scores = joints[..., 2].sum(axis=2) / np.float32(joints.shape[2])
     return [
         Poses(torch.from_numpy(points[b, :n].copy()), torch.from_numpy(scores[b, :n].copy()))

@@ -212,6 +212,44 @@ def refine_people(
     return torch.ops.dhn.refine_people(heatmaps, tags, people, counts, *size, subpixel)
 
 
+def decode_poses(
+    heatmaps: Tensor,
+    tags: Tensor,
+    size: tuple[int, int],
+    joint_order: Sequence[int] | None = None,
+    max_people: int = 30,
+    nms_kernel: int = 5,
+    tag_threshold: float = 1.0,
+    detection_threshold: float = 0.1,
+    refine: bool = True,
+    subpixel: bool = False,
+    munkres: bool = False,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """`topk_peaks`, `read_peaks`, `group_tags` and `refine_people` in one call, on the CPU alone.
+
+    What they give one after the other, without what only their separation costs: heatmaps are read
+    once less, and starting an operator takes as long as a step of it.
+
+    Args:
+        heatmaps, tags, size, subpixel: as for `read_peaks`; `joint_order`, `max_people`,
+            `tag_threshold`, `detection_threshold`, `munkres`: as for `group_tags`.
+        nms_kernel: `kernel` of `topk_peaks`.
+        refine: whether missing joints are searched.
+
+    Returns:
+        keypoints: [N, J, 3] float32: x, y in input pixels, score, of the people of all pictures;
+            zeros where a joint is missing.
+        scores: [N] float32, mean score over all J joints before refinement, missing ones as 0.
+        counts: [B] int64, how many of the N belong to each picture.
+        finite: [B] bool, whether all that was looked at was finite.
+    """
+    order = list(range(heatmaps.shape[1]) if joint_order is None else joint_order)
+    thresholds = float(tag_threshold), float(detection_threshold)
+    return torch.ops.dhn.decode_poses(
+        heatmaps, tags, *size, order, max_people, nms_kernel, *thresholds, refine, subpixel, munkres
+    )
+
+
 def aggregate_heatmaps(
     quarter: Sequence[Tensor],
     half: Sequence[Tensor],
@@ -311,6 +349,15 @@ def _(scores, xy, tags, order, max_people, tag_threshold, detection_threshold, m
 @torch.library.register_fake("dhn::refine_people")
 def _(heatmaps, tags, people, counts, height, width, subpixel):
     return heatmaps.new_empty((*people.shape[:3], 3), dtype=torch.float32)
+
+
+@torch.library.register_fake("dhn::decode_poses")
+def _(heatmaps, tags, height, width, order, *settings):
+    B, J = heatmaps.shape[:2]
+    N = torch.library.get_ctx().new_dynamic_size()
+    keypoints = heatmaps.new_empty((N, J, 3), dtype=torch.float32)
+    counts = heatmaps.new_empty((B,), dtype=torch.int64)
+    return keypoints, keypoints.new_empty((N,)), counts, counts.new_empty((B,), dtype=torch.bool)
 
 
 @torch.library.register_fake("dhn::aggregate_heatmaps")

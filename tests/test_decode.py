@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from dhn import reference
-from dhn.decode import DecodeConfig, decode_poses
+from dhn.decode import DecodeConfig, _decode_by_steps, decode_poses, find_peaks
 from dhn.errors import DhnError
 from dhn.scenes import annotated_scenes, crowd, scene_from_keypoints
 
@@ -106,6 +106,25 @@ def test_batch_is_each_image(device):
     for a, b in zip(together, alone, strict=True):
         assert torch.equal(a.keypoints, b.keypoints)
         assert torch.equal(a.scores, b.scores)
+
+
+@pytest.mark.parametrize("config", [
+    DecodeConfig(),
+    DecodeConfig(subpixel=True, munkres=True),
+    DecodeConfig(nms_kernel=3, max_people=3, tag_threshold=0.5, joint_order=(2, 0, 1)),
+    DecodeConfig(detection_threshold=0.3, refine=False),
+])  # fmt: skip
+@pytest.mark.parametrize("levels", [None, 8])
+def test_one_call_gives_what_the_steps_give(config, levels):
+    """To the bit; what has its peaks already, as on a GPU, goes step by step."""
+    for seed, (size, read_at) in enumerate(SIZES):
+        scenes = [random_scene(seed + 9 * n, n, 3, 1 + seed % 3, size, levels) for n in PEOPLE]
+        heatmaps, tags = (torch.cat(maps) for maps in zip(*scenes, strict=True))
+        peaks = find_peaks(heatmaps, tags, read_at, config)
+        stepwise = _decode_by_steps(heatmaps, tags, read_at, config, peaks)
+        for a, b in zip(decode_poses(heatmaps, tags, read_at, config), stepwise, strict=True):
+            assert torch.equal(a.keypoints, b.keypoints)
+            torch.testing.assert_close(a.scores, b.scores, rtol=1e-6, atol=0)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])

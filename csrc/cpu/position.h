@@ -1,4 +1,4 @@
-// From the input pixel of a peak to its continuous position.
+// From the input pixel of a peak to its continuous position and its tags.
 #pragma once
 
 #include "maps.h"
@@ -20,6 +20,16 @@ inline Offset position(const Grid& grid, const float* map, int X, int Y, bool su
   const float above = grid.at(map, X, std::max(Y - 1, 0));
   const float below = grid.at(map, X, std::min(Y + 1, grid.H - 1));
   return {X + 0.5f + (right > left ? 0.25f : -0.25f), Y + 0.5f + (below > above ? 0.25f : -0.25f)};
+}
+
+// One peak of `map` at `index` = Y * W + X, with tags [T, h, w] -> xy [2], values [T].
+inline void read_peak(const Grid& grid, const float* map, const float* tags, int64_t T,
+                      int64_t index, bool subpixel, float* xy, float* values) {
+  const int X = static_cast<int>(index % grid.W), Y = static_cast<int>(index / grid.W);
+  const Offset at = position(grid, map, X, Y, subpixel);
+  xy[0] = at.x;
+  xy[1] = at.y;
+  for (int64_t t = 0; t < T; ++t) values[t] = grid.at(tags + t * grid.area(), X, Y);
 }
 
 }  // namespace dhn

@@ -26,14 +26,9 @@ std::tuple<Tensor, Tensor> read_peaks(Tensor heatmaps, Tensor tags, Tensor indic
   for (int64_t i = 0; i < B * J * K; ++i) {
     STD_TORCH_CHECK(index[i] >= 0 && index[i] < height * width, "index ", index[i],
                     " lies outside ", height, " x ", width);
-    const int X = static_cast<int>(index[i] % width), Y = static_cast<int>(index[i] / width);
     const int64_t plane = i / K;
-    const Offset at = position(grid, pixels + plane * grid.area(), X, Y, subpixel);
-    xy[2 * i] = at.x;
-    xy[2 * i + 1] = at.y;
-    for (int64_t t = 0; t < T; ++t) {
-      tag[i * T + t] = grid.at(tag_pixels + (plane * T + t) * grid.area(), X, Y);
-    }
+    read_peak(grid, pixels + plane * grid.area(), tag_pixels + plane * T * grid.area(), T, index[i],
+              subpixel, xy + 2 * i, tag + i * T);
   }
   return {points, values};
 }

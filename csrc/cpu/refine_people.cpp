@@ -1,11 +1,12 @@
+#include "refine_people.h"
+
 #include <torch/csrc/stable/library.h>
 
+#include <atomic>
 #include <limits>
-#include <tuple>
 
 #include "checks.h"
 #include "position.h"
-#include "tiles.h"
 
 namespace dhn {
 namespace {
@@ -44,6 +45,8 @@ DHN_CLONES void add_gap(const float* low, const float* high, float tag, float sl
   }
 }
 
+constexpr float kNothing = -std::numeric_limits<float>::infinity();
+
 // values[i] = score[i] + slack - round(sqrt(distance2[i])), and the greatest of them.
 DHN_CLONES float refinement_values(const float* score, const float* distance2, float slack,
                                    int count, float* values) {
@@ -53,7 +56,7 @@ DHN_CLONES float refinement_values(const float* score, const float* distance2, f
 }
 
 struct Best {
-  float value = -std::numeric_limits<float>::infinity();
+  float value = kNothing;
   float score = 0;
   int64_t index = 0;  // Y * W + X
 
@@ -75,15 +78,21 @@ class JointSearch {
         low_(T * tiles.count()),
         high_(T * tiles.count()),
         distance2_(tiles.count()),
-        possible_(tiles.count()) {}
+        possible_(tiles.count()),
+        most_of_row_(tiles.down()) {}
 
-  // Bounds of every tile; false if a pixel is not finite. heatmap [h, w], tags [T, h, w]; `find` is
-  // about to be called for so many people.
-  bool prepare(const float* heatmap, const float* tags, int64_t people) {
+  // Bounds of every tile; false if a pixel is not finite. heatmap [h, w], tags [T, h, w]; bounds:
+  // of the heatmap's tiles, or null; `find` is about to be called for so many people.
+  bool prepare(const float* heatmap, const float* tags, const float* bounds, int64_t people) {
     heatmap_ = heatmap;
     tags_ = tags;
     keep_ = people > 2;
-    bool finite = bounds_.greatest_blend(heatmap, highest_.data());
+    bool finite = true;
+    if (bounds != nullptr) {
+      std::copy_n(bounds, tiles_.count(), highest_.begin());
+    } else {
+      finite = bounds_.greatest_blend(heatmap, highest_.data());
+    }
     if (T_ > 1) {
       finite &=
           bounds_.ranges_of_pair(tags, tags + grid_.area(), {{low(0), low(1)}, {high(0), high(1)}});
@@ -107,23 +116,19 @@ class JointSearch {
   // The best pixel for a person of mean tag `mean` [T]: tiles in order of the best they could give,
   // until that is less than what was found.
   Best find(const float* mean) {
-    const float most = bound_tiles(mean);
+    bound_tiles(mean);
     Best best;
-    int first = 0;
-    while (possible_[first] != most) ++first;
-    visit(first, mean, best);
-    queue_.clear();
-    for (int tile = 0; tile < tiles_.count(); ++tile) {
-      if (possible_[tile] >= best.value && tile != first) queue_.push_back(tile);
+    while (true) {
+      const auto row = std::max_element(most_of_row_.begin(), most_of_row_.end());
+      if (*row < best.value || *row == kNothing) return best;
+      const int first = static_cast<int>(row - most_of_row_.begin()) * tiles_.across();
+      float* possible = possible_.data() + first;
+      int tile = 0;
+      while (possible[tile] != *row) ++tile;
+      visit(first + tile, mean, best);
+      possible[tile] = kNothing;
+      *row = greatest_of(possible, tiles_.across());
     }
-    const auto worse = [&](int a, int b) { return possible_[a] < possible_[b]; };
-    std::make_heap(queue_.begin(), queue_.end(), worse);
-    while (!queue_.empty() && possible_[queue_.front()] >= best.value) {
-      visit(queue_.front(), mean, best);
-      std::pop_heap(queue_.begin(), queue_.end(), worse);
-      queue_.pop_back();
-    }
-    return best;
   }
 
  private:
@@ -132,9 +137,9 @@ class JointSearch {
   float* low(int64_t t) { return low_.data() + t * tiles_.count(); }
   float* high(int64_t t) { return high_.data() + t * tiles_.count(); }
 
-  // possible_: per tile the most that score - round(distance) can be; returns the most of all.
+  // possible_: per tile the most that score - round(distance) can be.
   // Slack is more than rounding can add to a blend, to the sum of two and to that of the means.
-  float bound_tiles(const float* mean) {
+  void bound_tiles(const float* mean) {
     const int count = tiles_.count();
     std::fill(distance2_.begin(), distance2_.end(), 0.0f);
     for (int64_t t = 0; t < T_; ++t) {
@@ -145,8 +150,11 @@ class JointSearch {
       const float scale = diagonal ? 0.5f - kBlendSlack : 1.0f;
       add_gap(low(t), high(t), tag, slack, scale, count, distance2_.data());
     }
-    return refinement_values(highest_.data(), distance2_.data(), score_slack_, count,
-                             possible_.data());
+    for (int row = 0, first = 0; row < tiles_.down(); ++row, first += tiles_.across()) {
+      most_of_row_[row] =
+          refinement_values(highest_.data() + first, distance2_.data() + first, score_slack_,
+                            tiles_.across(), possible_.data() + first);
+    }
   }
 
   // Looks at every input pixel of a tile; at its tags only if its scores leave something to find.
@@ -203,7 +211,7 @@ class JointSearch {
   TileBounds bounds_;
   std::vector<float> highest_, low_, high_;  // per tile; low_ and high_ [T, tiles]
   std::vector<float> distance2_, possible_;  // per tile, for one person
-  std::vector<int> queue_;                   // of tiles
+  std::vector<float> most_of_row_;           // the most in a row of possible_
   std::vector<float> pixels_, values_;       // per input pixel of a tile
   std::vector<int64_t> first_pixel_;         // per tile: where its part of pixels_ begins, or -1
   std::vector<bool> tags_read_;              // per tile: whether the part's tags are there, too
@@ -224,6 +232,72 @@ void mean_tag(const float* person, int64_t J, int64_t T, float* mean) {
   for (int64_t t = 0; t < T; ++t) mean[t] /= std::max(joints, 1.0f);
 }
 
+// A map that has to be searched.
+struct Search {
+  const Crowd* crowd;
+  int64_t joint;
+  int64_t people;  // who lack the joint
+};
+
+// The maps that could give what people lack.
+std::vector<Search> missing(const std::vector<Crowd>& crowds, int64_t J) {
+  std::vector<Search> searches;
+  for (const Crowd& crowd : crowds) {
+    for (int64_t j = 0; j < J; ++j) {
+      int64_t lacking = 0;
+      for (int64_t m = 0; m < crowd.count; ++m)
+        lacking += !(crowd.keypoints[(m * J + j) * 3 + 2] > 0);
+      if (lacking > 0) searches.push_back({&crowd, j, lacking});
+    }
+  }
+  return searches;
+}
+
+}  // namespace
+
+void copy_found(const Crowd& crowd, int64_t J, int64_t T) {
+  for (int64_t i = 0; i < crowd.count * J; ++i) {
+    std::copy_n(crowd.people + i * (3 + T), 3, crowd.keypoints + i * 3);
+  }
+}
+
+void refine(const Grid& grid, const Tiles& tiles, int64_t J, int64_t T,
+            const std::vector<Crowd>& crowds, bool subpixel) {
+  const std::vector<Search> searches = missing(crowds, J);
+  std::atomic<size_t> next{0};
+  // Maps differ in work: a thread takes the next one when it is done with one.
+  torch::stable::parallel_for(0, searches.size(), 1, [&](int64_t, int64_t) {
+    JointSearch joint_search(grid, tiles, T);
+    std::vector<float> mean(T);
+    for (size_t i = next++; i < searches.size(); i = next++) {
+      const Crowd& crowd = *searches[i].crowd;
+      const int64_t j = searches[i].joint;
+      const float* map = crowd.heatmaps + j * grid.area();
+      const bool finite = joint_search.prepare(
+          map, crowd.tags + j * T * grid.area(),
+          crowd.bounds == nullptr ? nullptr : crowd.bounds + j * tiles.count(), searches[i].people);
+      for (int64_t m = 0; m < crowd.count; ++m) {
+        float* keypoint = crowd.keypoints + (m * J + j) * 3;
+        if (keypoint[2] > 0) continue;
+        if (!finite) {
+          keypoint[2] = std::numeric_limits<float>::quiet_NaN();
+          continue;
+        }
+        mean_tag(crowd.people + m * J * (3 + T), J, T, mean.data());
+        const Best best = joint_search.find(mean.data());
+        if (!(best.score > 0)) continue;
+        const Offset at = position(grid, map, static_cast<int>(best.index % grid.W),
+                                   static_cast<int>(best.index / grid.W), subpixel);
+        keypoint[0] = at.x;
+        keypoint[1] = at.y;
+        keypoint[2] = best.score;
+      }
+    }
+  });
+}
+
+namespace {
+
 Tensor refine_people(Tensor heatmaps, Tensor tags, Tensor people, Tensor counts, int64_t height,
                      int64_t width, bool subpixel) {
   check_maps(heatmaps, height, width);
@@ -233,66 +307,18 @@ Tensor refine_people(Tensor heatmaps, Tensor tags, Tensor people, Tensor counts,
   const Tensor found = as_float32(people), numbers = as_type(counts, ScalarType::Long);
   const int64_t B = maps.size(0), J = maps.size(1), T = tags.size(2), M = people.size(1);
   Tensor keypoints = torch::stable::new_zeros(maps, {B, M, J, 3});
-  const float* pixels = maps.const_data_ptr<float>();
-  const float* tag_pixels = tag_maps.const_data_ptr<float>();
-  const float* person = found.const_data_ptr<float>();
-  const int64_t* count = numbers.const_data_ptr<int64_t>();
-  float* out = keypoints.mutable_data_ptr<float>();
-
-  int64_t most = 0;
-  for (int64_t b = 0; b < B; ++b) {
-    STD_TORCH_CHECK(count[b] >= 0 && count[b] <= M, "counts must lie in 0..", M);
-    most = std::max(most, count[b]);
-  }
-  std::vector<float> means(B * most * T);
-  for (int64_t b = 0; b < B; ++b) {
-    for (int64_t m = 0; m < count[b]; ++m) {
-      mean_tag(person + (b * M + m) * J * (3 + T), J, T, means.data() + (b * most + m) * T);
-    }
-  }
-
-  // Only maps of a joint that somebody lacks; threads take equal shares of these.
-  std::vector<int64_t> searched, lacking;
-  for (int64_t b = 0; b < B; ++b) {
-    for (int64_t j = 0; j < J; ++j) {
-      int64_t people_lacking = 0;
-      for (int64_t m = 0; m < count[b]; ++m) {
-        const float* joint = person + ((b * M + m) * J + j) * (3 + T);
-        std::copy(joint, joint + 3, out + ((b * M + m) * J + j) * 3);
-        people_lacking += !(joint[2] > 0);
-      }
-      if (people_lacking == 0) continue;
-      searched.push_back(b * J + j);
-      lacking.push_back(people_lacking);
-    }
-  }
-
   const Grid grid(maps.size(2), maps.size(3), height, width);
-  const Tiles tiles(grid);
-  torch::stable::parallel_for(0, searched.size(), 1, [&](int64_t begin, int64_t end) {
-    JointSearch joint_search(grid, tiles, T);
-    for (int64_t i = begin; i < end; ++i) {
-      const int64_t plane = searched[i], b = plane / J, j = plane % J;
-      const float* map = pixels + plane * grid.area();
-      const float* tag_map = tag_pixels + plane * T * grid.area();
-      const bool finite = joint_search.prepare(map, tag_map, lacking[i]);
-      for (int64_t m = 0; m < count[b]; ++m) {
-        float* keypoint = out + ((b * M + m) * J + j) * 3;
-        if (keypoint[2] > 0) continue;
-        if (!finite) {
-          keypoint[2] = std::numeric_limits<float>::quiet_NaN();
-          continue;
-        }
-        const Best best = joint_search.find(means.data() + (b * most + m) * T);
-        if (!(best.score > 0)) continue;
-        const Offset at = position(grid, map, static_cast<int>(best.index % width),
-                                   static_cast<int>(best.index / width), subpixel);
-        keypoint[0] = at.x;
-        keypoint[1] = at.y;
-        keypoint[2] = best.score;
-      }
-    }
-  });
+  std::vector<Crowd> crowds;
+  for (int64_t b = 0; b < B; ++b) {
+    const int64_t count = numbers.const_data_ptr<int64_t>()[b];
+    STD_TORCH_CHECK(count >= 0 && count <= M, "counts must lie in 0..", M);
+    crowds.push_back({maps.const_data_ptr<float>() + b * J * grid.area(),
+                      tag_maps.const_data_ptr<float>() + b * J * T * grid.area(), nullptr,
+                      found.const_data_ptr<float>() + b * M * J * (3 + T), count,
+                      keypoints.mutable_data_ptr<float>() + b * M * J * 3});
+    copy_found(crowds.back(), J, T);
+  }
+  refine(grid, Tiles(grid), J, T, crowds, subpixel);
   return keypoints;
 }
 

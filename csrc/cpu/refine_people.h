@@ -1,0 +1,27 @@
+// Searches maps for the joints that people lack (ops.cpp: refine_people).
+#pragma once
+
+#include <vector>
+
+#include "tiles.h"
+
+namespace dhn {
+
+// One picture's maps and its people.
+struct Crowd {
+  const float* heatmaps;  // [J, h, w]
+  const float* tags;      // [J, T, h, w]
+  const float* bounds;    // [J, tiles]: what TileBounds::greatest_blend says, or null if unknown
+  const float* people;    // [count, J, 3 + T] as group_tags returns them
+  int64_t count;
+  float* keypoints;  // [count, J, 3]: x, y, score as refine_people returns them
+};
+
+// Copies to `keypoints` what people have.
+void copy_found(const Crowd& crowd, int64_t J, int64_t T);
+
+// Adds to `keypoints` what can be found of the rest.
+void refine(const Grid& grid, const Tiles& tiles, int64_t J, int64_t T,
+            const std::vector<Crowd>& crowds, bool subpixel);
+
+}  // namespace dhn

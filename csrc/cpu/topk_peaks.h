@@ -1,0 +1,38 @@
+// Finds the peaks of one heatmap at a time (ops.cpp: topk_peaks).
+#pragma once
+
+#include <vector>
+
+#include "tiles.h"
+
+namespace dhn {
+
+struct Peak {
+  float score;
+  int64_t index;  // Y * W + X
+};
+
+class PeakFinder {
+ public:
+  // kernel: side of the window; only scores above `threshold` are peaks.
+  PeakFinder(const Grid& grid, const Tiles& tiles, int64_t kernel, double threshold);
+
+  // The K best peaks of `map` [h, w] at most, best first; false if the map is not finite.
+  // bounds [tiles.count()] is written: what TileBounds::greatest_blend says of the map.
+  bool find(const float* map, int64_t K, float* bounds, std::vector<Peak>& peaks);
+
+ private:
+  void search(const float* map, const Block& own, std::vector<Peak>& peaks);
+  bool is_peak(const Block& seen, int X, int Y, float value) const;
+
+  const Grid& grid_;
+  const Tiles& tiles_;
+  int radius_;
+  float threshold_;
+  BlockReader reader_;
+  TileBounds bounds_;
+  std::vector<float> values_;   // of a tile and its surroundings
+  std::vector<uint8_t> marks_;  // of one row of a tile
+};
+
+}  // namespace dhn
