@@ -91,14 +91,13 @@ STABLE_TORCH_LIBRARY(dhn, m) {
   // All of decode (CPU only): what topk_peaks, read_peaks, group_tags and, if `refine`,
   // refine_people give one after the other. Heatmaps are read once less, and on a CPU starting an
   // operator costs as much as a step of it.
-  //   -> keypoints [N, J, 3] float32: x, y, score of all N people, picture by picture, zeros where
-  //      missing; scores [N]: mean over all J joints before refinement, missing ones as 0; counts
-  //      [B] int64: people per picture; finite [B] bool: whether all that was looked at was finite.
+  //   -> per picture keypoints [N, J, 3] float32: x, y, score, zeros where missing, and scores
+  //      [N]: mean over all J joints before refinement, missing ones as 0; finite [B] bool: whether
+  //      all that was looked at was finite.
   m.def(
       "decode_poses(Tensor heatmaps, Tensor tags, int height, int width, int[] order, "
       "int max_people, int kernel, float tag_threshold, float detection_threshold, bool refine, "
-      "bool subpixel, bool munkres) -> (Tensor keypoints, Tensor scores, Tensor counts, "
-      "Tensor finite)");
+      "bool subpixel, bool munkres) -> (Tensor[] keypoints, Tensor[] scores, Tensor finite)");
 
   // Inference heatmaps of one picture batch in one pass:
   //   one(q, f) = (mean(f) + upsample(mean(q))) / 2, bilinear to the size of f;

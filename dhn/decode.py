@@ -128,14 +128,14 @@ def decode_poses(
         DhnError: the maps hold NaN or infinity.
     """
     _check(heatmaps, tags, size, config)
-    if peaks is not None and not _serves(peaks, config):
-        peaks = None
-    if heatmaps.device.type == "cuda":  # its kernels convert while they read
+    if heatmaps.device.type not in ("cpu", "cuda"):
+        heatmaps, tags = heatmaps.cpu(), tags.cpu()
+    if peaks is not None and _serves(peaks, config):
         return _decode_by_steps(heatmaps, tags, size, config, peaks)
-    heatmaps, tags = (maps.cpu().float().contiguous() for maps in (heatmaps, tags))
-    if peaks is not None:
+    if heatmaps.device.type == "cuda":
+        peaks = find_peaks(heatmaps, tags, size, config)
         return _decode_by_steps(heatmaps, tags, size, config, peaks)
-    keypoints, scores, counts, finite = ops.decode_poses(
+    keypoints, scores, finite = ops.decode_poses(
         heatmaps,
         tags,
         size,
@@ -150,24 +150,14 @@ def decode_poses(
     )
     if not all(finite.tolist()):
         raise DhnError(_BROKEN)
-    found = counts.tolist()
-    return [
-        Poses(*fields) for fields in zip(keypoints.split(found), scores.split(found), strict=True)
-    ]
+    return [Poses(*fields) for fields in zip(keypoints, scores, strict=True)]
 
 
 def _decode_by_steps(
-    heatmaps: Tensor,
-    tags: Tensor,
-    size: tuple[int, int],
-    config: DecodeConfig,
-    peaks: Peaks | None,
+    heatmaps: Tensor, tags: Tensor, size: tuple[int, int], config: DecodeConfig, peaks: Peaks
 ) -> list[Poses]:
     """An operator for each step: what a GPU can queue, and where the peaks are there already."""
-    if peaks is None:
-        scores, xy, peak_tags = find_peaks(heatmaps, tags, size, config)
-    else:
-        scores, xy, peak_tags = (field[:, :, : config.max_people] for field in peaks)
+    scores, xy, peak_tags = (field[:, :, : config.max_people] for field in peaks)
     people, counts = ops.group_tags(
         scores,
         xy,

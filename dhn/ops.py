@@ -224,7 +224,7 @@ def decode_poses(
     refine: bool = True,
     subpixel: bool = False,
     munkres: bool = False,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+) -> tuple[list[Tensor], list[Tensor], Tensor]:
     """`topk_peaks`, `read_peaks`, `group_tags` and `refine_people` in one call, on the CPU alone.
 
     What they give one after the other, without what only their separation costs: heatmaps are read
@@ -237,10 +237,10 @@ def decode_poses(
         refine: whether missing joints are searched.
 
     Returns:
-        keypoints: [N, J, 3] float32: x, y in input pixels, score, of the people of all pictures;
-            zeros where a joint is missing.
-        scores: [N] float32, mean score over all J joints before refinement, missing ones as 0.
-        counts: [B] int64, how many of the N belong to each picture.
+        keypoints: B times [N, J, 3] float32: x, y in input pixels, score, of N people; zeros where
+            a joint is missing.
+        scores: B times [N] float32, mean score over all J joints before refinement, missing ones
+            as 0.
         finite: [B] bool, whether all that was looked at was finite.
     """
     order = list(range(heatmaps.shape[1]) if joint_order is None else joint_order)
@@ -354,10 +354,10 @@ def _(heatmaps, tags, people, counts, height, width, subpixel):
 @torch.library.register_fake("dhn::decode_poses")
 def _(heatmaps, tags, height, width, order, *settings):
     B, J = heatmaps.shape[:2]
-    N = torch.library.get_ctx().new_dynamic_size()
-    keypoints = heatmaps.new_empty((N, J, 3), dtype=torch.float32)
-    counts = heatmaps.new_empty((B,), dtype=torch.int64)
-    return keypoints, keypoints.new_empty((N,)), counts, counts.new_empty((B,), dtype=torch.bool)
+    counts = [torch.library.get_ctx().new_dynamic_size() for _ in range(B)]
+    keypoints = [heatmaps.new_empty((N, J, 3), dtype=torch.float32) for N in counts]
+    scores = [points.new_empty((N,)) for points, N in zip(keypoints, counts, strict=True)]
+    return keypoints, scores, heatmaps.new_empty((B,), dtype=torch.bool)
 
 
 @torch.library.register_fake("dhn::aggregate_heatmaps")

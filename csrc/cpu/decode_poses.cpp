@@ -3,7 +3,6 @@
 #include <torch/csrc/stable/library.h>
 
 #include <atomic>
-#include <numeric>
 #include <tuple>
 
 #include "checks.h"
@@ -56,16 +55,22 @@ Candidates find_candidates(const Maps& maps, int64_t K, int64_t kernel, double t
   return found;
 }
 
-// The people of every picture, each [count, J, 3 + T].
-std::vector<std::vector<float>> group(const Maps& maps, const Candidates& found, int64_t K,
-                                      const GroupingSettings& settings) {
-  std::vector<std::vector<float>> people(maps.B);
+struct People {
+  std::vector<float> joints;  // [count, J, 3 + T]
+  int64_t count;
+};
+
+std::vector<People> group(const Maps& maps, const Candidates& found, int64_t K,
+                          const GroupingSettings& settings) {
+  std::vector<People> people(maps.B);
   const int64_t slots = maps.J * K;
   torch::stable::parallel_for(0, maps.B, 1, [&](int64_t begin, int64_t end) {
     Grouping grouping({maps.J, K, maps.T}, settings);
     for (int64_t b = begin; b < end; ++b) {
-      people[b] = grouping.run(found.scores.data() + b * slots, found.xy.data() + b * slots * 2,
-                               found.tags.data() + b * slots * maps.T);
+      people[b].joints =
+          grouping.run(found.scores.data() + b * slots, found.xy.data() + b * slots * 2,
+                       found.tags.data() + b * slots * maps.T);
+      people[b].count = grouping.count();
     }
   });
   return people;
@@ -82,7 +87,7 @@ bool all_finite(const float* values, int64_t count) {
   return std::all_of(values, values + count, [](float value) { return std::isfinite(value); });
 }
 
-std::tuple<Tensor, Tensor, Tensor, Tensor> decode_poses(
+std::tuple<std::vector<Tensor>, std::vector<Tensor>, Tensor> decode_poses(
     Tensor heatmaps, Tensor tags, int64_t height, int64_t width, std::vector<int64_t> order,
     int64_t max_people, int64_t kernel, double tag_threshold, double detection_threshold,
     bool refined, bool subpixel, bool munkres) {
@@ -101,37 +106,31 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> decode_poses(
                             {order, max_people, static_cast<float>(tag_threshold),
                              static_cast<float>(detection_threshold), munkres});
 
-  Tensor counts = torch::stable::new_empty(floats, {B}, ScalarType::Long);
-  int64_t* count = counts.mutable_data_ptr<int64_t>();
-  for (int64_t b = 0; b < B; ++b) {
-    count[b] = static_cast<int64_t>(people[b].size()) / (J * (3 + T));
-  }
-  const int64_t all = std::accumulate(count, count + B, int64_t{0});
-  Tensor keypoints = torch::stable::new_zeros(floats, {all, J, 3});
-  Tensor scores = torch::stable::new_empty(floats, {all});
-  Tensor finite = torch::stable::new_empty(floats, {B}, ScalarType::Bool);
-  float* point = keypoints.mutable_data_ptr<float>();
-  float* score = scores.mutable_data_ptr<float>();
+  std::vector<Tensor> keypoints, scores;
   std::vector<Crowd> crowds;
   for (int64_t b = 0; b < B; ++b) {
+    const int64_t count = people[b].count;
+    const float* joints = people[b].joints.data();
+    keypoints.push_back(torch::stable::new_empty(floats, {count, J, 3}));
     crowds.push_back({maps.heatmaps + b * J * grid.area(), maps.tags + b * J * T * grid.area(),
-                      found.bounds.data() + b * J * tiles.count(), people[b].data(), count[b],
-                      point});
+                      found.bounds.data() + b * J * tiles.count(), joints, count,
+                      keypoints.back().mutable_data_ptr<float>()});
     copy_found(crowds.back(), J, T);
-    point += count[b] * J * 3;
-    for (int64_t m = 0; m < count[b]; ++m) {
-      *score++ = person_score(people[b].data() + m * J * (3 + T), J, T);
-    }
+    scores.push_back(torch::stable::new_empty(floats, {count}));
+    float* score = scores.back().mutable_data_ptr<float>();
+    for (int64_t m = 0; m < count; ++m) score[m] = person_score(joints + m * J * (3 + T), J, T);
   }
   if (refined) refine(grid, tiles, J, T, crowds, subpixel);
+
+  Tensor finite = torch::stable::new_empty(floats, {B}, ScalarType::Bool);
   for (int64_t b = 0; b < B; ++b) {
     const char* planes = found.finite.data() + b * J;
     finite.mutable_data_ptr<bool>()[b] =
         std::all_of(planes, planes + J, [](char yes) { return yes; }) &&
         all_finite(found.tags.data() + b * J * K * T, J * K * T) &&
-        all_finite(crowds[b].keypoints, count[b] * J * 3);
+        all_finite(crowds[b].keypoints, people[b].count * J * 3);
   }
-  return {keypoints, scores, counts, finite};
+  return {keypoints, scores, finite};
 }
 
 STABLE_TORCH_LIBRARY_IMPL(dhn, CPU, m) { m.impl("decode_poses", TORCH_BOX(&decode_poses)); }

@@ -34,7 +34,7 @@ std::tuple<Tensor, Tensor> group_tags(Tensor scores, Tensor xy, Tensor tags,
       const int64_t at = b * slots;
       const auto& found = grouping.run(score + at, point + at * 2, tag + at * sizes.T);
       std::copy(found.begin(), found.end(), out + at * person);
-      count[b] = static_cast<int64_t>(found.size()) / person;
+      count[b] = grouping.count();
     }
   });
   return {people, counts};

@@ -67,6 +67,8 @@ class Grouping {
     return people_;
   }
 
+  int64_t count() const { return static_cast<int64_t>(joints_.size()); }
+
  private:
   // Slots of one joint that take part, into candidates_.
   int select(const float* scores, const float* xy, const float* tags) {
