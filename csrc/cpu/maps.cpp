@@ -12,11 +12,11 @@ DHN_CLONES void stretch_twice(const float* row, int pairs, float* __restrict out
   }
 }
 
-// Rows of `width` values: lines [lines, width] -> out [rows, width].
+// Rows of `width` values: lines [lines, width] -> out [rows, width], `stride` apart.
 DHN_CLONES void blend_rows(const float* lines, int width, const Tap* rows, int count,
-                           float* __restrict out) {
+                           float* __restrict out, int stride) {
   const int first = rows->low;
-  for (const Tap* row = rows; row < rows + count; ++row, out += width) {
+  for (const Tap* row = rows; row < rows + count; ++row, out += stride) {
     blend_lines(lines + size_t(row->low - first) * width, lines + size_t(row->high - first) * width,
                 row->weight, width, out);
   }
@@ -26,7 +26,7 @@ DHN_CLONES void blend_rows(const float* lines, int width, const Tap* rows, int c
 
 BlockReader::BlockReader(const Grid& grid) : grid_(grid), twice_(grid.W == 2 * grid.w) {}
 
-void BlockReader::read(const float* map, const Block& block, float* out) {
+void BlockReader::read(const float* map, const Block& block, float* out, int stride) {
   const int width = block.width(), first = grid_.rows[block.top].low;
   const int lines = grid_.rows[block.bottom - 1].high - first + 1;
   lines_.resize(size_t(lines) * width);
@@ -47,7 +47,7 @@ void BlockReader::read(const float* map, const Block& block, float* out) {
     }
     while (X < block.right) single();
   }
-  blend_rows(lines_.data(), width, grid_.rows.data() + block.top, block.height(), out);
+  blend_rows(lines_.data(), width, grid_.rows.data() + block.top, block.height(), out, stride);
 }
 
 }  // namespace dhn

@@ -40,6 +40,7 @@ inline float least_share(const std::vector<Tap>& taps, int64_t in_size) {
 struct Grid {
   int h, w, H, W;
   std::vector<Tap> rows, columns;
+  float share_y, share_x;  // least_share of rows and of columns
 
   Grid(int64_t h, int64_t w, int64_t H, int64_t W)
       : h(static_cast<int>(h)),
@@ -47,7 +48,9 @@ struct Grid {
         H(static_cast<int>(H)),
         W(static_cast<int>(W)),
         rows(bilinear_taps(this->h, this->H)),
-        columns(bilinear_taps(this->w, this->W)) {}
+        columns(bilinear_taps(this->w, this->W)),
+        share_y(least_share(rows, this->h)),
+        share_x(least_share(columns, this->w)) {}
 
   size_t area() const { return size_t(h) * w; }
 
@@ -77,8 +80,8 @@ class BlockReader {
  public:
   explicit BlockReader(const Grid& grid);
 
-  // out: [block.height(), block.width()].
-  void read(const float* map, const Block& block, float* out);
+  // out: [block.height(), block.width()], rows `stride` apart.
+  void read(const float* map, const Block& block, float* out, int stride);
 
  private:
   const Grid& grid_;

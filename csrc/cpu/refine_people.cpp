@@ -167,7 +167,7 @@ class JointSearch {
     if (highest_[tile] + score_slack_ - nearest < best.value) return;
     if (!tags_read_[tile]) {
       for (int64_t t = 0; t < T_; ++t) {
-        reader_.read(tags_ + t * grid_.area(), block, scores + (1 + t) * count);
+        reader_.read(tags_ + t * grid_.area(), block, scores + (1 + t) * count, block.width());
       }
       tags_read_[tile] = true;
     }
@@ -176,13 +176,13 @@ class JointSearch {
       const float* tag = scores + (1 + t) * count;
       add_gap(tag, tag, mean[t], 0, 1, count, values_.data());
     }
-    if (refinement_values(scores, values_.data(), 0, count, values_.data()) < best.value) return;
-    for (int i = 0; i < count; ++i) {
-      if (values_[i] < best.value) continue;
-      const int X = block.left + i % block.width(), Y = block.top + i / block.width();
-      const int64_t index = int64_t(Y) * grid_.W + X;
-      if (best.beaten_by(values_[i], index)) best = {values_[i], scores[i], index};
-    }
+    const float most = refinement_values(scores, values_.data(), 0, count, values_.data());
+    if (most < best.value) return;
+    const int i =
+        static_cast<int>(std::find(values_.begin(), values_.end(), most) - values_.begin());
+    const int X = block.left + i % block.width(), Y = block.top + i / block.width();
+    const int64_t index = int64_t(Y) * grid_.W + X;
+    if (best.beaten_by(most, index)) best = {most, scores[i], index};
   }
 
   // Room for heatmap and tags of a tile's input pixels, [1 + T, pixels], with the scores read: from
@@ -197,7 +197,7 @@ class JointSearch {
       first_pixel_[tile] = static_cast<int64_t>(pixels_.size());
       pixels_.resize(pixels_.size() + (1 + T_) * count);
       float* scores = pixels_.data() + first_pixel_[tile];
-      reader_.read(heatmap_, block, scores);
+      reader_.read(heatmap_, block, scores, block.width());
       highest_[tile] = greatest_of(scores, count);
     }
     return pixels_.data() + first_pixel_[tile];

@@ -53,24 +53,6 @@ struct Column {
   }
 };
 
-DHN_CLONES bool bound_above(const float* map, int h, int w, ColumnBuffers& buffers, float* out) {
-  float *high = buffers.high[0].data(), *watch = buffers.watch.data();
-  std::fill(watch, watch + w, 0.0f);
-  for (int top = 0; top < h; top += kTile, out += tiles_of(w)) {
-    const Rows rows(top, h, w);
-#pragma GCC ivdep
-    for (int x = 0; x < w; ++x) {
-      Column column(map[rows.at[0] + x]);
-#pragma GCC unroll 8
-      for (int i = 1; i <= kTile; ++i) column.add(map[rows.at[i] + x]);
-      high[x] = column.high;
-      watch[x] += column.sum - column.sum;
-    }
-    join_columns<Greatest>(high, w, out);
-  }
-  return all_zero(watch, w);
-}
-
 DHN_CLONES bool bound(const float* map, int h, int w, ColumnBuffers& buffers, float* out_low,
                       float* out_high) {
   float *low = buffers.low[0].data(), *high = buffers.high[0].data();
@@ -163,12 +145,8 @@ DHN_CLONES bool bound_blends(const float* map, int h, int w, float share_x, floa
 
 }  // namespace
 
-bool TileBounds::greatest(const float* map, float* high) {
-  return bound_above(map, grid_.h, grid_.w, buffers_, high);
-}
-
 bool TileBounds::greatest_blend(const float* map, float* high) {
-  return bound_blends(map, grid_.h, grid_.w, share_x_, share_y_, buffers_, high);
+  return bound_blends(map, grid_.h, grid_.w, grid_.share_x, grid_.share_y, buffers_, high);
 }
 
 bool TileBounds::range(const float* map, float* low, float* high) {

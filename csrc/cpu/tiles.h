@@ -67,25 +67,20 @@ struct PairRanges {
 // pixel is not finite.
 class TileBounds {
  public:
-  explicit TileBounds(const Grid& grid)
-      : grid_(grid),
-        share_x_(least_share(grid.columns, grid.w)),
-        share_y_(least_share(grid.rows, grid.h)),
-        buffers_(grid.w) {}
+  explicit TileBounds(const Grid& grid) : grid_(grid), buffers_(grid.w) {}
 
-  bool greatest(const float* map, float* high);
+  // The greatest blend. At twice the resolution no pixel is read with a weight over 3/4, so that
+  // the peaks of noise, which decide how many tiles a search must visit, are bounded by about what
+  // is left of them between pixels. Exact along columns; along rows the greatest of a tile's
+  // columns are blended, which costs much less.
+  bool greatest_blend(const float* map, float* high);
+  // The least and the greatest pixel.
   bool range(const float* map, float* low, float* high);
   // `range` of the sum and of the difference of two maps, in one pass.
   bool ranges_of_pair(const float* a, const float* b, const PairRanges& out);
-  // As `greatest`, but of blends: at twice the resolution no pixel is read with a weight over 3/4,
-  // so that the peaks of noise, which decide how many tiles a search must visit, are bounded by
-  // about what is left of them between pixels. Exact along columns; along rows the greatest of a
-  // tile's columns are blended, which costs little more than `greatest`.
-  bool greatest_blend(const float* map, float* high);
 
  private:
   const Grid& grid_;
-  float share_x_, share_y_;
   ColumnBuffers buffers_;
 };
 

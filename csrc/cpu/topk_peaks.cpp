@@ -2,6 +2,8 @@
 
 #include <torch/csrc/stable/library.h>
 
+#include <limits>
+
 #include "checks.h"
 
 namespace dhn {
@@ -11,13 +13,24 @@ bool better(const Peak& a, const Peak& b) {
   return a.score != b.score ? a.score > b.score : a.index < b.index;
 }
 
-// marks[x] = whether row[x] can be a peak: above the threshold and no less than its neighbours.
-DHN_CLONES void mark_maxima(const float* row, int stride, int count, float threshold,
-                            uint8_t* __restrict marks) {
-  for (int x = 0; x < count; ++x) {
-    const float value = row[x];
-    marks[x] = (value > threshold) & (value >= row[x - 1]) & (value >= row[x + 1]) &
-               (value >= row[x - stride]) & (value >= row[x + stride]);
+constexpr float kOutside = -std::numeric_limits<float>::infinity();
+
+// Where a pixel is above the threshold and no less than those `right` and `down` of it and opposite
+// its value, else 0; kept [height, width], and of each of its columns the greatest.
+DHN_CLONES void keep_maxima(const float* values, int stride, int width, int height, int right,
+                            int down, float threshold, float* __restrict kept,
+                            float* __restrict greatest) {
+  std::fill_n(greatest, width, 0.0f);
+  for (int y = 0; y < height; ++y, values += stride, kept += width) {
+#pragma GCC ivdep
+    for (int x = 0; x < width; ++x) {
+      const float value = values[x];
+      const bool maximum = (value > threshold) & (value >= values[x - right]) &
+                           (value >= values[x + right]) & (value >= values[x - down]) &
+                           (value >= values[x + down]);
+      kept[x] = maximum ? value : 0.0f;
+      greatest[x] = greatest[x] < kept[x] ? kept[x] : greatest[x];
+    }
   }
 }
 
@@ -44,39 +57,37 @@ bool PeakFinder::find(const float* map, int64_t K, float* bounds, std::vector<Pe
   return true;
 }
 
-// The peaks among a tile's input pixels.
+// The peaks among a tile's input pixels. What lies outside of the map is less than any peak.
 void PeakFinder::search(const float* map, const Block& own, std::vector<Peak>& peaks) {
-  if (own.width() == 0 || own.height() == 0) return;
-  const int halo = std::max(radius_, 1);
+  const int width = own.width(), height = own.height();
+  if (width == 0 || height == 0) return;
+  const int halo = std::max(radius_, 1), stride = width + 2 * halo;
   const Block seen{std::max(own.left - halo, 0), std::max(own.top - halo, 0),
                    std::min(own.right + halo, grid_.W), std::min(own.bottom + halo, grid_.H)};
-  const int stride = seen.width();
-  values_.resize(size_t(stride) * seen.height());
-  reader_.read(map, seen, values_.data());
-  for (int Y = own.top; Y < own.bottom; ++Y) {
-    const float* row = values_.data() + size_t(Y - seen.top) * stride + (own.left - seen.left);
-    // Pixels at the border of the map lack a neighbour and are all looked at.
-    const int first = own.left == seen.left, last = own.right == seen.right;
-    marks_.assign(own.width(), 1);
-    if (radius_ > 0 && Y > seen.top && Y < seen.bottom - 1) {
-      mark_maxima(row + first, stride, own.width() - first - last, threshold_,
-                  marks_.data() + first);
-    }
-    for (int i = 0; i < own.width(); ++i) {
-      if (marks_[i] && row[i] > threshold_ && is_peak(seen, own.left + i, Y, row[i])) {
-        peaks.push_back({row[i], int64_t(Y) * grid_.W + own.left + i});
+  values_.assign(size_t(stride) * (height + 2 * halo), kOutside);
+  float* values = values_.data() + size_t(halo) * stride + halo;  // of the tile's first pixel
+  reader_.read(map, seen, values + (seen.top - own.top) * stride + seen.left - own.left, stride);
+  kept_.resize(size_t(width) * height);
+  greatest_.resize(width);
+  const int right = radius_ > 0 ? 1 : 0, down = radius_ > 0 ? stride : 0;
+  keep_maxima(values, stride, width, height, right, down, threshold_, kept_.data(),
+              greatest_.data());
+  for (int x = 0; x < width; ++x) {
+    if (greatest_[x] == 0) continue;
+    for (int y = 0; y < height; ++y) {
+      const float value = kept_[size_t(y) * width + x];
+      if (value > 0 && is_peak(values + y * stride + x, stride)) {
+        peaks.push_back({value, int64_t(own.top + y) * grid_.W + own.left + x});
       }
     }
   }
 }
 
-bool PeakFinder::is_peak(const Block& seen, int X, int Y, float value) const {
-  const int left = std::max(X - radius_, 0), right = std::min(X + radius_, grid_.W - 1);
-  const int top = std::max(Y - radius_, 0), bottom = std::min(Y + radius_, grid_.H - 1);
-  for (int y = top; y <= bottom; ++y) {
-    const float* row = values_.data() + size_t(y - seen.top) * seen.width() - seen.left;
-    for (int x = left; x <= right; ++x) {
-      if (row[x] > value) return false;
+// Whether no value of the window around `centre` is greater.
+bool PeakFinder::is_peak(const float* centre, int stride) const {
+  for (int y = -radius_; y <= radius_; ++y) {
+    for (int x = -radius_; x <= radius_; ++x) {
+      if (centre[y * stride + x] > *centre) return false;
     }
   }
   return true;

@@ -23,7 +23,7 @@ class PeakFinder {
 
  private:
   void search(const float* map, const Block& own, std::vector<Peak>& peaks);
-  bool is_peak(const Block& seen, int X, int Y, float value) const;
+  bool is_peak(const float* centre, int stride) const;
 
   const Grid& grid_;
   const Tiles& tiles_;
@@ -31,8 +31,8 @@ class PeakFinder {
   float threshold_;
   BlockReader reader_;
   TileBounds bounds_;
-  std::vector<float> values_;   // of a tile and its surroundings
-  std::vector<uint8_t> marks_;  // of one row of a tile
+  std::vector<float> values_;           // of a tile and its surroundings
+  std::vector<float> kept_, greatest_;  // of a tile: what can be a peak, per column the greatest
 };
 
 }  // namespace dhn
