@@ -144,8 +144,7 @@ class JointSearch {
     std::fill(distance2_.begin(), distance2_.end(), 0.0f);
     for (int64_t t = 0; t < T_; ++t) {
       const bool diagonal = T_ > 1 && t < 2;
-      const float sum = mean[0] + mean[1], difference = mean[0] - mean[1];
-      const float tag = !diagonal ? mean[t] : t == 0 ? sum : difference;
+      const float tag = !diagonal ? mean[t] : t == 0 ? mean[0] + mean[1] : mean[0] - mean[1];
       const float slack = 3 * (tag_slack_ + std::fabs(tag) * kBlendSlack);
       const float scale = diagonal ? 0.5f - kBlendSlack : 1.0f;
       add_gap(low(t), high(t), tag, slack, scale, count, distance2_.data());
@@ -177,7 +176,7 @@ class JointSearch {
       add_gap(tag, tag, mean[t], 0, 1, count, values_.data());
     }
     const float most = refinement_values(scores, values_.data(), 0, count, values_.data());
-    if (most < best.value) return;
+    if (most < best.value || most == kNothing) return;
     const int i =
         static_cast<int>(std::find(values_.begin(), values_.end(), most) - values_.begin());
     const int X = block.left + i % block.width(), Y = block.top + i / block.width();
@@ -245,8 +244,9 @@ std::vector<Search> missing(const std::vector<Crowd>& crowds, int64_t J) {
   for (const Crowd& crowd : crowds) {
     for (int64_t j = 0; j < J; ++j) {
       int64_t lacking = 0;
-      for (int64_t m = 0; m < crowd.count; ++m)
+      for (int64_t m = 0; m < crowd.count; ++m) {
         lacking += !(crowd.keypoints[(m * J + j) * 3 + 2] > 0);
+      }
       if (lacking > 0) searches.push_back({&crowd, j, lacking});
     }
   }
