@@ -89,6 +89,13 @@ def test_settings(device, config):
     assert_same(ours, reference.decode_poses(heatmaps, tags, (48, 64), config))
 
 
+def test_more_pixels_than_a_search_keeps(device):
+    """32 input pixels to a map pixel: every tile is forgotten for the next one."""
+    heatmaps, tags = random_scene(4, 5, 3, 2, (12, 20))
+    ours = decode_poses(heatmaps.to(device), tags.to(device), (384, 640))
+    assert_same(ours, reference.decode_poses(heatmaps, tags, (384, 640), DecodeConfig()))
+
+
 def test_real_annotations(device, shared):
     path = shared / "data/crowdpose/json/crowdpose_val.json"
     for scene in annotated_scenes(path, 6, short=128):

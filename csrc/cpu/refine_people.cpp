@@ -65,6 +65,9 @@ struct Best {
   }
 };
 
+// How many values of tiles a thread keeps: 128 tiles at twice the resolution with T = 2.
+constexpr size_t kKept = 96 << 10;
+
 // Searches the maps of one joint for people who lack it.
 class JointSearch {
  public:
@@ -79,14 +82,15 @@ class JointSearch {
         high_(T * tiles.count()),
         distance2_(tiles.count()),
         possible_(tiles.count()),
-        most_of_row_(tiles.down()) {}
+        most_of_row_(tiles.down()) {
+    pixels_.reserve(kKept);
+  }
 
   // Bounds of every tile; false if a pixel is not finite. heatmap [h, w], tags [T, h, w]; bounds:
-  // of the heatmap's tiles, or null; `find` is about to be called for so many people.
-  bool prepare(const float* heatmap, const float* tags, const float* bounds, int64_t people) {
+  // of the heatmap's tiles, or null.
+  bool prepare(const float* heatmap, const float* tags, const float* bounds) {
     heatmap_ = heatmap;
     tags_ = tags;
-    keep_ = people > 2;
     bool finite = true;
     if (bounds != nullptr) {
       std::copy_n(bounds, tiles_.count(), highest_.begin());
@@ -107,9 +111,7 @@ class JointSearch {
       const float most = max_of(magnitude(low(t), count), magnitude(high(t), count));
       tag_slack_ = max_of(tag_slack_, most * kBlendSlack);
     }
-    pixels_.clear();
-    first_pixel_.assign(count, -1);
-    tags_read_.assign(count, false);
+    forget();
     return finite;
   }
 
@@ -184,22 +186,26 @@ class JointSearch {
     if (best.beaten_by(most, index)) best = {most, scores[i], index};
   }
 
-  // Room for heatmap and tags of a tile's input pixels, [1 + T, pixels], with the scores read: from
-  // then on the tile's bound is exact. They are kept, because the tiles worth a visit are the same
-  // for most people; but for one or two, fresh memory costs more than reading again.
+  // Heatmap and tags of a tile's input pixels, [1 + T, pixels], the scores read: from then on the
+  // tile's bound is exact. They are kept for the next person, for whom the same tiles may be worth
+  // a visit, until there are too many.
   float* pixels(int tile, const Block& block, int count) {
-    if (first_pixel_[tile] < 0 || !keep_) {
-      if (!keep_) {
-        pixels_.clear();
-        tags_read_[tile] = false;
-      }
+    if (first_pixel_[tile] < 0) {
+      const size_t size = (1 + T_) * size_t(count);
+      if (pixels_.size() + size > kKept) forget();
       first_pixel_[tile] = static_cast<int64_t>(pixels_.size());
-      pixels_.resize(pixels_.size() + (1 + T_) * count);
+      pixels_.resize(pixels_.size() + size);
       float* scores = pixels_.data() + first_pixel_[tile];
       reader_.read(heatmap_, block, scores, block.width());
       highest_[tile] = greatest_of(scores, count);
     }
     return pixels_.data() + first_pixel_[tile];
+  }
+
+  void forget() {
+    pixels_.clear();
+    first_pixel_.assign(tiles_.count(), -1);
+    tags_read_.assign(tiles_.count(), false);
   }
 
   const Grid& grid_;
@@ -214,7 +220,6 @@ class JointSearch {
   std::vector<float> pixels_, values_;       // per input pixel of a tile
   std::vector<int64_t> first_pixel_;         // per tile: where its part of pixels_ begins, or -1
   std::vector<bool> tags_read_;              // per tile: whether the part's tags are there, too
-  bool keep_ = false;                        // what was read, for the next person
   float score_slack_ = 0, tag_slack_ = 0;
 };
 
@@ -235,7 +240,6 @@ void mean_tag(const float* person, int64_t J, int64_t T, float* mean) {
 struct Search {
   const Crowd* crowd;
   int64_t joint;
-  int64_t people;  // who lack the joint
 };
 
 // The maps that could give what people lack.
@@ -243,11 +247,9 @@ std::vector<Search> missing(const std::vector<Crowd>& crowds, int64_t J) {
   std::vector<Search> searches;
   for (const Crowd& crowd : crowds) {
     for (int64_t j = 0; j < J; ++j) {
-      int64_t lacking = 0;
-      for (int64_t m = 0; m < crowd.count; ++m) {
-        lacking += !(crowd.keypoints[(m * J + j) * 3 + 2] > 0);
-      }
-      if (lacking > 0) searches.push_back({&crowd, j, lacking});
+      int64_t m = 0;
+      while (m < crowd.count && crowd.keypoints[(m * J + j) * 3 + 2] > 0) ++m;
+      if (m < crowd.count) searches.push_back({&crowd, j});
     }
   }
   return searches;
@@ -275,7 +277,7 @@ void refine(const Grid& grid, const Tiles& tiles, int64_t J, int64_t T,
       const float* map = crowd.heatmaps + j * grid.area();
       const bool finite = joint_search.prepare(
           map, crowd.tags + j * T * grid.area(),
-          crowd.bounds == nullptr ? nullptr : crowd.bounds + j * tiles.count(), searches[i].people);
+          crowd.bounds == nullptr ? nullptr : crowd.bounds + j * tiles.count());
       for (int64_t m = 0; m < crowd.count; ++m) {
         float* keypoint = crowd.keypoints + (m * J + j) * 3;
         if (keypoint[2] > 0) continue;
