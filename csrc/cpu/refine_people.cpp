@@ -11,19 +11,24 @@
 namespace dhn {
 namespace {
 
+constexpr float kNothing = -std::numeric_limits<float>::infinity();
 constexpr int kLanes = 16;  // running extremes, because the compiler may not reorder a single one
 
 // The greatest of f(0), f(1), ...
 template <typename F>
 DHN_INLINE float greatest(int count, const F& f) {
   float most[kLanes];
-  std::fill_n(most, kLanes, -std::numeric_limits<float>::infinity());
+  std::fill_n(most, kLanes, kNothing);
   int i = 0;
   for (; i + kLanes <= count; i += kLanes) {
+#pragma GCC unroll 1  // unrolled, the lanes would become scalars
     for (int lane = 0; lane < kLanes; ++lane) most[lane] = max_of(most[lane], f(i + lane));
   }
   for (; i < count; ++i) most[0] = max_of(most[0], f(i));
-  return *std::max_element(most, most + kLanes);
+  for (int half = kLanes / 2; half > 0; half /= 2) {
+    for (int lane = 0; lane < half; ++lane) most[lane] = max_of(most[lane], most[lane + half]);
+  }
+  return most[0];
 }
 
 DHN_CLONES float greatest_of(const float* values, int count) {
@@ -44,8 +49,6 @@ DHN_CLONES void add_gap(const float* low, const float* high, float tag, float sl
     distance2[i] += scale * (gap * gap);
   }
 }
-
-constexpr float kNothing = -std::numeric_limits<float>::infinity();
 
 // values[i] = score[i] + slack - round(sqrt(distance2[i])), and the greatest of them.
 DHN_CLONES float refinement_values(const float* score, const float* distance2, float slack,
