@@ -17,27 +17,36 @@ DHN_CLONES void sum_lines(const Pointers& maps, size_t at, int width, float* __r
   }
 }
 
+// fine[x] = share * (fine[x] + coarse[x])
+DHN_CLONES void add_line(const float* __restrict coarse, float share, int width,
+                         float* __restrict fine) {
+  for (int x = 0; x < width; ++x) fine[x] = share * (fine[x] + coarse[x]);
+}
+
+// out[x] = mean of plain[x] and of what mirrored holds opposite
+DHN_CLONES void mean_of_mirrored(const float* __restrict plain, const float* __restrict mirrored,
+                                 int width, float* __restrict out) {
+  for (int x = 0; x < width; ++x) out[x] = 0.5f * (plain[x] + mirrored[width - 1 - x]);
+}
+
 // One pass (plain or flipped) and the lines it works with.
 struct Pass {
   Pointers quarter, half;  // [B, J, grid.h, grid.w] and [B, J, grid.H, grid.W]
-  std::vector<float> low, high, fine;
+  std::vector<float> low, high, coarse, fine;
 
   Pass(const Pointers& quarter, const Pointers& half, const Grid& grid)
-      : quarter(quarter), half(half), low(grid.w), high(grid.w), fine(grid.W) {}
+      : quarter(quarter), half(half), low(grid.w), high(grid.w), coarse(grid.W), fine(grid.W) {}
 
   // fine[x] = (mean of half + upsampled mean of quarter) / 2 in row Y of a plane.
   void row(const Grid& grid, int64_t plane, int Y) {
     const Tap& tap = grid.rows[Y];
-    const size_t coarse = plane * grid.area();
-    sum_lines(quarter, coarse + size_t(tap.low) * grid.w, grid.w, low.data());
-    sum_lines(quarter, coarse + size_t(tap.high) * grid.w, grid.w, high.data());
+    const size_t at = plane * grid.area();
+    sum_lines(quarter, at + size_t(tap.low) * grid.w, grid.w, low.data());
+    sum_lines(quarter, at + size_t(tap.high) * grid.w, grid.w, high.data());
     blend_lines(low.data(), high.data(), tap.weight, grid.w, low.data());
+    stretch(grid, low.data(), 0, grid.W, coarse.data());
     sum_lines(half, (plane * grid.H + Y) * size_t(grid.W), grid.W, fine.data());
-    const float share = 0.5f / static_cast<float>(quarter.size());
-    for (int X = 0; X < grid.W; ++X) {
-      const Tap& column = grid.columns[X];
-      fine[X] = share * (fine[X] + blend(low[column.low], low[column.high], column.weight));
-    }
+    add_line(coarse.data(), 0.5f / static_cast<float>(quarter.size()), grid.W, fine.data());
   }
 };
 
@@ -73,9 +82,7 @@ Tensor aggregate_heatmaps(std::vector<Tensor> quarter, std::vector<Tensor> half,
           continue;
         }
         flipped.row(grid, mirrored, Y);
-        for (int X = 0; X < grid.W; ++X) {
-          row[X] = 0.5f * (plain.fine[X] + flipped.fine[grid.W - 1 - X]);
-        }
+        mean_of_mirrored(plain.fine.data(), flipped.fine.data(), grid.W, row);
       }
     }
   });

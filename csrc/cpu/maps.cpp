@@ -24,28 +24,29 @@ DHN_CLONES void blend_rows(const float* lines, int width, const Tap* rows, int c
 
 }  // namespace
 
-BlockReader::BlockReader(const Grid& grid) : grid_(grid), twice_(grid.W == 2 * grid.w) {}
+void stretch(const Grid& grid, const float* row, int left, int right, float* out) {
+  int X = left;
+  const auto single = [&] {
+    const Tap& tap = grid.columns[X];
+    out[X - left] = blend(row[tap.low], row[tap.high], tap.weight);
+    ++X;
+  };
+  if (grid.W == 2 * grid.w) {
+    if (X % 2 == 0) single();
+    const int pairs = std::min(right - X, grid.W - 1 - X) / 2;
+    stretch_twice(row + X / 2, pairs, out + X - left);
+    X += 2 * pairs;
+  }
+  while (X < right) single();
+}
 
 void BlockReader::read(const float* map, const Block& block, float* out, int stride) {
   const int width = block.width(), first = grid_.rows[block.top].low;
   const int lines = grid_.rows[block.bottom - 1].high - first + 1;
   lines_.resize(size_t(lines) * width);
   for (int line = 0; line < lines; ++line) {
-    const float* row = map + size_t(first + line) * grid_.w;
-    float* stretched = lines_.data() + size_t(line) * width;
-    int X = block.left;
-    const auto single = [&] {
-      const Tap& tap = grid_.columns[X];
-      stretched[X - block.left] = blend(row[tap.low], row[tap.high], tap.weight);
-      ++X;
-    };
-    if (twice_) {
-      if (X % 2 == 0) single();
-      const int pairs = std::min(block.right - X, grid_.W - 1 - X) / 2;
-      stretch_twice(row + X / 2, pairs, stretched + X - block.left);
-      X += 2 * pairs;
-    }
-    while (X < block.right) single();
+    stretch(grid_, map + size_t(first + line) * grid_.w, block.left, block.right,
+            lines_.data() + size_t(line) * width);
   }
   blend_rows(lines_.data(), width, grid_.rows.data() + block.top, block.height(), out, stride);
 }

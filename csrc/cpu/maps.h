@@ -75,17 +75,19 @@ DHN_INLINE void blend_lines(const float* low, const float* high, float weight, i
   for (int i = 0; i < count; ++i) out[i] = blend(low[i], high[i], weight);
 }
 
+// Columns [left, right) of the input from one row of a map.
+void stretch(const Grid& grid, const float* row, int left, int right, float* out);
+
 // Reads a block of input pixels. Every map row it needs is stretched along x once.
 class BlockReader {
  public:
-  explicit BlockReader(const Grid& grid);
+  explicit BlockReader(const Grid& grid) : grid_(grid) {}
 
   // out: [block.height(), block.width()], rows `stride` apart.
   void read(const float* map, const Block& block, float* out, int stride);
 
  private:
   const Grid& grid_;
-  bool twice_;                // as wide as the map twice over
   std::vector<float> lines_;  // the stretched rows of a block
 };
 
