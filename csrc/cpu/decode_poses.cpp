@@ -36,6 +36,7 @@ Candidates find_candidates(const Maps& maps, int64_t K, int64_t kernel, double t
                    std::vector<float>(planes * K * T), std::vector<float>(planes * tiles),
                    std::vector<char>(planes)};
   std::atomic<int64_t> next{0};
+  // Maps differ in work: a thread takes the next one when it is done with one.
   torch::stable::parallel_for(0, planes, 1, [&](int64_t, int64_t) {
     PeakFinder finder(maps.grid, maps.tiles, kernel, threshold);
     std::vector<Peak> peaks;
