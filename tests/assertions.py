@@ -12,10 +12,10 @@ def assert_same_weights(model, other):
     assert all(torch.equal(ours[key], theirs[key]) for key in ours)
 
 
-def complaint(function, *arguments) -> str:
+def complaint(function, *arguments, **keywords) -> str:
     """The one line of the error that `function` must raise."""
     with pytest.raises(DhnError) as caught:
-        function(*arguments)
+        function(*arguments, **keywords)
     assert "\n" not in str(caught.value)
     assert len(str(caught.value)) < 700
     return str(caught.value)

@@ -11,13 +11,13 @@ import numpy as np
 import platformdirs
 import pytest
 import torch
+from assertions import complaint
 from click.testing import CliRunner
 from download_server import named, serving
 
 from dhn import download
 from dhn.cli import main
 from dhn.download import PUBLISHED, Published, cache_folder, cached, fetch
-from dhn.errors import DhnError
 from dhn.model import build_model
 
 CONTENT = np.random.default_rng(0).bytes(300_000)
@@ -50,13 +50,6 @@ def part_of(address):
     return path.with_name(path.name + ".part")
 
 
-def complaint(*arguments, **keywords) -> str:
-    with pytest.raises(DhnError) as caught:
-        fetch(*arguments, **keywords)
-    assert "\n" not in str(caught.value)
-    return str(caught.value)
-
-
 def test_a_file_is_downloaded_once(server, tmp_path):
     path = fetch(address_of(server))
     assert path == tmp_path / "home" / "checkpoints" / named(CONTENT)
@@ -75,13 +68,13 @@ def test_what_is_cut_off_goes_on(server):
 
 def test_a_later_call_goes_on_where_the_last_one_ended(server):
     server.mishaps = [("cut", PART // 4)] * download.ATTEMPTS
-    message = complaint(address_of(server))
+    message = complaint(fetch, address_of(server))
     assert message.startswith(f"{address_of(server)}: cannot be downloaded (cut off after {PART} ")
     assert "try again, it goes on where it was cut off" in message
     assert not cached(address_of(server)).exists()
     assert part_of(address_of(server)).read_bytes() == CONTENT[:PART]
     server.requests.clear()
-    assert "--offline" in complaint(address_of(server), offline=True)
+    assert "--offline" in complaint(fetch, address_of(server), offline=True)
     assert fetch(address_of(server)).read_bytes() == CONTENT
     assert ranges(server) == [f"bytes={PART}-"]
     assert not part_of(address_of(server)).exists()
@@ -106,7 +99,7 @@ def test_a_hash_that_differs_is_refused(server, length):
     else:  # nobody knows how long it should have been
         server.files[f"/{named(CONTENT)}"] = CONTENT[:-1]
         server.mishaps = [("no length", None)]
-    message = complaint(address_of(server))
+    message = complaint(fetch, address_of(server))
     assert re.search(r"refused, its SHA-256 begins with \w{8}, not \w{8}: damaged", message)
     assert message.startswith(address_of(server))
     assert len(server.requests) == 1
@@ -124,7 +117,7 @@ def test_a_beginning_that_does_not_belong_is_thrown_away(server, beginning):
 
 def test_a_page_instead_of_the_file_is_refused(server):
     server.files[f"/{named(CONTENT)}"] = b"<html>Please log in to this network</html>"
-    assert "refused, its SHA-256" in complaint(address_of(server))
+    assert "refused, its SHA-256" in complaint(fetch, address_of(server))
 
 
 def test_redirects_are_followed(server):
@@ -137,7 +130,7 @@ def test_redirects_are_followed(server):
 
 def test_a_circle_of_redirects_ends(server):
     server.mishaps = [("redirect", "/x")] * 100
-    assert "HTTP 302" in complaint(address_of(server))
+    assert "HTTP 302" in complaint(fetch, address_of(server))
     assert len(server.requests) <= 12
 
 
@@ -146,7 +139,7 @@ def test_a_circle_of_redirects_ends(server):
 )
 def test_redirects_away_from_https_are_refused(server, target):
     server.mishaps = [("redirect", target)]
-    message = complaint(address_of(server))
+    message = complaint(fetch, address_of(server))
     assert target in message
     assert len(server.requests) == 1
     assert not cached(address_of(server)).exists()
@@ -166,20 +159,20 @@ def test_a_server_that_falls_silent_is_asked_again(server, monkeypatch):
     server.files["/other.pth"] = CONTENT
     server.mishaps = [("stall", 0)] * download.ATTEMPTS
     assert "cannot be downloaded (no answer for 0.3 s)" in complaint(
-        address_of(server, "other.pth")
+        fetch, address_of(server, "other.pth")
     )
 
 
 def test_what_is_not_there_is_one_line_and_one_request(server):
-    message = complaint(address_of(server, "none.pth"))
+    message = complaint(fetch, address_of(server, "none.pth"))
     assert message == f"{address_of(server, 'none.pth')}: cannot be downloaded (HTTP 404 Not Found)"
     assert len(server.requests) == 1
 
 
 def test_no_connection_is_one_line(server):
     address = "http://localhost:1/x.pth"
-    assert complaint(address).startswith(f"{address}: cannot be downloaded (")
-    assert "check the address and the network" in complaint(address)
+    assert complaint(fetch, address).startswith(f"{address}: cannot be downloaded (")
+    assert "check the address and the network" in complaint(fetch, address)
 
 
 @pytest.mark.parametrize(
@@ -194,7 +187,7 @@ def test_no_connection_is_one_line(server):
     ],
 )
 def test_only_https_is_downloaded(address):
-    assert complaint(address).startswith(f"{address}: is ")
+    assert complaint(fetch, address).startswith(f"{address}: is ")
 
 
 def test_addresses_without_a_hash_are_kept_apart(server):
@@ -212,21 +205,21 @@ def test_a_hash_is_found_before_any_suffix(server, suffix):
     right = f"a-{hashlib.sha256(CONTENT).hexdigest()[:8]}{suffix}"
     server.files = {f"/{right}": CONTENT, f"/a-01234567{suffix}": CONTENT}
     assert fetch(address_of(server, right)).read_bytes() == CONTENT
-    assert "not 01234567" in complaint(address_of(server, f"a-01234567{suffix}"))
+    assert "not 01234567" in complaint(fetch, address_of(server, f"a-01234567{suffix}"))
 
 
 def test_without_a_hash_nothing_of_an_earlier_call_is_trusted(server):
     server.files["/model.pth"] = CONTENT
     address = address_of(server, "model.pth")
     server.mishaps = [("cut", 10)] * download.ATTEMPTS
-    complaint(address)
+    complaint(fetch, address)
     server.files["/model.pth"] = other = CONTENT[::-1]
     assert fetch(address).read_bytes() == other
 
 
 @pytest.mark.parametrize("name", ["", "..", "%2e%2e", "a%00b.pth", "a%5cb.pth"])
 def test_an_address_names_a_file(name):
-    assert "names no file" in complaint(f"https://example.org/{name}")
+    assert "names no file" in complaint(fetch, f"https://example.org/{name}")
 
 
 def test_two_at_once_are_one_download(server):
@@ -239,7 +232,7 @@ def test_two_at_once_are_one_download(server):
 
 def test_a_full_disk_is_one_line(server, full_disk):
     with full_disk(PART):
-        message = complaint(address_of(server), quiet=True)
+        message = complaint(fetch, address_of(server), quiet=True)
     assert message.startswith(f"{cached(address_of(server))}: cannot be written (")
     assert not cached(address_of(server)).exists()
     assert fetch(address_of(server)).read_bytes() == CONTENT
@@ -272,10 +265,10 @@ def test_paths_are_returned_as_they_are(tmp_path, monkeypatch, name):
 
 
 def test_unknown_names_are_told(tmp_path, monkeypatch):
-    assert "do you mean higherhrnet_w32_coco" in complaint("higherhrnet_w32_coc")
-    assert "`dhn models` lists the names" in complaint("quux")
+    assert "do you mean higherhrnet_w32_coco" in complaint(fetch, "higherhrnet_w32_coc")
+    assert "`dhn models` lists the names" in complaint(fetch, "quux")
     name = next(iter(PUBLISHED))
-    message = complaint(name, offline=True)
+    message = complaint(fetch, name, offline=True)
     assert message.startswith(f"{name}: is not in the cache ({tmp_path}")
     assert "--offline" in message
     monkeypatch.chdir(tmp_path)
