@@ -7,7 +7,7 @@
 
 #include "checks.h"
 #include "group_tags.h"
-#include "position.h"
+#include "read_peaks.h"
 #include "refine_people.h"
 #include "topk_peaks.h"
 

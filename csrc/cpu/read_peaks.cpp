@@ -1,7 +1,8 @@
+#include "read_peaks.h"
+
 #include <torch/csrc/stable/library.h>
 
 #include "checks.h"
-#include "position.h"
 
 namespace dhn {
 namespace {

@@ -6,7 +6,7 @@
 #include <limits>
 
 #include "checks.h"
-#include "position.h"
+#include "read_peaks.h"
 
 namespace dhn {
 namespace {

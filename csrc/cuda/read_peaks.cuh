@@ -5,7 +5,7 @@
 
 namespace dhn::cuda {
 
-// From an input pixel to a continuous position in the input (csrc/cpu/position.h).
+// From an input pixel to a continuous position in the input (csrc/cpu/read_peaks.h).
 template <typename map_t>
 __device__ Offset position(const ResizedMap<map_t>& map, int X, int Y, bool subpixel) {
   if (subpixel) {

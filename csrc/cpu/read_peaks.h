@@ -1,4 +1,4 @@
-// From the input pixel of a peak to its continuous position and its tags.
+// Where a peak lies, and which tags stand there (ops.cpp: read_peaks).
 #pragma once
 
 #include "maps.h"
