@@ -22,7 +22,7 @@ except ImportError:
 ROOT = Path(__file__).resolve().parent
 os.chdir(ROOT)
 sys.path.insert(0, str(ROOT))  # pip does not put the project there
-from dhn._native import CPU_PARTS, CUDA_PARTS, source_hash  # noqa: E402
+from dhn.base.native import CPU_PARTS, CUDA_PARTS, source_hash  # noqa: E402
 
 CSRC = Path("csrc")
 GENERATED = Path("build/generated")

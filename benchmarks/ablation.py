@@ -19,8 +19,8 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-from dhn.files import write_json
-from dhn.info import environment
+from dhn.base.environment import environment
+from dhn.base.files import write_json
 
 CONFIG = Path(__file__).with_suffix(".yaml")
 RESULTS = Path(__file__).parent / "results" / "ablation.json"

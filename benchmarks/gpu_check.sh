@@ -24,10 +24,10 @@ name=$(echo "${gpu#* }" | tr 'A-Z ' 'a-z-' | tr -cd 'a-z0-9-')
 echo "gpu-check: ${gpu#* } (compute capability ${gpu%% *})"
 
 TORCH_CUDA_ARCH_LIST=${gpu%% *} "$PYTHON" setup.py -q build_ext --inplace
-"$PYTHON" -m pytest -m gpu tests/test_simt.py tests/test_ops.py tests/test_ops_targets.py tests/test_decode.py
+"$PYTHON" -m pytest -m gpu tests/ops tests/inference/test_decode.py
 if command -v compute-sanitizer >/dev/null; then
   for tool in memcheck racecheck synccheck; do
-    compute-sanitizer --tool $tool --error-exitcode 1 "$PYTHON" tests/simt/harness.py gpu
+    compute-sanitizer --tool $tool --error-exitcode 1 "$PYTHON" tests/ops/simt/harness.py gpu
   done
 else
   echo "gpu-check: compute-sanitizer is not here; memory errors and races were not looked for"

@@ -26,14 +26,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dhn.bench import machine
-from dhn.console import Bar
-from dhn.device import multiplies_bfloat16
-from dhn.info import environment
-from dhn.joints import CROWDPOSE
+from dhn.base.console import Bar
+from dhn.base.device import multiplies_bfloat16
+from dhn.base.environment import environment
+from dhn.bench.operators import machine
+from dhn.bench.scenes import Scene, generated_scenes
+from dhn.data.joints import CROWDPOSE
+from dhn.inference.predictor import Predictor, Timing
 from dhn.model import HigherHRNet, HRNet
-from dhn.predictor import Predictor, Timing
-from dhn.scenes import Scene, generated_scenes
 from official import Official
 
 RESULTS = Path(__file__).parent / "results"

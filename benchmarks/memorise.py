@@ -13,8 +13,8 @@ from pathlib import Path
 
 import click
 
-from dhn.annotations import load_annotations
-from dhn.info import environment
+from dhn.base.environment import environment
+from dhn.data.annotations import load_annotations
 
 RESULTS = Path(__file__).parent / "results"
 CONFIG = Path(__file__).with_suffix(".yaml")

@@ -19,9 +19,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from dhn.data import MEAN, STD
-from dhn.joints import JointSet
+from dhn.data.joints import JointSet
 from dhn.model import HigherHRNet
+from dhn.model.normalise import MEAN, STD
 
 
 class Official:

@@ -18,18 +18,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dhn.checkpoint import load_checkpoint
-from dhn.console import Bar
-from dhn.decode import decode_poses
-from dhn.files import write_json
-from dhn.geometry import official_transform
-from dhn.info import environment
-from dhn.joints import COCO, CROWDPOSE, JointSet
-from dhn.media import read_image
+from dhn.base.console import Bar
+from dhn.base.environment import environment
+from dhn.base.files import write_json
+from dhn.bench.scenes import ColourNetwork, randomise, scene_from_keypoints
+from dhn.data.geometry import official_transform
+from dhn.data.joints import COCO, CROWDPOSE, JointSet
+from dhn.inference.decode import decode_poses
+from dhn.inference.predictor import Predictor
+from dhn.media.images import read_image
 from dhn.model import HigherHRNet, HRNet, PoseMaps, channels_last
 from dhn.model.fold import folded
-from dhn.predictor import Predictor
-from dhn.scenes import ColourNetwork, randomise, scene_from_keypoints
+from dhn.weights.checkpoint import load_checkpoint
 from official import Official
 
 RESULTS = Path(__file__).parent / "results" / "parity.json"

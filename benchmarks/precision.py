@@ -13,12 +13,12 @@ from typing import Any
 import click
 import numpy as np
 
-from dhn.annotations import load_annotations
-from dhn.device import Precision
-from dhn.evaluate import predict_dataset
-from dhn.files import write_json
-from dhn.predictor import load_predictor
-from dhn.scoring import score
+from dhn.base.device import Precision
+from dhn.base.files import write_json
+from dhn.data.annotations import load_annotations
+from dhn.evaluation.evaluate import predict_dataset
+from dhn.evaluation.scoring import score
+from dhn.inference.predictor import load_predictor
 
 RESULTS = Path(__file__).parent / "results"
 PRECISIONS: tuple[Precision, ...] = ("float32", "bfloat16")

@@ -30,16 +30,17 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, default_collate
 
-import dhn.learner
-from dhn.annotations import load_annotations
-from dhn.bench import Timing, machine
-from dhn.config import Config, load_config
-from dhn.data import Batch, EpochSampler, PoseDataset, collate, normalise
-from dhn.info import environment
-from dhn.joints import COCO
-from dhn.learner import Learner
-from dhn.media import read_image
+import dhn.training.learner
+from dhn.base.environment import environment
+from dhn.bench.operators import Timing, machine
+from dhn.data.annotations import load_annotations
+from dhn.data.dataset import Batch, EpochSampler, PoseDataset, collate
+from dhn.data.joints import COCO
+from dhn.media.images import read_image
 from dhn.model import build_model
+from dhn.model.normalise import normalise
+from dhn.training.config import Config, load_config
+from dhn.training.learner import Learner
 from official import Official
 
 RESULTS = Path(__file__).parent / "results"
@@ -259,7 +260,7 @@ def profile(bench: Bench, network: str, rounds: int) -> dict[str, Any]:
 @contextlib.contextmanager
 def marked(learner: Learner, mark: Callable[[str], None]) -> Iterator[None]:
     """Calls `mark` at the end of each part of `learner.update`."""
-    pose_loss = dhn.learner.pose_loss
+    pose_loss = dhn.training.learner.pose_loss
 
     def marked_loss(*args: Any, **kwargs: Any) -> Any:
         loss = pose_loss(*args, **kwargs)

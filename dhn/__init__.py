@@ -7,7 +7,7 @@ __all__ = ["__version__", "build_model", "load_weights"]
 
 if TYPE_CHECKING:
     from dhn.model import build_model
-    from dhn.weights import load_weights
+    from dhn.weights.load import load_weights
 
 
 def __getattr__(name: str) -> Any:
@@ -17,7 +17,7 @@ def __getattr__(name: str) -> Any:
 
         return build_model
     if name == "load_weights":
-        from dhn.weights import load_weights
+        from dhn.weights.load import load_weights
 
         return load_weights
     raise AttributeError(f"module 'dhn' has no attribute {name!r}")

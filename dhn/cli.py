@@ -6,6 +6,7 @@ from typing import Any
 import click
 
 import dhn
+from dhn.base.errors import DhnError
 from dhn.commands.bench import bench
 from dhn.commands.data import data
 from dhn.commands.eval import evaluate
@@ -15,7 +16,6 @@ from dhn.commands.logs import logs
 from dhn.commands.models import models
 from dhn.commands.predict import predict
 from dhn.commands.train import train
-from dhn.errors import DhnError
 
 
 class _Group(click.Group):

@@ -106,15 +106,15 @@ def bench(
         raise click.BadParameter("must be a multiple of 64", param_hint="--input-size")
     from rich.console import Console
 
-    from dhn import bench as benchmark
-    from dhn.device import select_device
-    from dhn.files import write_json
+    from dhn.base.device import select_device
+    from dhn.base.files import write_json
+    from dhn.bench import operators as benchmark
 
     console = Console()
     if not console.is_terminal:
         console = Console(width=140)
     if models:
-        from dhn import bench_network
+        from dhn.bench import networks as bench_network
 
         names = [name for name in models if name] or bench_network.DEFAULT
         result = bench_network.run(

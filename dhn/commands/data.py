@@ -100,9 +100,9 @@ def check(
     """
     from rich.console import Console
 
-    from dhn.check import check_dataset, tables
-    from dhn.errors import DhnError
-    from dhn.files import write_json
+    from dhn.base.errors import DhnError
+    from dhn.base.files import write_json
+    from dhn.data.check import check_dataset, tables
 
     report = check_dataset(dataset, splits, decode=not quick, max_people=max_people, quiet=quiet)
     console = Console()

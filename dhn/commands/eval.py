@@ -65,17 +65,17 @@ def evaluate(
         if results is None or annotations is None:
             raise click.UsageError("--results and --annotations belong together: give both.")
         scoring = _scoring_of_results(ctx)
-        from dhn.evaluate import score_file
+        from dhn.evaluation.evaluate import score_file
 
         score_file(
             results, annotations, scoring=scoring, evaluator=evaluator, output=output, quiet=quiet
         )
         return
 
-    from dhn.annotations import load_annotations
-    from dhn.distributed import connect
-    from dhn.evaluate import evaluate
-    from dhn.predictor import load_predictor
+    from dhn.base.distributed import connect
+    from dhn.data.annotations import load_annotations
+    from dhn.evaluation.evaluate import evaluate
+    from dhn.inference.predictor import load_predictor
 
     dataset = dataset or "crowdpose"
     with connect(network.pop("device")) as world:

@@ -38,7 +38,7 @@ def export(format: str | None, output: Path | None, quiet: bool, **graph: Any) -
 
     A .pt2 file is a program: run only those that you trust.
     """
-    from dhn.exported import SUFFIXES
+    from dhn.inference.exported import SUFFIXES
 
     if output is None:
         format = format or "onnx"
@@ -49,6 +49,6 @@ def export(format: str | None, output: Path | None, quiet: bool, **graph: Any) -
     elif output.suffix != SUFFIXES[format]:
         raise click.UsageError(f"--format {format} writes {SUFFIXES[format]} files, not {output}.")
 
-    from dhn.export import export_checkpoint
+    from dhn.inference.export import export_checkpoint
 
     export_checkpoint(output, format, quiet=quiet, **graph)

@@ -46,9 +46,9 @@ def logs(
     """
     from rich.console import Console
 
-    from dhn import logs
-    from dhn.errors import DhnError
-    from dhn.files import write_json
+    from dhn.base.errors import DhnError
+    from dhn.base.files import write_json
+    from dhn.training import logs
 
     read, failures = logs.read_runs(runs)
     if len(runs) == 1 and failures:

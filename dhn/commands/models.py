@@ -16,7 +16,8 @@ def models(as_json: bool, quiet: bool) -> None:
 
     They are downloaded when first used, to DHN_HOME or the platform's cache folder.
     """
-    from dhn.download import PUBLISHED, cache_folder, cached
+    from dhn.base.cache import cache_folder
+    from dhn.weights.published import PUBLISHED, cached
 
     rows: list[dict[str, Any]] = []
     for name, known in PUBLISHED.items():

@@ -76,12 +76,12 @@ def predict(
     frame, with file, frame and predictions. So does a single .json or .jsonl file for several
     sources, a line per picture.
     """
-    from dhn.distributed import connect
-    from dhn.media import list_sources
-    from dhn.outputs import Outputs
-    from dhn.predict import predict as predict_sources
-    from dhn.predict import report
-    from dhn.predictor import load_predictor
+    from dhn.base.distributed import connect
+    from dhn.inference.predictor import load_predictor
+    from dhn.media.sources import list_sources
+    from dhn.prediction.outputs import Outputs
+    from dhn.prediction.run import predict as predict_sources
+    from dhn.prediction.run import report
 
     outputs = Outputs(image_output, json_output, video_output, csv_output)
     if outputs == Outputs():

@@ -62,7 +62,7 @@ def train(
     config.yaml, environment.json, metrics.jsonl, last.pt and, where a split is held out, best.pt.
     However a run ended, --resume goes on to the weights that it would have had.
     """
-    from dhn.config import DEFAULT_PRESET, load_config
+    from dhn.training.config import DEFAULT_PRESET, load_config
 
     if resume is not None:
         if source is not None or output is not None or backbone is not None:
@@ -70,7 +70,7 @@ def train(
                 "--resume takes settings, folder and weights of that run: leave out --config and "
                 "--output, and --backbone."
             )
-        from dhn.runs import resumed_config
+        from dhn.training.runs import resumed_config
 
         config = resumed_config(resume, overrides)
     else:
@@ -81,10 +81,10 @@ def train(
         click.echo(config.to_yaml(), nl=False)
         return
 
-    from dhn.device import select_device
-    from dhn.distributed import connect
-    from dhn.runs import new_run
-    from dhn.train import train
+    from dhn.base.device import select_device
+    from dhn.base.distributed import connect
+    from dhn.training.loop import train
+    from dhn.training.runs import new_run
 
     with connect(device) as world:
         run = resume or output or Path(world.once("run", str(new_run(config))))

@@ -15,9 +15,9 @@ from typing import Any
 import cv2
 import numpy as np
 
-from dhn.console import progress
-from dhn.errors import DhnError
-from dhn.files import write_json, written_whole
+from dhn.base.console import progress
+from dhn.base.errors import DhnError
+from dhn.base.files import write_json, written_whole
 from dhn.synth.annotate import CATEGORY, annotation
 from dhn.synth.scene import CrowdConfig, Scene, make_scene
 

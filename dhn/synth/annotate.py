@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from dhn.joints import CROWDPOSE
+from dhn.data.joints import CROWDPOSE
 from dhn.synth.figure import Person
 from dhn.synth.render import Canvas
 
@@ -54,26 +54,6 @@ def body_box(person: Person, size: tuple[int, int]) -> np.ndarray:
     flesh = (flesh * person.look.girth * person.view.scale)[:, None]
     low, high = np.clip((xy - flesh).min(0), 0, size), np.clip((xy + flesh).max(0), 0, size)
     return np.concatenate([low, high - low]).round(2)
-
-
-def crowd_index(keypoints: np.ndarray, boxes: np.ndarray) -> float:
-    """CrowdPose's crowding of a picture, 0 or more.
-
-    The mean over people of (other people's labelled joints inside the person's box) / (own
-    labelled joints inside it); somebody without any counts as having one.
-
-    Args:
-        keypoints: [P, J, 3], x, y, visibility; labelled is visibility > 0.
-        boxes: [P, 4], x, y, width, height.
-    """
-    if not len(boxes):
-        return 0.0
-    low, high = boxes[:, None, None, :2], (boxes[:, :2] + boxes[:, 2:])[:, None, None]
-    xy = keypoints[None, ..., :2]
-    inside = ((xy >= low) & (xy <= high)).all(-1) & (keypoints[None, ..., 2] > 0)
-    joints = inside.sum(-1)  # [box, person]
-    own = np.diagonal(joints)
-    return float(np.mean((joints.sum(1) - own) / np.maximum(own, 1)))
 
 
 def annotation(keypoints: np.ndarray, box: np.ndarray) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from typing import Literal
 
 import numpy as np
 
-from dhn.joints import CROWDPOSE
+from dhn.data.joints import CROWDPOSE
 
 STATURE = 1.72
 _THIGH, _SHIN, _FOOT = 0.43, 0.41, 0.19
@@ -103,7 +103,7 @@ class Body:
     """A posed body; the origin is the point of the ground under the pelvis.
 
     Attributes:
-        joints: float [14, 3], in dhn.joints.CROWDPOSE order.
+        joints: float [14, 3], in dhn.data.joints.CROWDPOSE order.
         hands, heels, toes: float [2, 3], ends of the hands and feet, left first.
         head: middle of the head, float [3].
         torso_frame, pelvis_frame, head_frame: float [3, 3], columns left, up and forward of the

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from dhn.synth.annotate import body_box, crowd_index, seen_keypoints
+from dhn.data.crowding import crowd_index
+from dhn.synth.annotate import body_box, seen_keypoints
 from dhn.synth.background import Camera, draw_foreground, paint_background
 from dhn.synth.body import STATURE, pose_body, random_pose
 from dhn.synth.figure import Person, draw_person

@@ -1,0 +1,13 @@
+"""Where dhn keeps what it can make or download again."""
+
+import os
+from pathlib import Path
+
+
+def cache_folder() -> Path:
+    """`DHN_HOME`, else the platform's cache folder for dhn. It need not exist."""
+    if home := os.environ.get("DHN_HOME"):
+        return Path(home).expanduser()
+    import platformdirs
+
+    return Path(platformdirs.user_cache_dir("dhn", appauthor=False))

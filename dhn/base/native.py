@@ -1,0 +1,89 @@
+"""Finds, checks and loads the operator libraries that setup.py builds from csrc."""
+
+import ctypes
+import hashlib
+from pathlib import Path
+
+from dhn.base.errors import DhnError
+
+PACKAGE = Path(__file__).resolve().parents[1]
+REBUILD = "pip install --no-build-isolation -e ."
+
+
+def source_hash(csrc: Path, *parts: str) -> str:
+    """Hash of the C++ sources in `csrc` under `parts` (files or folders), names and contents.
+
+    setup.py compiles it into the library, `load` compares: a library that does not fit the
+    sources beside it is told at import, not by a wrong result.
+    """
+    files = [file for part in parts for file in [csrc / part, *(csrc / part).glob("*")]]
+    digest = hashlib.sha256()
+    for file in sorted(file for file in files if file.is_file()):
+        digest.update(file.relative_to(csrc).as_posix().encode() + b"\0" + file.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+CPU_PARTS = ("ops.cpp", "checks.h", "common", "cpu")
+CUDA_PARTS = ("checks.h", "common", "cuda")
+
+
+def load() -> None:
+    """Loads dhn/_C, and dhn/_C_cuda where torch is a CUDA build; registers torch.ops.dhn.
+
+    Raises:
+        DhnError: the library is missing, does not load, or was built from other sources.
+    """
+    import torch
+
+    _load_library("_C", "dhn", CPU_PARTS)
+    if torch.version.cuda is None:
+        return
+    if (PACKAGE / "_C_cuda.so").exists():
+        _load_library("_C_cuda", "dhn_cuda", CUDA_PARTS)
+    else:
+        from dhn.base.console import (
+            warn,  # here, because setup.py reads this file before click is there
+        )
+
+        warn(f"dhn was built without a CUDA toolkit, CUDA tensors will fail; with nvcc: {REBUILD}")
+
+
+def built_for() -> dict[str, str]:
+    """By device, the instruction sets or GPU architectures inside its library, or what is wrong."""
+    import torch
+
+    def state(name: str, prefix: str, parts: tuple[str, ...]) -> str:
+        try:
+            return _load_library(name, prefix, parts)
+        except DhnError as error:
+            return str(error)
+
+    cuda = state("_C_cuda", "dhn_cuda", CUDA_PARTS) if torch.version.cuda else "torch has no CUDA"
+    return {"cpu": state("_C", "dhn", CPU_PARTS), "cuda": cuda}
+
+
+def _load_library(name: str, prefix: str, parts: tuple[str, ...]) -> str:
+    """Loads a library and checks it against its sources; returns what it was built for."""
+    import torch
+
+    path = PACKAGE / f"{name}.so"
+    if not path.exists():
+        raise DhnError(f"{path}: the operators are not built; build them with: {REBUILD}")
+    try:
+        torch.ops.load_library(path)
+        compiled, target = (
+            _text(path, f"{prefix}_{what}") for what in ("source_hash", "built_for")
+        )
+    except (OSError, AttributeError) as error:
+        raise DhnError(f"{path}: does not load ({error}); rebuild it with: {REBUILD}") from error
+    csrc = PACKAGE.parent / "csrc"
+    # In an installed wheel, which has no csrc, library and Python code came together.
+    if csrc.is_dir() and compiled != source_hash(csrc, *parts):
+        raise DhnError(f"{path}: is older than the sources in csrc; rebuild it with: {REBUILD}")
+    return target
+
+
+def _text(library: Path, symbol: str) -> str:
+    function = ctypes.CDLL(str(library))[symbol]
+    function.restype = ctypes.c_char_p
+    return function().decode()

@@ -1,0 +1,224 @@
+"""From heatmaps and tag maps to people: bottom-up decoding by associative embedding.
+
+The steps are those of HigherHRNet's published inference, in float32, on maps read at the network
+input's resolution (bilinear, align_corners=False):
+
+1. Non-maximum suppression: a pixel stays if it equals the maximum of its window.
+2. The K best peaks of each joint. 3. Those above the detection threshold are candidates.
+4. Joint by joint, candidates join the person they fit or found one (`ops.group_tags`).
+5. A quarter offset towards the higher neighbour, then +.5 (or the sub-pixel fit).
+6. A person's score: the mean over all J joints, missing ones as 0.
+7. Refinement: missing joints go where score - round(tag distance) is largest, if the score there
+   is above 0 (`ops.refine_people`).
+
+Equal scores and values: lowest y * W + x first. Rounding: half to even. Equal neighbours: -.25.
+People with equal tags are never merged (the official code does, by accident); more than K people
+may come out, at most K J.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from dhn import ops
+from dhn.base.errors import DhnError
+
+
+@dataclass(frozen=True)
+class DecodeConfig:
+    """How maps become people; the defaults are the published ones.
+
+    Attributes:
+        nms_kernel: odd side of the window in which a peak is the maximum, in input pixels.
+        max_people: candidates per joint, and people a candidate is matched with.
+        detection_threshold: only scores above it are candidates; in [0, 1].
+        tag_threshold: a candidate joins a person if their tags are nearer than this.
+        joint_order: the order in which joints are grouped, a permutation of 0..J-1; None is that
+            itself.
+        refine: whether a person's missing joints are searched in the maps.
+        subpixel: peaks by a second-order fit at map resolution (after DARK) in place of the
+            published quarter offset; more accurate.
+        munkres: among equally good groupings of a joint (rounded tag distances make many) take
+            the one that the official code takes, see `ops.group_tags`.
+    """
+
+    nms_kernel: int = 5
+    max_people: int = 30
+    detection_threshold: float = 0.1
+    tag_threshold: float = 1.0
+    joint_order: Sequence[int] | None = None
+    refine: bool = True
+    subpixel: bool = False
+    munkres: bool = False
+
+    def __post_init__(self) -> None:
+        if self.nms_kernel < 1 or self.nms_kernel % 2 == 0:
+            raise ValueError(f"nms_kernel must be odd and positive, got {self.nms_kernel}")
+        if self.max_people < 1:
+            raise ValueError(f"max_people must be positive, got {self.max_people}")
+        if not 0 <= self.detection_threshold <= 1:
+            raise ValueError(f"detection_threshold must be in [0, 1]: {self.detection_threshold}")
+
+
+class Peaks(NamedTuple):
+    """The K best peaks of every heatmap, best first; unused slots score 0.
+
+    Attributes:
+        scores: float32 [B, J, K].
+        xy: float32 [B, J, K, 2], input pixels (pixel centres at +.5, moved by the quarter offset).
+        tags: float32 [B, J, K, T].
+    """
+
+    scores: Tensor
+    xy: Tensor
+    tags: Tensor
+
+
+@dataclass(frozen=True)
+class Poses:
+    """The people found in one picture, in order of founding; tensors on the CPU.
+
+    Attributes:
+        keypoints: float32 [P, J, 3]: x, y in input pixels (pixel centres at +.5), score; all 0
+            where a joint was not found.
+        scores: float32 [P]: mean score over all J joints before refinement, missing ones as 0.
+    """
+
+    keypoints: Tensor
+    scores: Tensor
+
+    def __len__(self) -> int:
+        return len(self.scores)
+
+
+_PUBLISHED = DecodeConfig()
+_BROKEN = "heatmaps or tags hold NaN or infinity: the network's output is broken"
+
+
+@torch.no_grad()
+def decode_poses(
+    heatmaps: Tensor,
+    tags: Tensor,
+    size: tuple[int, int],
+    config: DecodeConfig = _PUBLISHED,
+    peaks: Peaks | None = None,
+) -> list[Poses]:
+    """Finds the people of every image of a batch.
+
+    The maps are read at input resolution, bilinearly; upsampled maps are never written. Results
+    are those of `reference.decode_poses`, up to the choice among equal-cost assignments.
+
+    Args:
+        heatmaps: [B, J, h, w] float32, bfloat16 or float16, any strides, any device.
+        tags: [B, J, T, h, w], T tags per joint (2 where a flipped pass was made).
+        size: (H, W) of the network input, in pixels.
+        config: thresholds and choices.
+        peaks: what the published NMS found already (an exported graph does); None, or a
+            configuration that asks for others, finds them here.
+
+    Returns:
+        B Poses, on the CPU: copying them there is the only wait for a GPU.
+
+    Raises:
+        ValueError: shapes do not fit each other or the configuration.
+        DhnError: the maps hold NaN or infinity.
+    """
+    _check(heatmaps, tags, size, config)
+    if heatmaps.device.type not in ("cpu", "cuda"):
+        heatmaps, tags = heatmaps.cpu(), tags.cpu()
+    if peaks is not None and _serves(peaks, config):
+        return _decode_by_steps(heatmaps, tags, size, config, peaks)
+    if heatmaps.device.type == "cuda":
+        peaks = find_peaks(heatmaps, tags, size, config)
+        return _decode_by_steps(heatmaps, tags, size, config, peaks)
+    keypoints, scores, finite = ops.decode_poses(
+        heatmaps,
+        tags,
+        size,
+        config.joint_order,
+        config.max_people,
+        config.nms_kernel,
+        config.tag_threshold,
+        config.detection_threshold,
+        config.refine,
+        config.subpixel,
+        config.munkres,
+    )
+    if not all(finite.tolist()):
+        raise DhnError(_BROKEN)
+    return [Poses(*fields) for fields in zip(keypoints, scores, strict=True)]
+
+
+def _decode_by_steps(
+    heatmaps: Tensor, tags: Tensor, size: tuple[int, int], config: DecodeConfig, peaks: Peaks
+) -> list[Poses]:
+    """An operator for each step: what a GPU can queue, and where the peaks are there already."""
+    scores, xy, peak_tags = (field[:, :, : config.max_people] for field in peaks)
+    people, counts = ops.group_tags(
+        scores,
+        xy,
+        peak_tags,
+        config.joint_order,
+        config.max_people,
+        config.tag_threshold,
+        config.detection_threshold,
+        config.munkres,
+    )
+    if config.refine:
+        keypoints = ops.refine_people(heatmaps, tags, people, counts, size, config.subpixel)
+    else:
+        keypoints = people[..., :3]
+    return _poses(counts, keypoints, people, (scores, peak_tags))
+
+
+def find_peaks(
+    heatmaps: Tensor, tags: Tensor, size: tuple[int, int], config: DecodeConfig = _PUBLISHED
+) -> Peaks:
+    """Steps 1 to 3 and 5 for every map; arguments as of `decode_poses`, maps contiguous."""
+    scores, indices = ops.topk_peaks(
+        heatmaps, config.max_people, config.nms_kernel, size, config.detection_threshold
+    )
+    return Peaks(scores, *ops.read_peaks(heatmaps, tags, indices, size, config.subpixel))
+
+
+def _serves(peaks: Peaks, config: DecodeConfig) -> bool:
+    """Whether `find_peaks` would find the same candidates."""
+    published = config.nms_kernel == _PUBLISHED.nms_kernel and not config.subpixel
+    return published and peaks.scores.shape[2] >= config.max_people
+
+
+def _poses(
+    counts: Tensor, keypoints: Tensor, people: Tensor, candidates: Sequence[Tensor]
+) -> list[Poses]:
+    """Brings results to the host; in few steps, each of which costs more than its arithmetic."""
+    found = counts.tolist()
+    points, joints, *others = (x.cpu().numpy() for x in (keypoints, people, *candidates))
+    most = max(found, default=0)
+    points, joints = points[:, :most], joints[:, :most]
+    if not all(np.isfinite(x).all() for x in (points, *others)):
+        raise DhnError(_BROKEN)
+    scores = joints[..., 2].sum(axis=2) / np.float32(joints.shape[2])
+    return [
+        Poses(torch.from_numpy(points[b, :n].copy()), torch.from_numpy(scores[b, :n].copy()))
+        for b, n in enumerate(found)
+    ]
+
+
+def _check(heatmaps: Tensor, tags: Tensor, size: tuple[int, int], config: DecodeConfig) -> None:
+    if heatmaps.dim() != 4:
+        raise ValueError(f"heatmaps must be [B, J, h, w], got {list(heatmaps.shape)}")
+    B, J, h, w = heatmaps.shape
+    if tags.dim() != 5 or (B, J, h, w) != (*tags.shape[:2], *tags.shape[3:]):
+        raise ValueError(
+            f"tags must be [B, J, T, h, w] with heatmaps {[B, J, h, w]}, got {list(tags.shape)}"
+        )
+    if 0 in (J, h, w, tags.shape[2]) or min(size) < 1:
+        raise ValueError(f"maps {[B, J, h, w]} with T = {tags.shape[2]} cannot be read at {size}")
+    if tags.device != heatmaps.device:
+        raise ValueError(f"heatmaps are on {heatmaps.device}, tags on {tags.device}")
+    if config.joint_order is not None and sorted(config.joint_order) != list(range(J)):
+        raise ValueError(f"joint_order must be a permutation of 0..{J - 1}: {config.joint_order}")

@@ -1,0 +1,274 @@
+"""`dhn export`: a predictor's graph as an ONNX file or a torch.export program.
+
+The graph takes uint8 pictures [B, 3, H, W] of any batch and of any size in multiples of 64, and
+gives `exported.OUTPUTS`: heatmaps and tags as `PoseInference` does, and the K best peaks as
+`decode.find_peaks` does. It holds PyTorch's (or ONNX's) own operators alone and computes in
+float32. Grouping and refinement stay outside.
+"""
+
+import importlib.util
+import io
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, cast
+
+import click
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.export import Dim, ExportedProgram
+
+from dhn.base.console import Bar
+from dhn.base.errors import DhnError
+from dhn.base.files import written_whole
+from dhn.data.joints import JointSet
+from dhn.inference.aggregate import PoseInference
+from dhn.inference.decode import DecodeConfig, find_peaks
+from dhn.inference.exported import (
+    INPUT,
+    METADATA,
+    OUTPUTS,
+    SUFFIXES,
+    Description,
+    ExportedNetwork,
+    load_exported,
+)
+from dhn.inference.predictor import load_predictor
+from dhn.model import PoseNetwork
+from dhn.ops.reference import quarter_positions, taps, upsample
+
+OPSET = 18
+# Every peak counts here: the detection threshold stays a choice of who runs the file.
+PEAKS = DecodeConfig(detection_threshold=0)
+# In shares of the largest value: float32 rounding through some 300 convolutions stays far below.
+TOLERANCE = 1e-4
+
+
+class PoseGraph(nn.Module):
+    """`PoseInference` and `find_peaks`, in operators that can be exported.
+
+    Args:
+        inference: runs without our own operator (`native=False`).
+        stable_topk: whether topk gives the lowest index first among equals. ONNX's TopK does by
+            definition; PyTorch's does not, and ranks by an unambiguous float64 instead.
+    """
+
+    def __init__(self, inference: PoseInference, *, stable_topk: bool) -> None:
+        super().__init__()
+        self.inference = inference
+        self.stable_topk = stable_topk
+
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        heatmaps, tags = self.inference(images)
+        H, W = images.shape[2:]
+        maps = upsample(heatmaps, (H, W))
+        kernel = PEAKS.nms_kernel
+        is_peak = (F.max_pool2d(maps, kernel, 1, kernel // 2) == maps) & (maps > 0)
+        candidates = torch.where(is_peak, maps, 0.0).flatten(2)  # [B, J, H W]
+        indices = self._ranked(candidates).topk(PEAKS.max_people).indices
+        scores = candidates.gather(2, indices)
+        indices = torch.where(scores > 0, indices, 0)
+        finite = heatmaps.isfinite().flatten(2).all(2, keepdim=True)
+        scores = torch.where(finite, scores, torch.nan)
+        xy = quarter_positions(maps, indices)
+        return heatmaps, tags, scores, xy, _read_tags(tags, indices, (H, W))
+
+    def _ranked(self, scores: Tensor) -> Tensor:
+        """[B, J, N] float32 as values that topk takes in the order of `ops.topk_peaks`.
+
+        Times 1 - index / 2^52: that is less than the step between float32 numbers (2^-24) for
+        N < 2^27, and at least the step between float64 numbers.
+        """
+        if self.stable_topk:
+            return scores
+        index = torch.arange(scores.shape[2], dtype=torch.float64, device=scores.device)
+        return scores * (1 - index * 2.0**-52)
+
+
+def _read_tags(tags: Tensor, indices: Tensor, size: tuple[int, int]) -> Tensor:
+    """What `upsample(tags, size)` [B, J, T, H, W] holds at `indices` [B, J, K]: [B, J, K, T]."""
+    (h, w), (H, W) = tags.shape[3:], size
+    y = indices // W
+    left, right, along_x = (tap[indices - y * W][:, :, None] for tap in taps(w, W, tags))
+    top, bottom, along_y = (tap[y][:, :, None] for tap in taps(h, H, tags))
+    flat, T = tags.flatten(3), tags.shape[2]
+
+    def line(row: Tensor) -> Tensor:
+        a, b = (flat.gather(3, (row * w + x).expand(-1, -1, T, -1)) for x in (left, right))
+        return (1 - along_x) * a + along_x * b
+
+    return ((1 - along_y) * line(top) + along_y * line(bottom)).transpose(2, 3)
+
+
+def export_checkpoint(
+    output: Path | None, format: str, *, quiet: bool = False, **options: Any
+) -> None:
+    """Exports what `load_predictor(**options)` would run, and says how exact the file is.
+
+    Args:
+        output: the file; None is the checkpoint's name in the current folder.
+        format: `onnx` or `torch`.
+
+    Raises:
+        DhnError: see `load_predictor` and `export`.
+    """
+    if format == "onnx":
+        _require("onnx", "onnxscript", "onnxruntime")
+    predictor = load_predictor(device="cpu", precision="float32", quiet=quiet, **options)
+    inference = predictor.inference
+    if not isinstance(inference, PoseInference):
+        raise DhnError(f"{predictor.source}: is exported already; give the checkpoint")
+    path = output or Path(Path(predictor.source).stem + SUFFIXES[format])
+    network = cast(PoseNetwork, inference.network)
+    differences = export(
+        inference,
+        predictor.joints,
+        path,
+        format,
+        name=f"{type(network).__name__}-w{network.backbone.channels[0]}",
+        input_size=predictor.input_size,
+        quiet=quiet,
+    )
+    found = ", ".join(f"{name} {value:.0e}" for name, value in differences.items())
+    click.echo(f"{path}: {path.stat().st_size / 1e6:.1f} MB")
+    click.echo(f"Largest difference to the network, of the largest value: {found}")
+
+
+def export(
+    inference: PoseInference,
+    joints: JointSet,
+    path: Path,
+    format: str,
+    *,
+    name: str,
+    input_size: int,
+    quiet: bool = False,
+) -> dict[str, float]:
+    """Writes a network as a file that runs elsewhere, and checks it there; whole or not at all.
+
+    Args:
+        inference: the network with its flip test and aggregation; on the CPU, in float32.
+        joints: what its heatmaps mean.
+        path: the file, .onnx or .pt2.
+        format: `onnx` or `torch`.
+        name: of the network, for people.
+        input_size: short side of the network input that the file asks for, in pixels.
+
+    Returns:
+        the largest differences between what the file gives and what `inference` and `find_peaks`
+        give, in shares of the largest value: {"heatmaps": ..., "tags": ..., "peaks": ...}.
+
+    Raises:
+        DhnError: the file cannot be written, or gives other numbers.
+    """
+    flip = inference.flip is not None
+    description = Description(name, joints, input_size, flip, inference.fine_only)
+    write = _write_onnx if format == "onnx" else _write_torch
+    checks = list(_check_inputs(input_size))
+    differences = dict.fromkeys(("heatmaps", "tags", "peaks"), 0.0)
+    with Bar("Export", 2 + len(checks), quiet=quiet) as bar, written_whole(path) as temporary:
+        program = trace(inference, stable_topk=format == "onnx")
+        bar.advance(note="traced")
+        write(program, description, temporary)
+        bar.advance(note="written")
+        exported = load_exported(temporary, "cpu")
+        for images in checks:
+            found = _differences(exported, inference, images)
+            differences = {name: max(found[name], differences[name]) for name in found}
+            bar.advance(note="checked")
+        if not max(differences.values()) <= TOLERANCE:  # NaN, too
+            worst = ", ".join(f"{name} {value:.1e}" for name, value in differences.items())
+            raise DhnError(f"{path}: the exported graph gives other numbers ({worst}); not written")
+    return differences
+
+
+def trace(inference: PoseInference, *, stable_topk: bool) -> ExportedProgram:
+    """The program of `PoseGraph`, with batch, height and width left open."""
+    plain = inference.on(inference.network, native=False)
+    graph = PoseGraph(plain, stable_topk=stable_topk).eval()
+    sides = {2: 64 * Dim("h", min=1, max=256), 3: 64 * Dim("w", min=1, max=256)}
+    example = torch.zeros(2, 3, 128, 192, dtype=torch.uint8)
+    with torch.no_grad(), _silence():
+        program = torch.export.export(
+            graph, (example,), dynamic_shapes={INPUT: {0: Dim("batch")} | sides}
+        )
+    for node in program.graph.nodes:  # where the sources lie here is nobody's business
+        node.meta.pop("stack_trace", None)
+    return program
+
+
+def _write_onnx(program: ExportedProgram, description: Description, path: Path) -> None:
+    with _silence():
+        onnx = torch.onnx.export(
+            program,
+            dynamo=True,
+            opset_version=OPSET,
+            input_names=[INPUT],
+            output_names=list(OUTPUTS),
+            verbose=False,
+        )
+    assert onnx is not None  # as it is without a file name
+    onnx.model.metadata_props[METADATA] = description.to_json()
+    onnx.save(path, external_data=False)
+
+
+def _write_torch(program: ExportedProgram, description: Description, path: Path) -> None:
+    # torch's own writer hides a full disk behind a RuntimeError; bytes in memory do not.
+    buffer = io.BytesIO()
+    with _silence():
+        torch.export.save(program, buffer, extra_files={METADATA: description.to_json()})
+    path.write_bytes(buffer.getbuffer())
+
+
+def _check_inputs(input_size: int) -> Iterator[Tensor]:
+    """Random pictures: small ones of several shapes and batches, and one as large as in use."""
+    generator = torch.Generator().manual_seed(0)
+    side = -(-input_size // 64) * 64
+    wide = -(-input_size * 4 // 3 // 64) * 64
+    for B, H, W in ((1, 64, 64), (2, 64, 192), (3, 128, 64), (1, side, wide)):
+        yield torch.randint(0, 256, (B, 3, H, W), dtype=torch.uint8, generator=generator)
+
+
+@torch.no_grad()
+def _differences(
+    exported: ExportedNetwork, inference: PoseInference, images: Tensor
+) -> dict[str, float]:
+    """How far the file is from the network, and its peaks from those of its own maps."""
+
+    def share(ours: Tensor, expected: Tensor) -> float:
+        largest = expected.abs().amax().clamp(min=1e-12)
+        return float((ours - expected).abs().amax() / largest)
+
+    heatmaps, tags, peaks = exported(images)
+    expected = inference(images)
+    expected_peaks = find_peaks(
+        heatmaps.contiguous(), tags.contiguous(), (images.shape[2], images.shape[3]), PEAKS
+    )
+    return {
+        "heatmaps": share(heatmaps, expected[0]),
+        "tags": share(tags, expected[1]),
+        "peaks": max(map(share, peaks, expected_peaks)),
+    }
+
+
+def _require(*packages: str) -> None:
+    missing = [name for name in packages if importlib.util.find_spec(name) is None]
+    if missing:
+        raise DhnError(f'--format onnx needs {" and ".join(missing)}: pip install "dhn[export]"')
+
+
+@contextmanager
+def _silence() -> Iterator[None]:
+    """The exporters warn of their own deprecations and of packages that are not needed."""
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)

@@ -1,0 +1,167 @@
+"""Skeletons painted over pictures."""
+
+import cv2
+import numpy as np
+
+from dhn.data.joints import JointSet
+
+# RGB of a person's left side (light) and right side (deep); one pair per person. Neighbours in
+# the list differ most.
+_PALETTE = np.array(
+    [
+        ((94, 234, 255), (0, 140, 240)),  # cyan, azure
+        ((255, 214, 82), (255, 112, 0)),  # amber, orange
+        ((255, 150, 210), (230, 20, 125)),  # pink, magenta
+        ((190, 250, 105), (40, 170, 60)),  # lime, green
+        ((208, 180, 255), (124, 58, 237)),  # lilac, violet
+        ((255, 178, 160), (232, 40, 40)),  # salmon, red
+        ((130, 255, 220), (0, 155, 135)),  # mint, teal
+        ((252, 248, 130), (190, 155, 0)),  # lemon, ochre
+    ],
+    np.float32,
+)
+_OUTLINE = np.array((16, 18, 24), np.float32)
+_SHIFT = 4  # cv2 takes coordinates in sixteenths of a pixel
+
+
+def draw_poses(
+    picture: np.ndarray,
+    poses: np.ndarray,
+    joints: JointSet,
+    *,
+    joint_threshold: float = 0.1,
+    colours: np.ndarray | None = None,
+) -> np.ndarray:
+    """Paints skeletons over a picture.
+
+    Each person has a hue, light on its left side and deep on its right. Lines are as wide as
+    suits the person's size, have a thin dark outline, and fade where a joint's score is low.
+    Larger people, who tend to stand nearer, are painted over smaller ones.
+
+    Args:
+        picture: RGB uint8 [H, W, 3].
+        poses: [P, J, 3], x and y in picture pixels, score. Joints that score `joint_threshold`
+            or less, or are not finite, are left out.
+        joints: limbs and sides of the J joints.
+        joint_threshold: see `poses`.
+        colours: int [P], the number of each person's hue; 0, 1, ... by default.
+
+    Returns:
+        a new picture, RGB uint8 [H, W, 3].
+    """
+    canvas = picture.copy()
+    poses = np.asarray(poses, np.float32).reshape(-1, len(joints), 3)
+    found = np.isfinite(poses).all(-1) & (poses[..., 2] > joint_threshold)
+    poses = np.where(found[..., None], poses, 0)
+    numbers = np.arange(len(poses)) if colours is None else colours
+    sizes = _sizes(poses, found)
+    for p in np.argsort(sizes, kind="stable"):
+        if found[p].any():
+            palette = _joint_colours(joints, numbers[p])
+            _paint_person(canvas, poses[p], found[p], sizes[p], joints, palette)
+    return canvas
+
+
+class SteadyColours:
+    """Numbers for the people of a video that stay with them from frame to frame.
+
+    A person keeps the number of the one nearest in the frame before, if it is also nearest from
+    there and has moved less than half its size. (Colours only; this is no tracker.)
+    """
+
+    def __init__(self) -> None:
+        self._centres = np.zeros((0, 2))
+        self._numbers = np.zeros(0, int)
+        self._next = 0
+
+    def __call__(self, poses: np.ndarray) -> np.ndarray:
+        """Takes the next frame's poses [P, J, 3]; returns int [P] for `draw_poses`."""
+        found = poses[..., 2] > 0
+        centres = (poses[..., :2] * found[..., None]).sum(1) / np.maximum(found.sum(1), 1)[:, None]
+        people = np.arange(len(poses))
+        numbers = self._next + people
+        self._next += len(poses)
+        if len(people) and len(self._centres):
+            distances = np.linalg.norm(centres[:, None] - self._centres, axis=-1)
+            nearest = distances.argmin(1)
+            mutual = distances.argmin(0)[nearest] == people
+            same = mutual & (distances[people, nearest] < _sizes(poses, found) / 2)
+            numbers[same] = self._numbers[nearest[same]]
+        self._centres, self._numbers = centres, numbers
+        return numbers
+
+
+def _sizes(poses: np.ndarray, found: np.ndarray) -> np.ndarray:
+    """Diagonals of the boxes around found joints, [P] in pixels."""
+    xy, seen = poses[..., :2], found[..., None]
+    low = np.where(seen, xy, np.inf).min(1, initial=np.inf)
+    high = np.where(seen, xy, -np.inf).max(1, initial=-np.inf)
+    return np.hypot(*np.maximum(high - low, 0).T)
+
+
+def _joint_colours(joints: JointSet, number: int) -> np.ndarray:
+    """RGB of each joint, [J, 3]. The first joint of a mirrored pair is the left one."""
+    left, right = _PALETTE[number % len(_PALETTE)]
+    side = np.sign(np.array(joints.flip) - np.arange(len(joints)))[:, None]  # 1 left, -1 right
+    return np.where(side > 0, left, np.where(side < 0, right, (left + right) / 2))
+
+
+def _paint_person(
+    canvas: np.ndarray,
+    pose: np.ndarray,
+    found: np.ndarray,
+    size: float,
+    joints: JointSet,
+    colours: np.ndarray,
+) -> None:
+    """Paints one person onto `canvas`, touching only the box around its joints."""
+    width = float(np.clip(size / 65, 1.5, 24))  # of a limb, in pixels
+    margin = 2 * width + 2
+    # Far outside, joints would overflow cv2's integers; their limbs leave the picture anyway.
+    xy = np.clip(pose[:, :2], -16_000, 16_000)
+    left, top = np.clip(np.floor(xy[found].min(0)) - margin, 0, None).astype(int)
+    right, bottom = np.clip(np.ceil(xy[found].max(0)) + margin, 0, None).astype(int)
+    window = canvas[top:bottom, left:right]
+    if not window.size:
+        return
+    # Small people are painted large and shrunk: cv2 knows whole line widths and coarse circles.
+    zoom = int(np.clip(900 / size, 1, 4)) if size else 4
+    layer = np.zeros((window.shape[0] * zoom, window.shape[1] * zoom, 4), np.uint8)
+    alpha = np.clip(0.35 + pose[:, 2], 0, 1)
+    _draw_skeleton(layer, (xy - (left, top)) * zoom, found, alpha, width * zoom, joints, colours)
+    layer = cv2.resize(layer, window.shape[1::-1], interpolation=cv2.INTER_AREA).astype(np.uint16)
+    window[:] = layer[..., :3] + (window * (255 - layer[..., 3:]) + 127) // 255
+
+
+def _draw_skeleton(
+    layer: np.ndarray,
+    xy: np.ndarray,
+    found: np.ndarray,
+    alpha: np.ndarray,
+    width: float,
+    joints: JointSet,
+    colours: np.ndarray,
+) -> None:
+    """Draws limbs and joints, outlines first, into an RGBA layer.
+
+    The layer's colours are multiplied by its alpha: so anti-aliased edges and shrinking blend
+    exactly.
+    """
+    rim = max(0.8, width / 5)
+    # cv2 counts pixel centres from 0, we count them from .5.
+    points = np.rint((xy - 0.5) * 2**_SHIFT).astype(int)
+    limbs = [(a, b) for a, b in joints.skeleton if found[a] and found[b]]
+    for outline in (True, False):  # all outlines first, so that they never cross a limb
+        thickness = max(1, round(width + 2 * rim * outline))
+        for a, b in limbs:
+            colour = _OUTLINE if outline else (colours[a] + colours[b]) / 2
+            ink = _ink(colour, min(alpha[a], alpha[b]))
+            cv2.line(layer, points[a], points[b], ink, thickness, cv2.LINE_AA, _SHIFT)
+    for j in np.flatnonzero(found):
+        for radius, colour in ((0.7 * width + rim, _OUTLINE), (0.7 * width, colours[j])):
+            fixed = round(radius * 2**_SHIFT)
+            cv2.circle(layer, points[j], fixed, _ink(colour, alpha[j]), -1, cv2.LINE_AA, _SHIFT)
+
+
+def _ink(colour: np.ndarray, alpha: float) -> tuple[float, ...]:
+    return (*(float(c * alpha) for c in colour), float(255 * alpha))

@@ -1,0 +1,96 @@
+"""Pictures and videos in and out. In memory, pictures are RGB uint8 [H, W, 3]."""
+
+import os
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from dhn.base.errors import DhnError
+from dhn.base.files import written_whole
+
+IMAGE_SUFFIXES = {
+    *(".jpg", ".jpeg", ".jpe", ".png", ".webp", ".bmp", ".tif", ".tiff"),
+    *(".jp2", ".ppm", ".pgm", ".pnm", ".avif"),
+}
+# A picture that cannot be read is reported by us in one line; OpenCV would add several.
+_set_log_level = getattr(cv2, "setLogLevel", None) or cv2.utils.logging.setLogLevel  # 4.x or 5
+_set_log_level(0)
+
+
+def read_image(path: str | os.PathLike[str], *, ignore_orientation: bool = False) -> np.ndarray:
+    """Reads a picture of any kind that OpenCV knows (JPEG, PNG, WebP, TIFF, BMP, ...).
+
+    Grey pictures become RGB, 16 bits become 8, transparency is dropped.
+
+    Args:
+        path: the file.
+        ignore_orientation: leave the pixels as they are stored. Data sets want this: their
+            annotations count stored pixels. Otherwise the picture is turned as its EXIF
+            orientation says, the way viewers show it.
+
+    Returns:
+        RGB uint8 [H, W, 3].
+
+    Raises:
+        DhnError: no such file, empty, not a picture, or cut short; names the file.
+    """
+    try:
+        data = Path(path).read_bytes()
+    except OSError as error:
+        raise DhnError(f"{path}: cannot be read ({error.strerror or error})") from error
+    return decode_image(data, str(path), ignore_orientation=ignore_orientation)
+
+
+def decode_image(data: bytes, name: str, *, ignore_orientation: bool = False) -> np.ndarray:
+    """Like `read_image`, from the bytes of a file; `name` stands in error messages."""
+    if not data:
+        raise DhnError(f"{name}: is empty; replace or remove the file")
+    if _is_cut_short(data):
+        raise DhnError(f"{name}: the picture is cut short; copy or download it again")
+    flags = cv2.IMREAD_COLOR | (cv2.IMREAD_IGNORE_ORIENTATION if ignore_orientation else 0)
+    try:
+        bgr = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
+    except cv2.error:  # too many pixels, for one
+        bgr = None
+    if bgr is None:
+        raise DhnError(f"{name}: is not a picture that can be read; replace or remove the file")
+    return cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB)
+
+
+def _is_cut_short(data: bytes) -> bool:
+    """Whether a JPEG or PNG lacks its end: OpenCV 4 fills what is missing with grey."""
+    if data.startswith(b"\xff\xd8\xff"):
+        return data.rfind(b"\xff\xd9") < _jpeg_scan_start(data)
+    if data.startswith(b"\x89PNG\r\n\x1a\n"):
+        return b"IEND\xaeB`\x82" not in data
+    return False
+
+
+def _jpeg_scan_start(data: bytes) -> int:
+    """Where the first scan begins. End markers before it belong to an embedded thumbnail."""
+    position = 2
+    while position + 4 <= len(data):
+        marker = data[position + 1]
+        if data[position] != 0xFF or marker == 0xDA:
+            return position
+        # 0xFF may be repeated before a marker; every other marker here has a length.
+        position += (
+            1 if marker == 0xFF else 2 + int.from_bytes(data[position + 2 : position + 4], "big")
+        )
+    return len(data)
+
+
+def write_image(path: str | os.PathLike[str], rgb: np.ndarray) -> None:
+    """Writes a picture in the format of the path's suffix, whole or not at all.
+
+    Raises:
+        DhnError: the suffix names no picture format, or the file cannot be written.
+    """
+    suffix = Path(path).suffix.lower()
+    try:
+        _, data = cv2.imencode(suffix, cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR))
+    except cv2.error as error:
+        raise DhnError(f"{path}: unknown picture format; use .jpg or .png") from error
+    with written_whole(path) as temporary:
+        temporary.write_bytes(data.tobytes())

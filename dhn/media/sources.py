@@ -1,0 +1,85 @@
+"""What the user names, expanded to pictures and videos."""
+
+import glob
+import itertools
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from dhn.base.errors import DhnError
+from dhn.media.images import IMAGE_SUFFIXES, decode_image, read_image
+
+VIDEO_SUFFIXES = {
+    *(".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg"),
+    *(".ts", ".mts", ".m2ts", ".wmv", ".flv", ".3gp", ".ogv", ".gif"),
+}
+
+
+@dataclass(frozen=True)
+class Source:
+    """One picture or video to read.
+
+    Attributes:
+        path: the file; `-` is a picture on standard input.
+        name: file name without folder, unlike that of any other source: outputs are named by it.
+    """
+
+    path: str
+    name: str
+
+    @property
+    def is_video(self) -> bool:
+        """By the suffix; whatever is not a known video is read as a picture."""
+        return Path(self.path).suffix.lower() in VIDEO_SUFFIXES
+
+    def read_image(self) -> np.ndarray:
+        """The picture, turned as its EXIF orientation says; raises DhnError."""
+        if self.path == "-":
+            return decode_image(sys.stdin.buffer.read(), "standard input")
+        return read_image(self.path)
+
+
+def list_sources(arguments: Sequence[str]) -> list[Source]:
+    """Expands what the user named: files, folders, quoted globs, and `-` for standard input.
+
+    A folder stands for the pictures and videos directly in it, a glob (`**` included) for those
+    it matches, both sorted by name; other files in them are passed over. A file named by itself
+    is taken whatever its suffix, and need not exist: reading it reports that. A file named
+    twice is taken once. Of files with the same name, all but the first get a number in `name`.
+
+    Raises:
+        DhnError: a folder or glob without pictures and videos.
+    """
+    paths = dict.fromkeys(path for argument in arguments for path in _expand(argument))
+    sources: list[Source] = []
+    taken: set[str] = set()
+    for path in paths:
+        file = Path("stdin" if path == "-" else path)
+        numbered = (f"{file.stem}-{n}{file.suffix}" for n in itertools.count(2))
+        names = itertools.chain([file.name], numbered)
+        name = next(name for name in names if name.casefold() not in taken)
+        taken.add(name.casefold())
+        sources.append(Source(path, name))
+    return sources
+
+
+def _expand(argument: str) -> list[str]:
+    if os.path.isdir(argument):
+        names = [os.path.join(argument, name) for name in sorted(os.listdir(argument))]
+    elif glob.has_magic(argument) and not os.path.exists(argument):
+        names = sorted(glob.glob(argument, recursive=True))
+    else:
+        return [argument]
+    paths = [name for name in names if _is_media(name)]
+    if not paths:
+        raise DhnError(f"{argument}: no pictures or videos there; name files by their suffix")
+    return paths
+
+
+def _is_media(path: str) -> bool:
+    known = Path(path).suffix.lower() in IMAGE_SUFFIXES | VIDEO_SUFFIXES
+    return known and not os.path.basename(path).startswith(".") and os.path.isfile(path)

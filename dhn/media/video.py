@@ -1,0 +1,224 @@
+"""Videos in and out. In memory, frames are RGB uint8 [H, W, 3]."""
+
+import contextlib
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+
+import av
+import cv2
+import numpy as np
+
+from dhn.base.errors import DhnError
+from dhn.base.files import written_whole
+
+
+@dataclass(frozen=True)
+class VideoFrame:
+    """A frame of a video: its index from 0, its time in seconds from the first frame, RGB."""
+
+    index: int
+    time: Fraction
+    picture: np.ndarray
+
+
+class VideoReader:
+    """The frames of a video, upright (the file's display matrix is applied).
+
+    Args:
+        path: the file.
+        stride: give every n-th frame only.
+
+    Attributes:
+        fps: average number of given frames per second.
+        frame_count: how many frames will be given, as far as the file states it, or None.
+
+    Raises:
+        DhnError: at once, if the file is not a video; while iterating, after the last frame
+            that can be decoded, if the video is broken or cut short. Names the file.
+    """
+
+    # These formats state their duration; in others it is a guess that proves nothing.
+    _STATING_DURATION = ("mov", "matroska", "avi")
+
+    def __init__(self, path: str | os.PathLike[str], stride: int = 1) -> None:
+        self.path = os.fspath(path)
+        self.stride = stride
+        try:
+            self._container = av.open(self.path)
+        except (av.FFmpegError, OSError) as error:
+            reason = error.strerror or error
+            raise DhnError(f"{path}: cannot be read as a video ({reason})") from error
+        if not self._container.streams.video:
+            self._container.close()
+            raise DhnError(f"{path}: holds no video; name a video or a picture")
+        self._stream = self._container.streams.video[0]
+        self._stream.thread_type = "AUTO"
+        self._tick = self._stream.time_base or Fraction(1, av.time_base)
+        self._rate = self._stream.average_rate or self._stream.guessed_rate or Fraction(25)
+        self.fps: Fraction = self._rate / stride
+        self.frame_count: int | None = -(-self._stream.frames // stride) or None
+
+    def __enter__(self) -> "VideoReader":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._container.close()
+
+    def __iter__(self) -> Iterator[VideoFrame]:
+        count = broken = 0
+        start = end = Fraction(0)
+        for packet in self._packets():
+            end = max(end, self._end_time(packet))
+            try:
+                # A damaged packet may still decode, to a picture that is part grey.
+                frames = [] if packet.is_corrupt else packet.decode()
+                broken += packet.is_corrupt
+            except av.FFmpegError:
+                frames = []
+                broken += 1
+            for frame in frames:
+                time = count / self._rate if frame.pts is None else frame.pts * self._tick
+                start = time if count == 0 else start
+                if count % self.stride == 0:
+                    yield VideoFrame(count, time - start, _upright(frame))
+                count += 1
+        if broken or count == 0 or end < self._stated_end():
+            raise DhnError(
+                f"{self.path}: the video is cut short or damaged; {count} frames could be read"
+            )
+
+    def _packets(self) -> Iterator[av.Packet]:
+        try:
+            yield from self._container.demux(self._stream)
+        except av.FFmpegError as error:
+            reason = error.strerror or error
+            raise DhnError(f"{self.path}: the video breaks off ({reason})") from error
+
+    def _end_time(self, packet: av.Packet) -> Fraction:
+        time = packet.dts if packet.pts is None else packet.pts
+        return Fraction(0) if time is None else (time + (packet.duration or 0)) * self._tick
+
+    def _stated_end(self) -> Fraction:
+        """Seconds that an undamaged file reaches at least; 0 where the format does not say."""
+        stream, container = self._stream, self._container
+        if container.format.name.startswith(self._STATING_DURATION):
+            slack = Fraction(3, 2) / self._rate
+            if stream.duration:
+                return ((stream.start_time or 0) + stream.duration) * self._tick - slack
+            if container.duration:
+                # That of the whole file, whose sound may outlast the picture a little.
+                slack = slack if len(container.streams) == 1 else Fraction(1)
+                return Fraction(container.duration, av.time_base) - slack
+        return Fraction(0)
+
+
+def _upright(frame: av.VideoFrame) -> np.ndarray:
+    rgb = frame.to_ndarray(format="rgb24")
+    turns = round(frame.rotation / 90)  # counterclockwise, like rot90
+    return np.ascontiguousarray(np.rot90(rgb, turns)) if turns else rgb
+
+
+class GrowingFile:
+    """A file that is written while a command runs and appears at its path when kept.
+
+    Unlike with `files.written_whole`, Ctrl-C or a broken input ends it early but keeps it; only
+    when writing it fails is nothing left behind.
+
+    Attributes:
+        temporary: the path to write to.
+        open: neither kept nor failed yet.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.open = True
+        self._whole = contextlib.ExitStack()
+        self.temporary = self._whole.enter_context(written_whole(path))
+
+    @contextlib.contextmanager
+    def writing(self) -> Iterator[None]:
+        """Around everything that writes: turns a failure into a DhnError and removes the file."""
+        try:
+            yield
+        except (OSError, av.FFmpegError) as error:
+            self.open = False
+            failure = error if isinstance(error, OSError) else OSError(str(error))
+            self._whole.__exit__(type(failure), failure, failure.__traceback__)
+            raise
+
+    def keep(self) -> None:
+        """Makes the file appear at its path."""
+        self.open = False
+        self._whole.close()
+
+
+class VideoWriter:
+    """Writes H.264 in yuv420p, as browsers play it, with its index in front (faststart).
+
+    A side of odd length grows by one repeated pixel: yuv420p halves the colour planes.
+    `close` makes the file appear; a failed write leaves none.
+
+    Args:
+        path: an .mp4 file.
+        fps: frames per second, exact (30000/1001, say).
+        size: (W, H) of the pictures.
+
+    Raises:
+        DhnError: the file cannot be written (disk full); names it.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], fps: Fraction, size: tuple[int, int]) -> None:
+        self._size = size[0] + size[0] % 2, size[1] + size[1] % 2
+        self._pts = -1
+        self._file = GrowingFile(path)
+        with self._file.writing():
+            self._container = av.open(
+                str(self._file.temporary), "w", format="mp4", options={"movflags": "+faststart"}
+            )
+            self._stream = self._container.add_stream(
+                "libx264", rate=fps, options={"crf": "20", "preset": "veryfast"}
+            )
+        self._stream.width, self._stream.height = self._size
+        self._stream.pix_fmt = "yuv420p"
+        # In these ticks frames of constant rate fall on whole numbers, and others nearly so.
+        self._tick = Fraction(1, fps.numerator * -(-10_000 // fps.numerator))
+        context = self._stream.codec_context
+        context.time_base = self._tick
+        context.color_primaries = context.color_trc = context.colorspace = 1  # BT.709
+        context.color_range = 1  # limited, 16 to 235
+
+    def write(self, picture: np.ndarray, time: Fraction) -> None:
+        """Adds a frame, RGB uint8 [H, W, 3], shown `time` seconds after the start."""
+        right, bottom = (n - m for n, m in zip(self._size, picture.shape[1::-1], strict=True))
+        if (right, bottom) != (0, 0):
+            edges = (0, max(0, bottom), 0, max(0, right))
+            picture = cv2.copyMakeBorder(picture, *edges, cv2.BORDER_REPLICATE)
+        frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
+        frame = frame.reformat(*self._size, "yuv420p", dst_colorspace="ITU709")
+        self._pts = frame.pts = max(self._pts + 1, round(time / self._tick))
+        frame.time_base = self._tick
+        with self._writing():
+            self._container.mux(self._stream.encode(frame))
+
+    def close(self) -> None:
+        """Finishes the file: it appears at its path and plays, however few the frames.
+
+        Nothing happens a second time, or after a failed write.
+        """
+        if not self._file.open:
+            return
+        with self._writing():
+            self._container.mux(self._stream.encode(None))
+            self._container.close()
+        self._file.keep()
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[None]:
+        with self._file.writing():
+            try:
+                yield
+            except (OSError, av.FFmpegError):
+                with contextlib.suppress(OSError, av.FFmpegError):
+                    self._container.close()  # or it would go on when it is collected
+                raise

@@ -1,0 +1,39 @@
+"""The operators: thin wrappers of torch.ops.dhn (csrc), with the shapes that torch.compile needs.
+
+`dhn.reference` has each of them in plain PyTorch, with the same signature (but for `decode_poses`,
+which takes a configuration there). Letters: B images, P people, J joints, h x w map, H x W network
+input, K candidates, N people found, T tag dimensions. Coordinates are continuous (dhn.geometry):
+pixel centres lie at +.5. Wrong shapes raise RuntimeError.
+"""
+
+from dhn.ops.decoding import (
+    aggregate_heatmaps,
+    decode_poses,
+    group_tags,
+    read_peaks,
+    refine_people,
+    topk_peaks,
+)
+from dhn.ops.targets import (
+    Form,
+    Units,
+    heatmap_mse,
+    kernel_units,
+    render_heatmap_pyramid,
+    render_heatmaps,
+)
+
+__all__ = [
+    "Form",
+    "Units",
+    "aggregate_heatmaps",
+    "decode_poses",
+    "group_tags",
+    "heatmap_mse",
+    "kernel_units",
+    "read_peaks",
+    "refine_people",
+    "render_heatmap_pyramid",
+    "render_heatmaps",
+    "topk_peaks",
+]

@@ -1,0 +1,139 @@
+"""The operators of training: heatmap targets and the loss that never draws them."""
+
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from dhn.base import native
+
+native.load()
+
+Units = Literal["input", "heatmap"]
+Form = Literal["disc", "square"]
+
+
+def render_heatmaps(
+    keypoints: Tensor,
+    size: tuple[int, int],
+    stride: float,
+    sigma: float,
+    tau: float,
+    units: Units = "input",
+    form: Form = "disc",
+) -> Tensor:
+    """Heatmaps a network is trained towards; the maximum over people, 0 elsewhere.
+
+    Args:
+        keypoints: [B, P, J, 3] float32 or float64: x, y in input pixels, and v; joints with
+            v > 0 are drawn. P may be 0.
+        size: (h, w) of the map.
+        stride: input pixels per map pixel.
+        sigma, tau: width and cut of the Gaussian, in `units`.
+        units: whether distances, sigma and tau are in input pixels or in heatmap pixels.
+        form: `disc`: exp(-d^2 / sigma^2) where d <= tau; a joint outside the map still casts what
+            of its disc falls inside. `square`: HigherHRNet's own target, exp(-d^2 / 2 sigma^2)
+            on the square +-(3 sigma + 1) map pixels around the centre truncated to a whole map
+            pixel; `tau` is not used, and a joint whose centre lies outside the map is dropped.
+
+    Returns:
+        [B, J, h, w], the dtype of `keypoints`.
+    """
+    return render_heatmap_pyramid(keypoints, [size], [stride], [sigma], [tau], units, form)[0]
+
+
+def render_heatmap_pyramid(
+    keypoints: Tensor,
+    sizes: Sequence[tuple[int, int]],
+    strides: Sequence[float],
+    sigmas: Sequence[float],
+    taus: Sequence[float],
+    units: Units = "input",
+    form: Form = "disc",
+) -> list[Tensor]:
+    """`render_heatmaps` for several maps at once: sizes, strides, sigmas and taus of each."""
+    sigmas = [kernel_units(s, k, units, form) for s, k in zip(sigmas, strides, strict=True)]
+    taus = [kernel_units(t, k, units, form) for t, k in zip(taus, strides, strict=True)]
+    heights, widths = [h for h, _ in sizes], [w for _, w in sizes]
+    return torch.ops.dhn.render_heatmaps(
+        keypoints, heights, widths, list(map(float, strides)), sigmas, taus, form == "square"
+    )
+
+
+def heatmap_mse(
+    prediction: Tensor,
+    keypoints: Tensor,
+    mask: Tensor | None,
+    stride: float,
+    sigma: float,
+    tau: float,
+    units: Units = "input",
+    form: Form = "disc",
+) -> Tensor:
+    """Masked mean squared error to `render_heatmaps(keypoints, ...)`, which is never written.
+
+    Differentiable in `prediction` only.
+
+    Args:
+        prediction: [B, J, h, w], float32, float64, bfloat16 or float16.
+        keypoints, stride, sigma, tau, units, form: as for `render_heatmaps`.
+        mask: [B, h, w] weights (bool: 1 counts), or None for all ones.
+
+    Returns:
+        [B] float32 (float64 for float64 predictions): per image, the sum over joints and pixels of
+        mask * (prediction - target)^2, divided by J h w. Masked pixels count as 0.
+    """
+    sigma, tau = (kernel_units(value, stride, units, form) for value in (sigma, tau))
+    return torch.ops.dhn.heatmap_mse(
+        prediction, keypoints, mask, float(stride), sigma, tau, form == "square"
+    )
+
+
+def kernel_units(length: float, stride: float, units: Units, form: Form) -> float:
+    """What the kernels take: input pixels for a disc, map pixels for a square."""
+    if units not in ("input", "heatmap"):
+        raise ValueError(f"units must be 'input' or 'heatmap', got {units!r}")
+    if form not in ("disc", "square"):
+        raise ValueError(f"form must be 'disc' or 'square', got {form!r}")
+    if form == "disc":
+        return float(length * stride if units == "heatmap" else length)
+    return float(length / stride if units == "input" else length)
+
+
+@torch.library.register_fake("dhn::render_heatmaps")
+def _(keypoints, heights, widths, strides, sigmas, taus, square):
+    B, _, J, _ = keypoints.shape
+    dtype = torch.float64 if keypoints.dtype == torch.float64 else torch.float32
+    return [
+        keypoints.new_empty((B, J, h, w), dtype=dtype) for h, w in zip(heights, widths, strict=True)
+    ]
+
+
+@torch.library.register_fake("dhn::heatmap_mse")
+def _(prediction, keypoints, mask, stride, sigma, tau, square):
+    dtype = torch.float64 if prediction.dtype == torch.float64 else torch.float32
+    return prediction.new_empty(prediction.shape[:1], dtype=dtype)
+
+
+@torch.library.register_fake("dhn::heatmap_mse_backward")
+def _(grad, prediction, keypoints, mask, stride, sigma, tau, square):
+    return prediction.new_empty(prediction.shape)
+
+
+def _save_for_backward(ctx, inputs, output):
+    prediction, keypoints, mask, *ctx.target = inputs
+    ctx.save_for_backward(prediction, keypoints, mask)
+
+
+def _heatmap_mse_backward(ctx, grad):
+    prediction, keypoints, mask = ctx.saved_tensors
+    of_prediction = torch.ops.dhn.heatmap_mse_backward(
+        grad, prediction, keypoints, mask, *ctx.target
+    )
+    return of_prediction, None, None, None, None, None, None
+
+
+torch.library.register_autograd(
+    "dhn::heatmap_mse", _heatmap_mse_backward, setup_context=_save_for_backward
+)

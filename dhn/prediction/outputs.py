@@ -1,0 +1,245 @@
+"""What `dhn predict` writes: overlays, videos, JSON and CSV."""
+
+import contextlib
+import csv
+import io
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from dhn.base.errors import DhnError
+from dhn.base.files import write_json
+from dhn.data.joints import JointSet
+from dhn.media.draw import SteadyColours, draw_poses
+from dhn.media.images import write_image
+from dhn.media.sources import Source
+from dhn.media.video import GrowingFile, VideoWriter
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """Where results go; None leaves a kind out.
+
+    Attributes:
+        images: folder for overlays, `NAME.predictions.jpg`, where NAME is the input's file name
+            (`photo.jpg`); for videos too, `NAME.predictions.mp4`, unless `video` is given.
+        json: folder for `NAME.predictions.json` (a picture: list of people) and
+            `NAME.predictions.jsonl` (a video: one line per frame); or one .json or .jsonl file
+            for everything.
+        video: an .mp4 file, or a folder for `NAME.predictions.mp4`.
+        csv: one table for everything.
+    """
+
+    images: Path | None = None
+    json: Path | None = None
+    video: Path | None = None
+    csv: Path | None = None
+
+    def paths(self) -> list[Path]:
+        """Where something goes, each place once."""
+        return [*dict.fromkeys(p for p in (self.images, self.json, self.video, self.csv) if p)]
+
+    def check(self, sources: Sequence[Source]) -> None:
+        """Raises DhnError if `sources` cannot go here."""
+        videos = sum(source.is_video for source in sources)
+        if self.video and not videos:
+            raise DhnError(f"{self.video}: no video among the sources; use --image-output")
+        if self.video and self.video.suffix:
+            if self.video.suffix.lower() != ".mp4":
+                raise DhnError(f"{self.video}: videos are written as .mp4; name it so")
+            if videos > 1:
+                raise DhnError(f"{self.video}: one file for {videos} videos; name a folder")
+        inputs = {Path(source.path).resolve() for source in sources}
+        for path in (self.json, self.video, self.csv):
+            if path and path.resolve() in inputs:
+                raise DhnError(f"{path}: is an input and would be overwritten; name another file")
+
+
+@dataclass(frozen=True)
+class Frame:
+    """A picture on its way to the predictor; `index`, `time` (s) and `fps` are a video's."""
+
+    source: Source
+    picture: np.ndarray
+    index: int | None = None
+    time: Fraction = Fraction(0)
+    fps: Fraction = Fraction(0)
+
+
+@dataclass(frozen=True)
+class People:
+    """What was found in a frame: keypoints float32 [P, J, 3] in picture pixels, scores [P]."""
+
+    keypoints: np.ndarray
+    scores: np.ndarray
+
+    def as_json(self) -> list[dict[str, Any]]:
+        """One dictionary per person, as OpenPifPaf writes them.
+
+        `keypoints` is flat, x, y, score for each of the J joints, 0, 0, 0 where none was found;
+        `bbox` is x, y, width, height around those found.
+        """
+        found = self.keypoints[..., 2:] > 0
+        keypoints = np.where(found, self.keypoints, 0).astype(float).round(4)
+        low = np.where(found, keypoints, np.inf)[..., :2].min(1, initial=np.inf)
+        high = np.where(found, keypoints, -np.inf)[..., :2].max(1, initial=-np.inf)
+        boxes = np.where(found.any(1), np.concatenate([low, high - low], 1), 0).round(3)
+        scores = self.scores.astype(float).round(4)
+        return [
+            {"keypoints": flat, "bbox": box, "score": score, "category_id": 1}
+            for flat, box, score in zip(
+                keypoints.reshape(len(keypoints), 3 * keypoints.shape[1]).tolist(),
+                boxes.tolist(),
+                scores.tolist(),
+                strict=True,
+            )
+        ]
+
+
+class Sink(Protocol):
+    """Takes results one by one. Opens its file at the first, completes it in `close`."""
+
+    def write(self, frame: Frame, people: People) -> None: ...
+
+    def close(self) -> None: ...
+
+
+def closed_by(stack: contextlib.ExitStack, sinks: Sequence[Sink]) -> Sequence[Sink]:
+    for sink in sinks:
+        stack.callback(sink.close)
+    return sinks
+
+
+def shared_sinks(outputs: Outputs, sources: Sequence[Source], joints: JointSet) -> Sequence[Sink]:
+    """Those that write one file for all sources."""
+    sinks: list[Sink] = []
+    if outputs.csv:
+        sinks.append(_Table(outputs.csv, joints))
+    if outputs.json and _is_file(outputs.json):
+        one_picture = len(sources) == 1 and not sources[0].is_video
+        sinks.append(_PictureJson(outputs.json) if one_picture else _JsonLines(outputs.json))
+    return sinks
+
+
+def source_sinks(outputs: Outputs, source: Source, joints: JointSet) -> Sequence[Sink]:
+    """Those that write files of one source."""
+    stem = f"{source.name}.predictions"
+    sinks: list[Sink] = []
+    if source.is_video and outputs.video and outputs.video.suffix:
+        sinks.append(_OverlayVideo(outputs.video, joints))
+    elif source.is_video and (folder := outputs.video or outputs.images):
+        sinks.append(_OverlayVideo(folder / f"{stem}.mp4", joints))
+    if not source.is_video and outputs.images:
+        sinks.append(_OverlayPicture(outputs.images / f"{stem}.jpg", joints))
+    if outputs.json and not _is_file(outputs.json):
+        if source.is_video:
+            sinks.append(_JsonLines(outputs.json / f"{stem}.jsonl"))
+        else:
+            sinks.append(_PictureJson(outputs.json / f"{stem}.json"))
+    return sinks
+
+
+def _is_file(json_output: Path) -> bool:
+    return json_output.suffix.lower() in (".json", ".jsonl")
+
+
+class _PictureJson:
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def write(self, frame: Frame, people: People) -> None:
+        write_json(self._path, people.as_json())
+
+    def close(self) -> None:
+        pass
+
+
+class _OverlayPicture:
+    def __init__(self, path: Path, joints: JointSet) -> None:
+        self._path = path
+        self._joints = joints
+
+    def write(self, frame: Frame, people: People) -> None:
+        write_image(self._path, draw_poses(frame.picture, people.keypoints, self._joints))
+
+    def close(self) -> None:
+        pass
+
+
+class _OverlayVideo:
+    def __init__(self, path: Path, joints: JointSet) -> None:
+        self._path = path
+        self._joints = joints
+        self._colours = SteadyColours()
+        self._writer: VideoWriter | None = None
+
+    def write(self, frame: Frame, people: People) -> None:
+        if self._writer is None:
+            height, width = frame.picture.shape[:2]
+            self._writer = VideoWriter(self._path, frame.fps, (width, height))
+        colours = self._colours(people.keypoints)
+        overlay = draw_poses(frame.picture, people.keypoints, self._joints, colours=colours)
+        self._writer.write(overlay, frame.time)
+
+    def close(self) -> None:
+        if self._writer is not None:
+            self._writer.close()
+
+
+class _TextFile:
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._file: GrowingFile | None = None
+
+    def append(self, text: str) -> None:
+        if self._file is None:
+            self._file = GrowingFile(self._path)
+        # Opened anew each time: no buffered half line is left when a write fails.
+        with (
+            self._file.writing(),
+            self._file.temporary.open("a", encoding="utf-8", newline="") as file,
+        ):
+            file.write(text)
+
+    def close(self) -> None:
+        if self._file is not None and self._file.open:
+            self._file.keep()
+
+
+class _JsonLines(_TextFile):
+    """Per line: `file`, `frame` (from 0, of videos only), `predictions` (as in a picture's)."""
+
+    def write(self, frame: Frame, people: People) -> None:
+        line: dict[str, Any] = {"file": frame.source.path}
+        if frame.index is not None:
+            line["frame"] = frame.index
+        line["predictions"] = people.as_json()
+        self.append(json.dumps(line, allow_nan=False) + "\n")
+
+
+class _Table(_TextFile):
+    """CSV, a row per person; cells of joints that were not found are empty."""
+
+    def __init__(self, path: Path, joints: JointSet) -> None:
+        super().__init__(path)
+        columns = [f"{name}_{value}" for name in joints.names for value in ("x", "y", "score")]
+        self._header: list[Any] | None = ["file", "frame", "person", "score", *columns]
+
+    def write(self, frame: Frame, people: People) -> None:
+        lines = io.StringIO()
+        table = csv.writer(lines, lineterminator="\n")
+        if self._header:
+            table.writerow(self._header)
+            self._header = None
+        for number, person in enumerate(people.as_json()):
+            joints = np.array(person["keypoints"], object).reshape(-1, 3)
+            joints[joints[:, 2] == 0] = ""
+            table.writerow(
+                [frame.source.path, frame.index, number, person["score"], *joints.ravel()]
+            )
+        self.append(lines.getvalue())

@@ -1,0 +1,182 @@
+"""`dhn predict`: sources -> frames -> predictor -> files."""
+
+import contextlib
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
+
+import click
+import numpy as np
+
+from dhn.base.console import progress
+from dhn.base.distributed import ALONE, World
+from dhn.base.errors import DhnError
+from dhn.media.sources import Source
+from dhn.media.video import VideoReader
+from dhn.prediction.outputs import Frame, Outputs, People, closed_by, shared_sinks, source_sinks
+
+if TYPE_CHECKING:
+    from dhn.inference.predictor import Predictor
+
+_NO_PIXELS = np.empty((0, 0, 3), np.uint8)
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What a run did, in all processes.
+
+    Attributes:
+        pictures: pictures and video frames.
+        people: found in them.
+        failures: a line for each source that failed.
+        network_seconds, decode_seconds: summed over pictures.
+    """
+
+    pictures: int
+    people: int
+    failures: list[str]
+    network_seconds: float
+    decode_seconds: float
+
+
+@dataclass
+class _Outcome:
+    """What became of one source; `results`, without pixels, only while they have to be kept."""
+
+    pictures: int = 0
+    people: int = 0
+    failure: str | None = None
+    results: list[tuple[Frame, People]] = field(default_factory=list)
+
+
+def predict(
+    predictor: "Predictor",
+    sources: Sequence[Source],
+    outputs: Outputs,
+    *,
+    batch_size: int = 1,
+    conf: float = 0.0,
+    vid_stride: int = 1,
+    quiet: bool = False,
+    world: World = ALONE,
+) -> Summary:
+    """Finds the people in all sources and writes what `outputs` asks for.
+
+    A source that cannot be read, or breaks off, is noted in the summary; what it gave is kept
+    and the rest goes on. Ctrl-C keeps what has been written, in files that are whole.
+
+    Several processes share the sources, a video as a whole. Each writes the files of its own
+    sources; what goes to one file for all is kept in memory until rank 0 writes it, in order.
+
+    Args:
+        predictor: list of RGB uint8 [H, W, 3] -> list of predictions.
+        sources: from `media.list_sources`.
+        outputs: what to write.
+        batch_size: pictures or frames given to the predictor at once.
+        conf: people who score less are left out.
+        vid_stride: take every n-th frame of videos.
+        quiet: no progress bar.
+        world: the processes that share the work.
+
+    Returns:
+        what was done; rank 0 knows of all processes, the others of none.
+
+    Raises:
+        DhnError: an output cannot be written.
+    """
+    outputs.check(sources)
+    outcomes = {source: _Outcome() for source in world.share(sources)}
+    frames = progress(
+        _frames(outcomes, vid_stride),
+        "predict",
+        total=_frame_count(list(outcomes), vid_stride),
+        quiet=quiet or not world.main,
+    )
+    results = _results(predictor, frames, batch_size, conf)
+    with contextlib.ExitStack() as whole_run:
+        shared = closed_by(whole_run, shared_sinks(outputs, sources, predictor.joints))
+        at_once = shared if world.size == 1 else ()  # else rank 0 writes them, in order
+        for source, group in itertools.groupby(results, key=lambda result: result[0].source):
+            outcome = outcomes[source]
+            with contextlib.ExitStack() as one_source:
+                own = closed_by(one_source, source_sinks(outputs, source, predictor.joints))
+                for frame, people in group:
+                    outcome.pictures += 1
+                    outcome.people += len(people.scores)
+                    for sink in (*own, *at_once):
+                        sink.write(frame, people)
+                    if shared and not at_once:
+                        outcome.results.append((replace(frame, picture=_NO_PIXELS), people))
+        everything = world.collect(list(outcomes.values()))
+        for frame, people in itertools.chain(*(outcome.results for outcome in everything)):
+            for sink in shared:
+                sink.write(frame, people)
+    timing = predictor.timing
+    return Summary(
+        sum(outcome.pictures for outcome in everything),
+        sum(outcome.people for outcome in everything),
+        [outcome.failure for outcome in everything if outcome.failure is not None],
+        *world.total([timing.network_seconds, timing.decode_seconds]),
+    )
+
+
+def report(summary: Summary, outputs: Outputs, sources: int) -> None:
+    """Prints what a run did and how long it took; lists failures on standard error.
+
+    Raises:
+        DhnError: some of the sources failed.
+    """
+    if summary.pictures:
+        written = ", ".join(str(path) for path in outputs.paths())
+        click.echo(f"{summary.pictures} pictures, {summary.people} people -> {written}")
+        click.echo(
+            f"Per picture: network {1000 * summary.network_seconds / summary.pictures:.1f} ms, "
+            f"decode {1000 * summary.decode_seconds / summary.pictures:.1f} ms"
+        )
+    if summary.failures and sources == 1:
+        raise DhnError(summary.failures[0])
+    for failure in summary.failures:
+        click.echo(f"Failed: {failure}", err=True)
+    if summary.failures:
+        raise DhnError(
+            f"{len(summary.failures)} of {sources} sources failed; they are listed above"
+        )
+
+
+def _frames(outcomes: Mapping[Source, _Outcome], stride: int) -> Iterator[Frame]:
+    for source, outcome in outcomes.items():
+        try:
+            if not source.is_video:
+                yield Frame(source, source.read_image())
+                continue
+            with VideoReader(source.path, stride) as video:
+                for frame in video:
+                    yield Frame(source, frame.picture, frame.index, frame.time, video.fps)
+        except DhnError as error:
+            outcome.failure = str(error)
+
+
+def _frame_count(sources: Sequence[Source], stride: int) -> int | None:
+    """How many frames will come, for the progress bar; None if a video does not say."""
+    total = sum(not source.is_video for source in sources)
+    for source in sources:
+        if source.is_video:
+            try:
+                with VideoReader(source.path, stride) as video:
+                    if video.frame_count is None:
+                        return None
+                    total += video.frame_count
+            except DhnError:
+                pass  # reported when its turn comes
+    return total
+
+
+def _results(
+    predictor: "Predictor", frames: Iterator[Frame], batch_size: int, conf: float
+) -> Iterator[tuple[Frame, People]]:
+    while batch := list(itertools.islice(frames, batch_size)):
+        predictions = predictor([frame.picture for frame in batch])
+        for frame, prediction in zip(batch, predictions, strict=True):
+            keep = prediction.scores >= conf
+            yield frame, People(prediction.keypoints[keep], prediction.scores[keep])

@@ -1,0 +1,160 @@
+"""Weights on disk: written whole, read without running anything from the file."""
+
+import dataclasses
+import io
+import os
+import re
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from dhn.base.errors import DhnError
+from dhn.base.files import written_whole
+from dhn.data.joints import JointSet
+from dhn.model import PoseNetwork, build_model
+
+FORMAT = "dhn-1"
+
+
+class Checkpoint(NamedTuple):
+    """What a dhn checkpoint holds.
+
+    Attributes:
+        network: arguments of `build_model`.
+        joints: what the heatmaps mean.
+        weights: the network's state dict; the averaged one, where the run averages.
+        config: the resolved settings of the run.
+        progress: of the training run: epoch, step, optimiser, ... (empty in exported weights).
+    """
+
+    network: dict[str, Any]
+    joints: JointSet
+    weights: dict[str, Tensor]
+    config: dict[str, Any]
+    progress: dict[str, Any]
+
+    def build(self) -> PoseNetwork:
+        """The network with its weights."""
+        model = build_model(**self.network)
+        model.load_state_dict(self.weights)
+        return model
+
+
+def save_checkpoint(path: str | os.PathLike[str], checkpoint: Checkpoint) -> None:
+    """Writes a checkpoint, whole or not at all; a full disk keeps the one that was there."""
+    content = checkpoint._asdict() | {
+        "format": FORMAT,
+        "joints": dataclasses.asdict(checkpoint.joints),
+    }
+    # torch's own writer hides a full disk behind a RuntimeError; bytes in memory do not.
+    buffer = io.BytesIO()
+    torch.save(content, buffer)
+    with written_whole(path) as temporary, temporary.open("wb") as file:
+        file.write(buffer.getbuffer())
+        os.fsync(file.fileno())  # the new name must not reach the disk before its bytes
+
+
+def load_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
+    """Reads a checkpoint that dhn wrote.
+
+    Raises:
+        DhnError: missing, truncated, not a checkpoint, or not one of dhn's.
+    """
+    return as_checkpoint(read_file(path), path)
+
+
+def is_checkpoint(content: Any) -> bool:
+    """Whether what `read_file` gave is a dhn checkpoint."""
+    return isinstance(content, dict) and content.get("format") == FORMAT
+
+
+def as_checkpoint(content: Any, path: str | os.PathLike[str]) -> Checkpoint:
+    """Checks what `read_file` gave; `path` is named in messages.
+
+    Raises:
+        DhnError: not a checkpoint of this version of dhn.
+    """
+    if not is_checkpoint(content):
+        raise DhnError(
+            f"{path}: holds weights, but is no dhn checkpoint; "
+            "dhn.load_weights(model, path) loads it into a network that you built"
+        )
+    try:
+        joints = JointSet(**{k: _tuples(v) for k, v in content["joints"].items()})
+        fields = {name: content[name] for name in Checkpoint._fields}
+    except (AttributeError, KeyError, TypeError) as error:
+        raise DhnError(f"{path}: was not written by this version of dhn ({error!r})") from error
+    return Checkpoint(**fields | {"joints": joints})
+
+
+def newest_checkpoint(runs: str | os.PathLike[str] = "runs") -> Path:
+    """The newest run's `best.pt`, else its `last.pt`.
+
+    Raises:
+        DhnError: there is no run; says how to get a checkpoint.
+    """
+    last = sorted(Path(runs).glob("*/last.pt"), key=lambda path: path.stat().st_mtime)
+    if not last:
+        raise DhnError(
+            f"no checkpoint in {runs}/: give --checkpoint FILE, or train one "
+            "(`dhn train --config demo` needs no data)"
+        )
+    best = last[-1].with_name("best.pt")
+    return best if best.exists() else last[-1]
+
+
+def read_file(path: str | os.PathLike[str]) -> Any:
+    """What `torch.save` or safetensors wrote: tensors and plain values, on the CPU.
+
+    Nothing from the file runs: pickles are read by torch's restricted unpickler.
+
+    Raises:
+        DhnError: missing, cut off, no such file at all, or with more than plain values inside.
+    """
+    path = Path(path)
+    try:
+        if path.suffix == ".safetensors":
+            from safetensors.torch import load_file
+
+            return load_file(path)
+        with torch.serialization.safe_globals(_numpy_scalars()):
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise DhnError(f"{path}: cannot be read ({reason})") from error
+    except Exception as error:  # torch and safetensors raise many kinds for a damaged file
+        raise DhnError(f"{path}: {_what_is_wrong(path, error)}") from error
+
+
+def _numpy_scalars() -> list[Any]:
+    # Where pycocotools scored, the best AP in a foreign checkpoint is a NumPy number.
+    scalar = np.float64(0).__reduce__()[0]
+    modules = ("numpy.core.multiarray", "numpy._core.multiarray")  # NumPy 1 and 2
+    kinds = (np.float64, np.float32, np.int64, np.bool_)
+    return [
+        *((scalar, f"{module}.scalar") for module in modules),
+        *(type(np.dtype(kind)) for kind in kinds),
+        np.dtype,
+    ]
+
+
+def _what_is_wrong(path: Path, error: Exception) -> str:
+    with path.open("rb") as file:
+        start = file.read(200).lstrip()
+    if start.startswith(b"<"):
+        return "is a web page, not weights; download the file itself"
+    if start.startswith(b"version https://git-lfs"):
+        return "is a Git LFS pointer, not the weights; get them with git lfs pull"
+    if foreign := re.search(r"GLOBAL (\S+)", str(error)):
+        return (
+            f"refused, it wants to run {foreign[1]}; weights are tensors and plain values: "
+            "ask for the state dict alone"
+        )
+    return "not a checkpoint, or cut off; get it again"
+
+
+def _tuples(value: Any) -> Any:
+    return tuple(_tuples(v) for v in value) if isinstance(value, list | tuple) else value

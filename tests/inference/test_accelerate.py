@@ -1,0 +1,108 @@
+"""Fused and compiled inference against the plain module."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+from torch import nn
+
+from dhn.base.errors import DhnError
+from dhn.data.joints import CROWDPOSE
+from dhn.inference.accelerate import accelerated
+from dhn.inference.aggregate import PoseInference
+from dhn.model import build_model, channels_last
+from dhn.model.fold import folded
+
+CPU = torch.device("cpu")
+SMALL = {"width": 8, "modules": (1, 2, 1), "blocks": 2, "stem": 8}
+
+
+def inference(name="doublehighernet", dtype=torch.float32, flip=True):
+    """Folded, with heads that say something."""
+    torch.manual_seed(0)
+    model = build_model(name, **SMALL)
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            nn.init.normal_(module.bias, std=0.2)
+            nn.init.normal_(module.running_mean, std=0.2)
+        elif isinstance(module, nn.Conv2d) and module.bias is not None:
+            nn.init.normal_(module.weight, std=0.1)
+    network = channels_last(folded(model).to(dtype))
+    return PoseInference(network, CROWDPOSE.flip if flip else None, dtype=dtype)
+
+
+def pictures(*shape):
+    return torch.randint(0, 256, shape, dtype=torch.uint8)
+
+
+def assert_same(got, expected, tolerance):
+    for ours, theirs in zip(got, expected, strict=True):
+        assert theirs.std() > 1e-3
+        assert ours.dtype == torch.float32
+        assert (ours - theirs).pow(2).mean().sqrt() <= tolerance * theirs.std()
+
+
+@pytest.mark.parametrize("name", ["doublehighernet", "higherhrnet", "hrnet"])
+@pytest.mark.parametrize(
+    ("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.bfloat16, 0.03)], ids=str
+)
+@torch.inference_mode()
+def test_fused_is_the_same_function(name, dtype, tolerance):
+    plain = inference(name, dtype)
+    before = {key: value.clone() for key, value in plain.state_dict().items()}
+    fast = accelerated(plain, CPU)
+    for shape in ((1, 3, 64, 64), (2, 3, 64, 128)):
+        images = pictures(*shape)
+        copy = images.clone()
+        assert_same(fast(images), plain(images), tolerance)
+        assert torch.equal(images, copy)
+    after = plain.state_dict()
+    assert list(after) == list(before)
+    assert all(torch.equal(after[key], value) for key, value in before.items())
+
+
+@torch.inference_mode()
+def test_fused_convolutions_really_run():
+    fast = accelerated(inference(), CPU)
+    if not torch.backends.mkldnn.is_available():
+        pytest.skip("this PyTorch has no oneDNN")
+    with torch.profiler.profile() as profile:
+        fast(pictures(1, 3, 64, 64))
+    names = {event.key for event in profile.key_averages()}
+    assert "mkldnn::_convolution_pointwise" in names
+    assert "mkldnn::_convolution_pointwise_" in names
+
+
+@pytest.mark.slow
+def test_compiled_is_the_same_function_fused_and_cached(tmp_path):
+    """In a process of its own: the cache folder is read once."""
+    code = """
+import torch
+from tests.test_accelerate import CPU, accelerated, assert_same, inference, pictures
+with torch.inference_mode():
+    plain = inference("higherhrnet", flip=False)  # less to compile
+    fast = accelerated(plain, CPU, compile=True)
+    for shape in ((1, 3, 64, 64), (2, 3, 64, 128)):
+        images = pictures(*shape)
+        assert_same(fast(images), plain(images), 1e-4)
+    with torch.profiler.profile() as profile:
+        fast(images)
+    if torch.backends.mkldnn.is_available():  # weights are constants, laid out for it
+        assert "mkldnn::_convolution_pointwise" in {e.key for e in profile.key_averages()}
+"""
+    environment = os.environ | {"DHN_HOME": str(tmp_path), "PYTHONPATH": "."}
+    environment.pop("TORCHINDUCTOR_CACHE_DIR", None)
+    subprocess.run([sys.executable, "-c", code], check=True, env=environment)
+    assert any((tmp_path / "compiled").rglob("*.so"))
+
+
+def test_a_compiler_that_fails_is_one_line(monkeypatch):
+    def fail(*_):
+        raise torch._dynamo.exc.BackendCompilerFailed(fail, RuntimeError("no C++ here"), None)
+
+    monkeypatch.setattr(torch, "compile", lambda *_, **__: fail)
+    fast = accelerated(inference(), CPU, compile=True)
+    with pytest.raises(DhnError, match=r"--compile: .*; leave --compile out"):
+        fast(pictures(1, 3, 64, 64))

@@ -1,0 +1,144 @@
+"""draw.py: ink lies on the limbs and nowhere else."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from dhn.data.joints import COCO, CROWDPOSE
+from dhn.media.draw import SteadyColours, draw_poses
+
+GREY = np.full((90, 120, 3), 128, np.uint8)
+
+
+def distance_to_skeleton(pose, threshold, size):
+    """Pixels from each pixel centre to the nearest drawn limb or joint, the slow way."""
+    height, width = size
+    centres = np.stack(np.meshgrid(np.arange(width) + 0.5, np.arange(height) + 0.5), -1)
+    nearest = np.full((height, width), np.inf)
+    found = pose[:, 2] > threshold
+    pairs = [(j, j) for j in range(len(pose))] + list(CROWDPOSE.skeleton)
+    for a, b in pairs:
+        if found[a] and found[b]:
+            start, along = pose[a, :2], pose[b, :2] - pose[a, :2]
+            t = ((centres - start) @ along / max(along @ along, 1e-9)).clip(0, 1)
+            distances = np.linalg.norm(centres - start - t[..., None] * along, axis=-1)
+            nearest = np.minimum(nearest, distances)
+    return nearest
+
+
+def random_pose(seed, low=-30, high=150):
+    rng = np.random.default_rng(seed)
+    return np.column_stack([rng.uniform(low, high, (14, 2)), rng.uniform(0, 1, 14)])
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(0, 10**6), st.floats(0, 0.95))
+def test_ink_lies_on_limbs_only(seed, threshold):
+    pose = random_pose(seed)
+    out = draw_poses(GREY, pose[None], CROWDPOSE, joint_threshold=threshold)
+    distance = distance_to_skeleton(pose, threshold, GREY.shape[:2])
+    painted = (out != GREY).any(-1)
+    diagonal = np.hypot(180, 180)
+    reach = 0.7 * diagonal / 65 * 1.5 + 2
+    assert not painted[distance > reach].any()
+    if threshold > 0.1:  # what scores less than .1 is too faint to ask for
+        assert painted[distance < 0.5].all()
+
+
+def test_nothing_is_drawn_for_nobody():
+    for poses in (np.zeros((0, 14, 3)), np.zeros((2, 14, 3)), np.full((1, 14, 3), np.nan)):
+        out = draw_poses(GREY, poses, CROWDPOSE)
+        np.testing.assert_array_equal(out, GREY)
+        assert out is not GREY
+
+
+def test_input_is_left_alone():
+    picture, poses = GREY.copy(), np.stack([random_pose(0), random_pose(1)])
+    before = poses.copy()
+    out = draw_poses(picture, poses, CROWDPOSE)
+    assert (out != picture).any()
+    np.testing.assert_array_equal(picture, GREY)
+    np.testing.assert_array_equal(poses, before)
+
+
+@pytest.mark.parametrize("where", [(40.5, 30.5), (40.0, 31.0), (40.25, 30.75)])
+def test_a_joint_is_centred_where_its_coordinates_say(where):
+    pose = np.zeros((1, 14, 3))
+    pose[0, 3] = (*where, 1)
+    black = np.zeros_like(GREY)
+    weight = draw_poses(black, pose, CROWDPOSE).sum(-1).astype(float)
+    ys, xs = np.nonzero(weight)
+    centre = np.average(np.column_stack([xs, ys]) + 0.5, axis=0, weights=weight[ys, xs])
+    np.testing.assert_allclose(centre, where, atol=0.1)
+
+
+def test_far_outside_joints_do_no_harm():
+    for far in (1e4, -1e4, 1e9, -1e9):
+        pose = random_pose(0, 20, 80)
+        pose[:, 2] = 1
+        pose[4, :2] = far
+        draw_poses(GREY, pose[None], CROWDPOSE)
+    outside = random_pose(0, 500, 900)
+    np.testing.assert_array_equal(draw_poses(GREY, outside[None], CROWDPOSE), GREY)
+
+
+def test_sides_people_and_scores_look_different():
+    pose = np.zeros((14, 3))
+    pose[[0, 1], 0], pose[:, 1], pose[[0, 1], 2] = (30, 90), 45, 1
+    out = draw_poses(GREY, pose[None], CROWDPOSE)
+    left, right = out[45, 30].astype(int), out[45, 90].astype(int)
+    assert np.abs(left - right).sum() > 60
+
+    second = draw_poses(GREY, pose[None], CROWDPOSE, colours=np.array([1]))[45, 30].astype(int)
+    assert np.abs(left - second).sum() > 60
+
+    pose[:, 2] *= 0.2
+    faint = draw_poses(GREY, pose[None], CROWDPOSE)[45, 30].astype(int)
+    assert 0 < np.abs(faint - 128).sum() < np.abs(left - 128).sum()
+
+
+def test_lines_are_wider_on_larger_people():
+    picture = np.full((600, 600, 3), 128, np.uint8)
+    widths = []
+    for size in (40, 200, 560):
+        pose = np.zeros((1, 17, 3))
+        pose[0, [11, 13]] = (300.5, 10, 1), (300.5, 10 + size, 1)
+        out = draw_poses(picture, pose, COCO)
+        widths.append((out[10 + size // 2] != 128).any(-1).sum())
+    assert widths[0] < widths[1] < widths[2]
+
+
+def test_larger_people_are_on_top():
+    small, large = np.zeros((17, 3)), np.zeros((17, 3))
+    large[[5, 6]] = (10, 45, 1), (110, 45, 1)
+    small[[5, 6]] = (60, 35, 1), (60, 55, 1)
+    alone = draw_poses(GREY, large[None], COCO, colours=np.array([0]))
+    for order in ((0, 1), (1, 0)):
+        poses = np.stack([large, small])[list(order)]
+        both = draw_poses(GREY, poses, COCO, colours=np.array(order))
+        np.testing.assert_array_equal(both[45, 60], alone[45, 60])
+
+
+def test_people_keep_their_colours_from_frame_to_frame():
+    rng = np.random.default_rng(0)
+    colours = SteadyColours()
+    people = np.stack(
+        [random_pose(seed, 0, 50) + np.array([60 * seed, 0, 0.1]) for seed in range(5)]
+    )
+    first = colours(people)
+    assert sorted(first) == [0, 1, 2, 3, 4]
+    order = rng.permutation(5)
+    moved = people[order] + [3, -2, 0]
+    np.testing.assert_array_equal(colours(moved), first[order])
+    assert len(colours(np.zeros((0, 14, 3)))) == 0
+    assert not set(colours(people)) & set(first)  # after an empty frame all are new
+
+
+def test_a_newcomer_gets_a_new_colour():
+    colours = SteadyColours()
+    one = random_pose(1, 0, 50)[None] + [0, 0, 0.1]
+    (first,) = colours(one)
+    both = colours(np.concatenate([one + np.array([500, 0, 0]), one]))
+    assert both[1] == first
+    assert both[0] != first

@@ -1,0 +1,329 @@
+"""predict.py and `dhn predict`, with a predictor that needs no network."""
+
+import csv
+import json
+import os
+import sys
+from fractions import Fraction
+from types import SimpleNamespace
+
+import av
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+from dhn.cli import main
+from dhn.data.joints import CROWDPOSE
+from dhn.media.images import read_image, write_image
+from dhn.media.video import VideoReader, VideoWriter
+
+POSE = np.column_stack([np.linspace(10, 50, 14), np.linspace(5, 40, 14), np.full(14, 0.9)])
+POSE[3] = 20, 20, 0  # not found
+
+
+class Predictor:
+    """Finds as many people as the picture's blue value says, 3 px apart."""
+
+    joints = CROWDPOSE
+    source = "runs/test/best.pt"
+
+    def __init__(self):
+        self.timing = SimpleNamespace(pictures=0, network_seconds=0.0, decode_seconds=0.0)
+        self.batches = []
+        self.interrupt_after = None
+
+    def __call__(self, pictures):
+        if self.interrupt_after is not None and self.timing.pictures >= self.interrupt_after:
+            raise KeyboardInterrupt
+        self.batches.append(len(pictures))
+        self.timing.pictures += len(pictures)
+        self.timing.network_seconds += 0.1 * len(pictures)
+        self.timing.decode_seconds += 0.01 * len(pictures)
+        return [self._predict(picture) for picture in pictures]
+
+    def _predict(self, picture):
+        people = round(float(picture[..., 2].mean()) / 10)
+        keypoints = np.repeat(POSE[None], people, 0)
+        keypoints[..., 0] += 3 * np.arange(people)[:, None]
+        scores = 0.9 - 0.1 * np.arange(people)
+        return SimpleNamespace(
+            keypoints=keypoints.astype(np.float32), scores=scores.astype(np.float32)
+        )
+
+
+def picture(people, height=48, width=64):
+    rgb = np.full((height, width, 3), 100, np.uint8)
+    rgb[..., 2] = 10 * people
+    return rgb
+
+
+def make_video(path, people, size=(64, 48), fps=Fraction(25)):
+    writer = VideoWriter(path, fps, size)
+    for i, count in enumerate(people):
+        writer.write(picture(count, size[1], size[0]), i / fps)
+    writer.close()
+
+
+@pytest.fixture
+def predictor():
+    return Predictor()
+
+
+@pytest.fixture
+def run(monkeypatch, tmp_path, predictor):
+    """`dhn predict` in an empty folder; returns click's result."""
+    module = SimpleNamespace(load_predictor=lambda checkpoint, **options: predictor)
+    monkeypatch.setitem(sys.modules, "dhn.predictor", module)
+    monkeypatch.chdir(tmp_path)
+
+    def command(*arguments, code=0, **options):
+        result = CliRunner().invoke(main, ["predict", *map(str, arguments)], **options)
+        assert result.exit_code == code, result.output
+        if code:
+            assert "Traceback" not in result.output
+        return result
+
+    return command
+
+
+def lines(path):
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def names(folder):
+    return sorted(os.listdir(folder))
+
+
+def test_without_output_options_everything_goes_to_predictions(run, tmp_path):
+    write_image(tmp_path / "two.png", picture(2))
+    make_video(tmp_path / "clip.mp4", [1, 0, 2])
+    result = run("two.png", "clip.mp4")
+    assert names("predictions") == [
+        "clip.mp4.predictions.jsonl",
+        "clip.mp4.predictions.mp4",
+        "two.png.predictions.jpg",
+        "two.png.predictions.json",
+    ]
+    assert "4 pictures, 5 people" in result.stdout
+    assert "network 100.0 ms, decode 10.0 ms" in result.stdout
+    assert "runs/test/best.pt" in result.stdout
+
+
+def test_json_of_a_picture_is_as_openpifpaf_writes_it(run, tmp_path):
+    write_image(tmp_path / "two.png", picture(2))
+    run("two.png", "--json-output", "out.json")
+    people = json.loads((tmp_path / "out.json").read_text())
+    assert [person["score"] for person in people] == pytest.approx([0.9, 0.8])
+    for number, person in enumerate(people):
+        assert list(person) == ["keypoints", "bbox", "score", "category_id"]
+        assert person["category_id"] == 1
+        expected = POSE + np.array([3 * number, 0, 0])
+        expected[3] = 0
+        np.testing.assert_allclose(np.reshape(person["keypoints"], (14, 3)), expected, atol=1e-3)
+        assert person["bbox"] == pytest.approx([10 + 3 * number, 5, 40, 35])
+    assert names(tmp_path) == ["out.json", "two.png"]  # no overlay was asked for
+
+
+def test_a_picture_without_people(run, tmp_path):
+    write_image(tmp_path / "none.png", picture(0))
+    run("none.png", "--json-output", "out.json", "-o", "overlays", "--csv-output", "out.csv")
+    assert json.loads((tmp_path / "out.json").read_text()) == []
+    overlay = read_image(tmp_path / "overlays" / "none.png.predictions.jpg")
+    assert np.abs(overlay.astype(int) - picture(0)).max() < 5
+    assert len((tmp_path / "out.csv").read_text().splitlines()) == 1
+
+
+def test_conf_leaves_people_out(run, tmp_path):
+    write_image(tmp_path / "many.png", picture(6))
+    run("many.png", "--conf", "0.65", "--json-output", "out.json")
+    scores = [person["score"] for person in json.loads((tmp_path / "out.json").read_text())]
+    assert scores == pytest.approx([0.9, 0.8, 0.7])
+
+
+def test_video_in_and_out(run, tmp_path):
+    make_video(tmp_path / "clip.mp4", [1, 2, 0, 3, 1], fps=Fraction(30000, 1001))
+    run("clip.mp4", "--video-output", "out.mp4", "--json-output", "out.json")
+    frames = lines(tmp_path / "out.json")
+    assert [frame["frame"] for frame in frames] == [0, 1, 2, 3, 4]
+    assert [len(frame["predictions"]) for frame in frames] == [1, 2, 0, 3, 1]
+    assert {frame["file"] for frame in frames} == {"clip.mp4"}
+    with av.open("out.mp4") as container:
+        stream = container.streams.video[0]
+        assert stream.codec_context.name == "h264"
+        assert stream.codec_context.pix_fmt == "yuv420p"
+        assert stream.average_rate == Fraction(30000, 1001)
+    overlays = [frame.picture for frame in VideoReader("out.mp4")]
+    originals = [frame.picture for frame in VideoReader("clip.mp4")]
+    changes = [np.abs(a.astype(int) - b).mean() for a, b in zip(overlays, originals, strict=True)]
+    assert changes[2] < 2  # nobody there: only the codec's loss
+    assert min(changes[i] for i in (0, 1, 3, 4)) > 3
+
+
+def test_stride_keeps_frame_numbers_and_speed(run, tmp_path):
+    make_video(tmp_path / "clip.mp4", [1] * 10)
+    run("clip.mp4", "--vid-stride", "4", "--json-output", "json", "--video-output", "videos")
+    frames = lines(tmp_path / "json" / "clip.mp4.predictions.jsonl")
+    assert [frame["frame"] for frame in frames] == [0, 4, 8]
+    out = VideoReader("videos/clip.mp4.predictions.mp4")
+    assert out.fps == Fraction(25, 4)
+    assert [frame.time for frame in out] == [Fraction(i, 25) for i in (0, 4, 8)]
+
+
+def test_odd_sized_video(run, tmp_path, shared):
+    frame = next(iter(VideoReader(shared / "data/video/people.mp4"))).picture
+    writer = VideoWriter(tmp_path / "odd.mp4", Fraction(30), (125, 71))
+    writer.write(frame[:71, :125], Fraction(0))
+    writer.close()
+    run(shared / "data/video/people.mp4", "odd.mp4", "--video-output", "out")
+    assert names("out") == ["odd.mp4.predictions.mp4", "people.mp4.predictions.mp4"]
+    assert len(list(VideoReader("out/people.mp4.predictions.mp4"))) == 5
+
+
+def test_batches_cross_files(run, tmp_path, predictor):
+    for i in range(5):
+        write_image(tmp_path / f"{i}.png", picture(i))
+    run(".", "-b", "2", "--json-output", "out.jsonl")
+    assert predictor.batches == [2, 2, 1]
+    assert [len(line["predictions"]) for line in lines(tmp_path / "out.jsonl")] == [0, 1, 2, 3, 4]
+
+
+def test_same_names_do_not_overwrite_each_other(run, tmp_path):
+    for folder, people in (("a", 1), ("b", 2)):
+        write_image(tmp_path / folder / "photo.png", picture(people))
+    run("a/photo.png", "b/photo.png")
+    assert names("predictions") == [
+        f"photo{n}.png.predictions.{suffix}" for n in ("-2", "") for suffix in ("jpg", "json")
+    ]
+    for name, people in (("photo.png", 1), ("photo-2.png", 2)):
+        found = json.loads((tmp_path / "predictions" / f"{name}.predictions.json").read_text())
+        assert len(found) == people
+
+
+def test_table(run, tmp_path):
+    write_image(tmp_path / "two.png", picture(2))
+    make_video(tmp_path / "clip.mp4", [0, 1])
+    run("two.png", "clip.mp4", "--csv-output", "out.csv")
+    with open("out.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [(row["file"], row["frame"], row["person"]) for row in rows] == [
+        ("two.png", "", "0"),
+        ("two.png", "", "1"),
+        ("clip.mp4", "1", "0"),
+    ]
+    for number, row in enumerate(rows[:2]):
+        for pose, joint in zip(POSE, CROWDPOSE.names, strict=True):
+            cells = [row[f"{joint}_{value}"] for value in ("x", "y", "score")]
+            if pose[2] == 0:
+                assert cells == ["", "", ""]
+            else:
+                expected = pose + np.array([3 * number, 0, 0])
+                np.testing.assert_allclose(np.array(cells, float), expected, atol=1e-3)
+
+
+def test_a_picture_on_standard_input(run, tmp_path):
+    write_image(tmp_path / "two.png", picture(2))
+    run("-", "-o", "out", input=(tmp_path / "two.png").read_bytes())
+    assert names("out") == ["stdin.predictions.jpg"]
+    result = run("-", "-o", "out", input=b"", code=1)
+    assert "Error: standard input: is empty" in result.stderr
+
+
+def test_bad_pictures_are_listed_and_the_rest_goes_on(run, tmp_path):
+    write_image(tmp_path / "photo.jpg", picture(1, 300, 400))
+    data = (tmp_path / "photo.jpg").read_bytes()
+    (tmp_path / "cut.jpg").write_bytes(data[: len(data) // 2])
+    (tmp_path / "empty.png").write_bytes(b"")
+    (tmp_path / "text.txt").write_text("not a picture")
+    result = run(
+        "cut.jpg", "missing.jpg", "photo.jpg", "empty.png", "text.txt", "-o", "out", code=1
+    )
+    assert names("out") == ["photo.jpg.predictions.jpg"]
+    assert "1 pictures, 1 people" in result.stdout
+    complaints = result.stderr.splitlines()
+    for complaint, name in zip(
+        complaints, ("cut.jpg", "missing.jpg", "empty.png", "text.txt"), strict=False
+    ):
+        assert complaint.startswith(f"Failed: {name}: ")
+    assert complaints[4:] == ["Error: 4 of 5 sources failed; they are listed above"]
+
+
+@pytest.mark.parametrize("name", ["missing.jpg", "missing.mp4", "folder", "*.jpg"])
+def test_nothing_to_read_is_one_line(run, tmp_path, name):
+    (tmp_path / "folder").mkdir()
+    result = run(name, code=1)
+    assert result.stderr.startswith(f"Error: {name}: ")
+    assert len(result.stderr.splitlines()) == 1
+    assert names(tmp_path) == ["folder"]
+
+
+def test_a_cut_video_gives_what_it_has(run, tmp_path):
+    make_video(tmp_path / "clip.mp4", [1] * 60, size=(160, 120))
+    data = (tmp_path / "clip.mp4").read_bytes()
+    (tmp_path / "clip.mp4").write_bytes(data[: len(data) * 4 // 5])
+    result = run("clip.mp4", code=1)
+    assert result.stderr.startswith("Error: clip.mp4: the video is cut short")
+    frames = lines(tmp_path / "predictions" / "clip.mp4.predictions.jsonl")
+    assert 0 < len(frames) < 60
+    assert len(list(VideoReader("predictions/clip.mp4.predictions.mp4"))) == len(frames)
+
+
+def test_ctrl_c_keeps_whole_files(run, tmp_path, predictor):
+    write_image(tmp_path / "a.png", picture(1))
+    make_video(tmp_path / "clip.mp4", [1] * 10)
+    predictor.interrupt_after = 6
+    run("a.png", "clip.mp4", "-o", "out", "--json-output", "out", "--csv-output", "t.csv", code=1)
+    assert len(list(VideoReader("out/clip.mp4.predictions.mp4"))) == 5
+    assert len(lines(tmp_path / "out" / "clip.mp4.predictions.jsonl")) == 5
+    assert len((tmp_path / "t.csv").read_text().splitlines()) == 7
+    assert names("out") == [
+        "a.png.predictions.jpg",
+        "a.png.predictions.json",
+        "clip.mp4.predictions.jsonl",
+        "clip.mp4.predictions.mp4",
+    ]
+
+
+@pytest.mark.parametrize("option", ["-o", "--json-output", "--csv-output"])
+def test_an_output_that_cannot_be_written_is_one_line(run, tmp_path, option):
+    write_image(tmp_path / "a.png", picture(1))
+    (tmp_path / "file").write_text("in the way")
+    result = run("a.png", option, "file/out", code=1)
+    assert "Error: file/out" in result.stderr
+    assert len(result.stderr.splitlines()) == 1
+    assert names(tmp_path) == ["a.png", "file"]
+
+
+@pytest.mark.parametrize("option", ["-o", "--json-output", "--csv-output", "--video-output"])
+def test_a_full_disk_is_one_line_and_leaves_nothing(run, tmp_path, full_disk, option):
+    make_video(tmp_path / "clip.mp4", [6] * 40)
+    with full_disk(1500):
+        result = run("clip.mp4", option, "out", code=1)
+    assert result.stderr.startswith("Error: out")
+    assert "cannot be written (File too large)" in result.stderr
+    assert len(result.stderr.splitlines()) == 1
+    left = [name for _, _, files in os.walk(tmp_path) for name in files]
+    assert left == ["clip.mp4"]
+
+
+def test_inputs_are_not_overwritten(run, tmp_path):
+    make_video(tmp_path / "a.mp4", [1])
+    make_video(tmp_path / "b.mp4", [1])
+    data = (tmp_path / "a.mp4").read_bytes()
+    for arguments, reason in (
+        (("a.mp4", "--video-output", tmp_path / "a.mp4"), "overwritten"),
+        (("a.mp4", "b.mp4", "--video-output", "out.mp4"), "name a folder"),
+        (("a.mp4", "--video-output", "out.avi"), "as .mp4"),
+        (("a.png", "--video-output", "out.mp4"), "no video"),
+    ):
+        assert reason in run(*arguments, code=1).stderr
+    assert (tmp_path / "a.mp4").read_bytes() == data
+
+
+def test_usage_errors_exit_with_2(run):
+    for arguments in ((), ("a.jpg", "-b", "0"), ("a.jpg", "--conf", "2"), ("a.jpg", "--nonsense")):
+        run(*arguments, code=2)
+
+
+def test_quiet_prints_results_only(run, tmp_path):
+    write_image(tmp_path / "a.png", picture(1))
+    assert "Weights" not in run("a.png", "-q").output

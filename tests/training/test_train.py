@@ -1,0 +1,396 @@
+import itertools
+import json
+import math
+import subprocess
+import time
+from collections import Counter
+from pathlib import Path
+
+import pytest
+import torch
+from click.testing import CliRunner
+
+import dhn.training.loop
+from dhn.base.errors import DhnError
+from dhn.cli import main
+from dhn.model import build_model
+from dhn.synth import CrowdConfig, generate
+from dhn.training.config import Config, load_config
+from dhn.training.learner import Learner, Update
+from dhn.training.runs import new_run
+from dhn.weights.checkpoint import load_checkpoint
+from tiny_runs import (
+    CPU,
+    TINY,
+    assert_same,
+    assert_same_run,
+    invoke,
+    lines_of,
+    one_thread,
+    settings,
+    train_command,
+)
+
+
+def dhn_train(*arguments, folder=None) -> subprocess.CompletedProcess:
+    return subprocess.run(
+        train_command(*arguments),
+        capture_output=True,
+        text=True,
+        cwd=folder,
+        env=one_thread(),
+        check=False,
+    )
+
+
+def test_the_real_command_makes_a_run_folder(crowds, tmp_path):
+    arguments = [*TINY, f"data.dataset={crowds}", "train.epochs=2"]
+    result = dhn_train("--output", "runs/one", *arguments, folder=tmp_path)
+    assert result.returncode == 0, result.stderr
+    run = tmp_path / "runs" / "one"
+    names = {path.name for path in run.iterdir()}
+    assert names == {"config.yaml", "environment.json", "last.pt", "metrics.jsonl"}  # no best.pt
+    assert result.stdout.splitlines()[-1] == "Result: runs/one/last.pt"
+    assert "epoch 2/2: loss" in result.stdout
+
+    config = load_config(str(run / "config.yaml"))
+    assert config == load_config(overrides=arguments)
+    environment = json.loads((run / "environment.json").read_text())
+    assert environment["torch"] == torch.__version__
+    checkpoint = load_checkpoint(run / "last.pt")
+    assert Config.model_validate(checkpoint.config) == config
+    assert (checkpoint.progress["epoch"], checkpoint.progress["step"]) == (2, 0)
+    assert checkpoint.joints.name == "crowdpose"
+    checkpoint.build()
+    first, second = lines_of(run)
+    assert (first["epoch"], second["epoch"]) == (1, 2)
+    keys = {"epoch", "lr", "loss", "heatmap", "flat", "pull", "push", "images_per_second"}
+    assert keys <= first.keys()
+    assert first["skipped"] == 0
+    assert all(math.isfinite(value) for value in first.values())
+
+
+def test_quiet_prints_the_result_alone(crowds, tmp_path):
+    run = tmp_path / "run"
+    result = invoke("-q", "--output", run, *TINY, f"data.dataset={crowds}", "train.epochs=1")
+    assert result.exit_code == 0
+    assert result.output == f"Result: {run}/last.pt\n"
+
+
+def test_best_exists_where_a_split_is_held_out(crowds, tmp_path, monkeypatch):
+    aps = iter([0.2, 0.5, 0.4])
+    monkeypatch.setattr(dhn.train, "score", lambda *_: {"AP": next(aps)})
+    config = settings(crowds, "data.eval_split=val", "train.epochs=5", "train.eval_every=2")
+    result = dhn.training.loop.train(config, tmp_path, CPU, quiet=True)
+    assert result == tmp_path / "best.pt"
+    assert load_checkpoint(result).progress["epoch"] == 4
+    assert load_checkpoint(tmp_path / "last.pt").progress["epoch"] == 5
+    scored = {line["epoch"]: line["AP"] for line in lines_of(tmp_path) if "AP" in line}
+    assert scored == {2: 0.2, 4: 0.5, 5: 0.4}  # and always after the last
+
+
+def test_held_out_pictures_are_really_scored(crowds, tmp_path):
+    config = settings(crowds, "data.eval_split=val", "train.epochs=1", "train.eval_every=1")
+    dhn.training.loop.train(config, tmp_path, CPU, quiet=True)
+    (line,) = lines_of(tmp_path)
+    assert {"AP", "AP50", "AR", "AP_easy", "AP_hard"} <= line.keys()
+    assert 0 <= line["AP"] <= 1
+
+
+def test_losses_that_stay_broken_end_the_run(crowds, tmp_path, monkeypatch):
+    count, update = itertools.count(1), Learner.update
+
+    def break_all_but_the_fifth(*arguments):
+        result = update(*arguments)
+        return result if next(count) == 5 else Update(result.loss, result.images, False)
+
+    monkeypatch.setattr(Learner, "update", break_all_but_the_fifth)
+    config = settings(crowds, "train.epochs=999", "train.max_bad_steps=6")
+    with pytest.raises(DhnError, match="not finite for 6 updates in a row"):
+        dhn.training.loop.train(config, tmp_path, CPU, quiet=True)
+    assert next(count) == 5 + 6 + 1
+    first, second, third = lines_of(tmp_path)
+    assert (first["skipped"], second["skipped"], third["skipped"]) == (3, 2, 3)
+    assert first["loss"] is None  # no step of it counted: null, for JSON has no NaN
+    assert second["loss"] is not None
+
+
+def small_copy(crowds, tmp_path) -> Path:
+    """The pictures as links, which can be broken."""
+    copy = tmp_path / "copy"
+    (copy / "images").mkdir(parents=True)
+    (copy / "json").symlink_to(crowds / "json")
+    for picture in (crowds / "images").iterdir():
+        (copy / "images" / picture.name).symlink_to(picture)
+    return copy
+
+
+def test_bad_pictures_are_told_once_and_left_out(crowds, tmp_path):
+    copy = small_copy(crowds, tmp_path)
+    (copy / "images" / "000001.jpg").unlink()
+    (copy / "images" / "000004.jpg").unlink()
+    (copy / "images" / "000004.jpg").write_text("<html>")
+    arguments = [*TINY, f"data.dataset={copy}", "train.epochs=2", "train.batch_size=1"]
+    result = invoke("-q", "--output", tmp_path / "run", *arguments)
+    assert result.exit_code == 0
+    warnings = result.stderr.splitlines()
+    assert len(warnings) == 2
+    assert any("000001.jpg: cannot be read" in line for line in warnings)
+    assert any("000004.jpg: is not a picture" in line for line in warnings)
+
+
+def test_pictures_that_are_all_bad_end_the_run(crowds, tmp_path):
+    copy = small_copy(crowds, tmp_path)
+    for picture in (copy / "images").iterdir():
+        picture.unlink()
+        picture.write_text("<html>")
+    result = invoke("-q", "--output", tmp_path / "run", *TINY, f"data.dataset={copy}")
+    assert result.exit_code == 1
+    assert result.stderr.splitlines()[-1].startswith("Error: 8 of 8 pictures cannot be read")
+    assert not (tmp_path / "run" / "last.pt").exists()
+
+
+@pytest.mark.parametrize("missing", ["train", "val"])
+def test_missing_pictures_are_one_line_before_anything_is_trained(crowds, tmp_path, missing):
+    copy = small_copy(crowds, tmp_path)
+    truth = json.loads((crowds / "json" / f"crowdpose_{missing}.json").read_text())
+    for image in truth["images"]:
+        (copy / "images" / image["file_name"]).unlink()
+    arguments = [*TINY, f"data.dataset={copy}", "data.eval_split=val"]
+    result = invoke("--output", tmp_path / "run", *arguments)
+    assert result.exit_code == 1
+    count = len(truth["images"])
+    assert f"images: none of the {count} pictures of split {missing} is there" in result.stderr
+    assert result.stderr.count("\n") == 1
+
+
+def test_without_data_one_line_says_where_it_comes_from(tmp_path):
+    result = dhn_train(folder=tmp_path)
+    assert result.returncode == 1
+    assert result.stdout == ""
+    assert result.stderr.count("\n") == 1
+    assert "https://github.com/jeffffffli/CrowdPose" in result.stderr
+    assert "dhn train --config demo" in result.stderr
+    assert not any(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "named"),
+    [
+        (["--nonsense"], 2, "No such option"),
+        (["--resume", "x", "--config", "demo"], 2, "leave out --config and --output"),
+        (["--resume", "x", "--output", "y"], 2, "leave out --config and --output"),
+        (["train.epoch=3"], 1, "did you mean train.epochs?"),
+        (["epochs"], 1, "overrides are written a.b=value"),
+        (["train.lr=-1"], 1, "train.lr: Input should be greater than 0"),
+        (["--config", "demmo"], 1, "did you mean demo?"),
+        (["--resume", "none"], 1, "--resume none: no last.pt there"),
+        (["data.dataset=none.json"], 1, "none.json: no such folder or file"),
+        (["--config", "demo", "data.dataset=none.json"], 1, "none.json: no such folder or file"),
+        (["--config", "demo", "data.dataset=coco"], 1, "get COCO from https://cocodataset.org"),
+    ],
+)
+def test_wrong_arguments_are_named(tmp_path, monkeypatch, arguments, code, named):
+    monkeypatch.chdir(tmp_path)
+    result = invoke(*arguments)
+    assert result.exit_code == code
+    assert named in result.stderr
+    assert code == 2 or result.stderr.count("\n") == 1
+    assert not any(tmp_path.iterdir())
+
+
+def test_a_device_that_is_not_there_is_named(crowds, tmp_path):
+    arguments = ["train", "--output", str(tmp_path / "run"), f"data.dataset={crowds}"]
+    result = CliRunner().invoke(main, [*arguments, "--device", "gpu"])
+    assert result.exit_code == 1
+    assert "--device gpu: must be auto, cpu, cuda" in result.stderr
+
+
+def test_output_must_not_hold_a_run(tmp_path):
+    (tmp_path / "last.pt").touch()
+    result = invoke("--output", tmp_path, "train.epochs=1")
+    assert result.exit_code == 2
+    assert f"--resume {tmp_path}" in result.stderr
+
+
+def test_show_config_prints_the_settings(tmp_path):
+    result = invoke("--show-config", "--config", "demo", "train.epochs=2")
+    assert result.exit_code == 0
+    (tmp_path / "c.yaml").write_text(result.output)
+    assert load_config(str(tmp_path / "c.yaml")) == load_config("demo", ["train.epochs=2"])
+
+
+def test_crowds_are_drawn_where_the_settings_ask_for_them(tmp_path, monkeypatch):
+    drawn = []
+
+    def draw(folder, images, **arguments):
+        drawn.append((folder, images))
+        return generate(folder, images, 0, config=CrowdConfig(size=96), overwrite=True)
+
+    monkeypatch.setattr(dhn.train, "generate", draw)
+    data = tmp_path / "data"
+    config = settings(data, "data.synthetic=10", "train.epochs=1")
+    dhn.training.loop.train(config, tmp_path / "one", CPU, quiet=True)
+    assert drawn == [(data, 10)]
+    dhn.training.loop.train(config, tmp_path / "two", CPU, quiet=True)
+    assert len(drawn) == 1  # they are there
+    (data / "json" / "crowdpose_test.json").unlink()  # as if drawing had been interrupted
+    dhn.training.loop.train(config, tmp_path / "three", CPU, quiet=True)
+    assert len(drawn) == 2
+
+
+def test_somebodys_folder_is_never_drawn_into(tmp_path):
+    (tmp_path / "photos").mkdir()
+    config = settings(tmp_path / "photos", "data.synthetic=10")
+    with pytest.raises(DhnError, match="no annotations of split train"):
+        dhn.training.loop.train(config, tmp_path / "run", CPU, quiet=True)
+    assert not any((tmp_path / "photos").iterdir())
+
+
+def test_runs_are_named_by_network_data_and_time():
+    run = new_run(load_config())
+    assert run.parent == Path("runs")
+    assert run.name.startswith("doublehighernet_w32_crowdpose-" + time.strftime("%Y"))
+
+
+def test_a_split_that_is_not_there_is_told_as_a_setting(crowds, tmp_path):
+    (tmp_path / "json").mkdir()
+    (tmp_path / "images").symlink_to(crowds / "images")
+    (tmp_path / "json" / "crowdpose_train.json").symlink_to(crowds / "json/crowdpose_train.json")
+    for overrides, hint in (
+        (["data.split=val"], "has no split val; use data.split=train"),
+        (["data.eval_split=val"], "has no split val; use data.eval_split=train"),
+    ):
+        result = invoke(*TINY, f"data.dataset={tmp_path}", *overrides)
+        assert result.exit_code == 1
+        assert result.stderr.count("\n") == 1
+        assert hint in result.stderr
+
+
+def test_more_people_than_the_limit_are_counted_once(crowds, tmp_path):
+    truth = json.loads((crowds / "json" / "crowdpose_train.json").read_text())
+    people = Counter(a["image_id"] for a in truth["annotations"] if a["num_keypoints"])
+    beyond = [count - 1 for count in people.values() if count > 1]
+    assert beyond
+    arguments = [f"data.dataset={crowds}", "data.max_people=1", "train.epochs=2"]
+    result = invoke("--output", tmp_path / "run", *TINY, *arguments)
+    assert result.exit_code == 0
+    told = f"{len(beyond)} pictures show more than data.max_people=1 people; their {sum(beyond)}"
+    assert result.stderr.count(told) == 1
+
+
+def test_more_bad_pictures_than_the_limit_end_the_run(crowds, tmp_path):
+    copy = small_copy(crowds, tmp_path)
+    for name in ("000001.jpg", "000004.jpg"):
+        (copy / "images" / name).unlink()
+    arguments = [*TINY, f"data.dataset={copy}", "data.max_bad_pictures=1", "train.epochs=1"]
+    result = invoke("-q", "--output", tmp_path / "run", *arguments)
+    assert result.exit_code == 1
+    assert "Error: 2 of 8 pictures cannot be read" in result.stderr.splitlines()[-1]
+    assert "data.max_bad_pictures (1)" in result.stderr
+
+
+def test_a_skipped_update_names_its_pictures(crowds, tmp_path, monkeypatch):
+    update, count, names = Learner.update, itertools.count(1), []
+
+    def poison_the_second(learner, parts, *arguments):
+        if next(count) == 2:
+            names.extend(parts[0].names)
+            with torch.no_grad():
+                learner.model.fine_head_half.bias[0] = math.nan
+            result = update(learner, parts, *arguments)
+            with torch.no_grad():
+                learner.model.fine_head_half.bias[0] = 0
+            return result
+        return update(learner, parts, *arguments)
+
+    monkeypatch.setattr(Learner, "update", poison_the_second)
+    arguments = [*TINY, f"data.dataset={crowds}", "train.epochs=1"]
+    result = invoke("-q", "--output", tmp_path / "run", *arguments)
+    assert result.exit_code == 0
+    (warning,) = result.stderr.splitlines()
+    assert len(names) == 3
+    assert all(name in warning for name in names)
+    (line,) = lines_of(tmp_path / "run")
+    assert line["skipped"] == 1
+    weights = load_checkpoint(tmp_path / "run" / "last.pt").weights
+    assert all(value.isfinite().all() for value in weights.values())
+
+
+def test_the_same_seed_gives_the_same_run(crowds, tmp_path):
+    for name, seed in (("one", 1), ("again", 1), ("other", 2)):
+        config = settings(crowds, "train.epochs=1", f"train.seed={seed}")
+        dhn.training.loop.train(config, tmp_path / name, CPU, quiet=True)
+    assert_same_run(tmp_path / "one", tmp_path / "again")
+    assert lines_of(tmp_path / "one")[0]["loss"] != lines_of(tmp_path / "other")[0]["loss"]
+
+
+# Weights to start from
+
+
+@pytest.fixture
+def no_cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("DHN_HOME", str(tmp_path / "cache"))
+
+
+def first_weights(crowds, run, monkeypatch, *arguments):
+    """Runs the command up to its first update; the weights before it, and what was said."""
+    seen = {}
+
+    def stop(learner, *_):
+        seen.update({k: v.clone() for k, v in learner.model.state_dict().items()})
+        raise DhnError("enough")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Learner, "update", stop)
+        result = invoke("--output", run, *TINY, f"data.dataset={crowds}", *arguments)
+    return seen, result
+
+
+def test_a_file_to_start_from(crowds, tmp_path, monkeypatch):
+    torch.manual_seed(5)
+    other = build_model("higherhrnet_w8", 3, modules=(1, 1, 1), blocks=1, stem=8)
+    torch.save(other.state_dict(), tmp_path / "other.pth")
+    init = f"train.init={tmp_path / 'other.pth'}"
+    seen, result = first_weights(crowds, tmp_path / "run", monkeypatch, init)
+    assert "enough" in result.stderr
+    assert "loaded" in result.output
+    for name, value in other.state_dict().items():
+        assert not name.startswith("backbone.") or torch.equal(seen[name], value)
+
+
+@pytest.mark.parametrize(
+    ("init", "named"),
+    [
+        ("none.pth", "none.pth: cannot be read"),
+        ("hrnet_w32_imagenett", "do you mean hrnet_w32_imagenet?"),
+    ],
+)
+def test_weights_that_are_not_there_are_an_error(crowds, tmp_path, monkeypatch, init, named):
+    seen, result = first_weights(crowds, tmp_path / "run", monkeypatch, f"train.init={init}")
+    assert not seen
+    assert result.exit_code == 1
+    assert result.stderr.count("\n") == 1
+    assert named in result.stderr
+
+
+def test_published_weights_that_cannot_be_had_are_said_and_done_without(
+    crowds, tmp_path, monkeypatch, no_cache
+):
+    plain, _ = first_weights(crowds, tmp_path / "plain", monkeypatch)
+    arguments = ["--offline", "train.init=hrnet_w32_imagenet"]
+    seen, result = first_weights(crowds, tmp_path / "run", monkeypatch, *arguments)
+    assert_same(seen, plain)
+    (warning,) = [line for line in result.stderr.splitlines() if "imagenet" in line]
+    assert warning.startswith("Warning: hrnet_w32_imagenet: is not in the cache")
+    assert "starts from scratch" in warning
+
+
+def test_weights_of_another_width_say_what_to_set(crowds, tmp_path, monkeypatch):
+    other = build_model("hrnet_w12", 3, modules=(1, 1, 1), blocks=1, stem=8)
+    torch.save(other.state_dict(), tmp_path / "other.pth")
+    init = f"train.init={tmp_path / 'other.pth'}"
+    seen, result = first_weights(crowds, tmp_path / "run", monkeypatch, init)
+    assert not seen
+    assert "its backbone is another one" in result.stderr
+    assert "train.init=null starts from scratch" in result.stderr

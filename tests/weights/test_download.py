@@ -1,0 +1,375 @@
+"""Downloads, against a server on this machine that cuts off, corrupts, redirects and dawdles."""
+
+import hashlib
+import json
+import re
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import cv2
+import numpy as np
+import platformdirs
+import pytest
+import torch
+from click.testing import CliRunner
+
+from assertions import complaint
+from dhn.base.cache import cache_folder
+from dhn.cli import main
+from dhn.model import build_model
+from dhn.weights import published as download
+from dhn.weights.published import PUBLISHED, Published, cached, fetch
+from download_server import named, serving
+
+CONTENT = np.random.default_rng(0).bytes(300_000)
+PART = 100_000
+
+
+@pytest.fixture
+def server():
+    with serving({f"/{named(CONTENT)}": CONTENT}) as server:
+        yield server
+
+
+@pytest.fixture(autouse=True)
+def _home(tmp_path, monkeypatch):
+    monkeypatch.setenv("DHN_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("no_proxy", "*")
+    monkeypatch.setattr(download, "PAUSE", 0)
+
+
+def address_of(server, name=None):
+    return server.address + (name or named(CONTENT))
+
+
+def ranges(server):
+    return [wanted for _, wanted in server.requests]
+
+
+def part_of(address):
+    path = cached(address)
+    return path.with_name(path.name + ".part")
+
+
+def test_a_file_is_downloaded_once(server, tmp_path):
+    path = fetch(address_of(server))
+    assert path == tmp_path / "home" / "checkpoints" / named(CONTENT)
+    assert path.read_bytes() == CONTENT
+    assert fetch(address_of(server), offline=True) == path
+    assert ranges(server) == [None]
+    assert {p.name for p in path.parent.iterdir()} == {path.name, ".lock"}
+
+
+def test_what_is_cut_off_goes_on(server):
+    server.mishaps = [("cut", PART), ("cut", 1), ("status", 503)]
+    assert fetch(address_of(server)).read_bytes() == CONTENT
+    again = f"bytes={PART + 1}-"
+    assert ranges(server) == [None, f"bytes={PART}-", again, again]
+
+
+def test_a_later_call_goes_on_where_the_last_one_ended(server):
+    server.mishaps = [("cut", PART // 4)] * download.ATTEMPTS
+    message = complaint(fetch, address_of(server))
+    assert message.startswith(f"{address_of(server)}: cannot be downloaded (cut off after {PART} ")
+    assert "try again, it goes on where it was cut off" in message
+    assert not cached(address_of(server)).exists()
+    assert part_of(address_of(server)).read_bytes() == CONTENT[:PART]
+    server.requests.clear()
+    assert "--offline" in complaint(fetch, address_of(server), offline=True)
+    assert fetch(address_of(server)).read_bytes() == CONTENT
+    assert ranges(server) == [f"bytes={PART}-"]
+    assert not part_of(address_of(server)).exists()
+
+
+def test_a_server_that_knows_no_ranges_sends_all_again(server):
+    server.mishaps = [("cut", PART), ("ignore range", None)]
+    assert fetch(address_of(server)).read_bytes() == CONTENT
+
+
+@pytest.mark.parametrize("off", [PART, -1])
+def test_another_part_than_asked_for_is_not_taken(server, off):
+    server.mishaps = [("cut", PART), ("wrong part", off)]
+    assert fetch(address_of(server)).read_bytes() == CONTENT
+    assert ranges(server) == [None, f"bytes={PART}-", f"bytes={PART}-"]
+
+
+@pytest.mark.parametrize("length", ["corrupt", "no length"])
+def test_a_hash_that_differs_is_refused(server, length):
+    if length == "corrupt":
+        server.mishaps = [("corrupt", 1234)]
+    else:  # nobody knows how long it should have been
+        server.files[f"/{named(CONTENT)}"] = CONTENT[:-1]
+        server.mishaps = [("no length", None)]
+    message = complaint(fetch, address_of(server))
+    assert re.search(r"refused, its SHA-256 begins with \w{8}, not \w{8}: damaged", message)
+    assert message.startswith(address_of(server))
+    assert len(server.requests) == 1
+    assert [p.name for p in cached(address_of(server)).parent.iterdir()] == [".lock"]
+    assert fetch(address_of(server)).read_bytes() == CONTENT if length == "corrupt" else True
+
+
+@pytest.mark.parametrize("beginning", [b"of another file", bytes(len(CONTENT)), bytes(10**6)])
+def test_a_beginning_that_does_not_belong_is_thrown_away(server, beginning):
+    part = part_of(address_of(server))
+    part.parent.mkdir(parents=True)
+    part.write_bytes(beginning)
+    assert fetch(address_of(server)).read_bytes() == CONTENT
+
+
+def test_a_page_instead_of_the_file_is_refused(server):
+    server.files[f"/{named(CONTENT)}"] = b"<html>Please log in to this network</html>"
+    assert "refused, its SHA-256" in complaint(fetch, address_of(server))
+
+
+def test_redirects_are_followed(server):
+    server.mishaps = [("redirect", "/a"), ("redirect", address_of(server, "b")), ("redirect", "/c")]
+    server.files["/c"] = CONTENT
+    server.mishaps[-1] = ("redirect", "/c?token=1")
+    assert fetch(address_of(server)).read_bytes() == CONTENT
+    assert [path for path, _ in server.requests] == [f"/{named(CONTENT)}", "/a", "/b", "/c"]
+
+
+def test_a_circle_of_redirects_ends(server):
+    server.mishaps = [("redirect", "/x")] * 100
+    assert "HTTP 302" in complaint(fetch, address_of(server))
+    assert len(server.requests) <= 12
+
+
+@pytest.mark.parametrize(
+    "target", ["http://example.org/x.pth", "ftp://127.0.0.1/x.pth", "file:///etc/passwd"]
+)
+def test_redirects_away_from_https_are_refused(server, target):
+    server.mishaps = [("redirect", target)]
+    message = complaint(fetch, address_of(server))
+    assert target in message
+    assert len(server.requests) == 1
+    assert not cached(address_of(server)).exists()
+
+
+def test_a_slow_server_is_waited_for(server):
+    server.mishaps = [("dribble", 20_000)]
+    assert fetch(address_of(server)).read_bytes() == CONTENT
+    assert ranges(server) == [None]
+
+
+def test_a_server_that_falls_silent_is_asked_again(server, monkeypatch):
+    monkeypatch.setattr(download, "TIMEOUT", 0.3)
+    server.mishaps = [("stall", PART)]
+    assert fetch(address_of(server)).read_bytes() == CONTENT
+    assert ranges(server) == [None, f"bytes={PART}-"]
+    server.files["/other.pth"] = CONTENT
+    server.mishaps = [("stall", 0)] * download.ATTEMPTS
+    assert "cannot be downloaded (no answer for 0.3 s)" in complaint(
+        fetch, address_of(server, "other.pth")
+    )
+
+
+def test_what_is_not_there_is_one_line_and_one_request(server):
+    message = complaint(fetch, address_of(server, "none.pth"))
+    assert message == f"{address_of(server, 'none.pth')}: cannot be downloaded (HTTP 404 Not Found)"
+    assert len(server.requests) == 1
+
+
+def test_no_connection_is_one_line(server):
+    address = "http://localhost:1/x.pth"
+    assert complaint(fetch, address).startswith(f"{address}: cannot be downloaded (")
+    assert "check the address and the network" in complaint(fetch, address)
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "http://example.org/x.pth",
+        "http://localhost.example.org/x.pth",
+        "ftp://example.org/x.pth",
+        "file:///etc/passwd",
+        "https:///x.pth",
+        "http://[::1/x.pth",
+    ],
+)
+def test_only_https_is_downloaded(address):
+    assert complaint(fetch, address).startswith(f"{address}: is ")
+
+
+def test_addresses_without_a_hash_are_kept_apart(server):
+    files = {f"/{folder}/model.pth": folder.encode() * 10 for folder in ("a", "b")}
+    server.files |= files
+    for path, content in files.items():
+        assert fetch(server.address + path[1:]).read_bytes() == content
+    for path, content in files.items():
+        kept = fetch(server.address + path[1:], offline=True)
+        assert (kept.name, kept.read_bytes()) == ("model.pth", content)
+
+
+@pytest.mark.parametrize("suffix", [".pth", ".pt2", ".pth.tar", "_20201017.safetensors"])
+def test_a_hash_is_found_before_any_suffix(server, suffix):
+    right = f"a-{hashlib.sha256(CONTENT).hexdigest()[:8]}{suffix}"
+    server.files = {f"/{right}": CONTENT, f"/a-01234567{suffix}": CONTENT}
+    assert fetch(address_of(server, right)).read_bytes() == CONTENT
+    assert "not 01234567" in complaint(fetch, address_of(server, f"a-01234567{suffix}"))
+
+
+def test_without_a_hash_nothing_of_an_earlier_call_is_trusted(server):
+    server.files["/model.pth"] = CONTENT
+    address = address_of(server, "model.pth")
+    server.mishaps = [("cut", 10)] * download.ATTEMPTS
+    complaint(fetch, address)
+    server.files["/model.pth"] = other = CONTENT[::-1]
+    assert fetch(address).read_bytes() == other
+
+
+@pytest.mark.parametrize("name", ["", "..", "%2e%2e", "a%00b.pth", "a%5cb.pth"])
+def test_an_address_names_a_file(name):
+    assert "names no file" in complaint(fetch, f"https://example.org/{name}")
+
+
+def test_two_at_once_are_one_download(server):
+    server.mishaps = [("dribble", 30_000)]
+    with ThreadPoolExecutor(4) as pool:
+        paths = set(pool.map(lambda _: fetch(address_of(server), quiet=True), range(4)))
+    assert [path.read_bytes() for path in paths] == [CONTENT]
+    assert len(server.requests) == 1
+
+
+def test_a_full_disk_is_one_line(server, full_disk):
+    with full_disk(PART):
+        message = complaint(fetch, address_of(server), quiet=True)
+    assert message.startswith(f"{cached(address_of(server))}: cannot be written (")
+    assert not cached(address_of(server)).exists()
+    assert fetch(address_of(server)).read_bytes() == CONTENT
+
+
+def test_a_bar_shows_megabytes(server, capsys, monkeypatch):
+    counted = []
+
+    class Bar(download.Bar):
+        def advance(self, steps=1, note=""):
+            counted.append((steps, self.total, self.description))
+
+    monkeypatch.setattr(download, "Bar", Bar)
+    content = bytes(3_500_000)
+    server.files[f"/{named(content)}"] = content
+    server.mishaps = [("cut", 1_700_000)]
+    fetch(address_of(server, named(content)))
+    assert sum(steps for steps, *_ in counted) == 1 + 1 + 2  # 1 before the cut; 1 kept and 2 more
+    assert {rest for _, *rest in map(tuple, counted) for rest in [tuple(rest)]} == {
+        (3, f"Downloading {named(content)} (MB)")
+    }
+
+
+@pytest.mark.parametrize("name", ["none.pth", "here.pth", "folder/none", "./none"])
+def test_paths_are_returned_as_they_are(tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    Path("here.pth").touch()
+    assert fetch(name) == Path(name)
+    assert fetch(Path(name)) == Path(name)
+
+
+def test_unknown_names_are_told(tmp_path, monkeypatch):
+    assert "do you mean higherhrnet_w32_coco" in complaint(fetch, "higherhrnet_w32_coc")
+    assert "`dhn models` lists the names" in complaint(fetch, "quux")
+    name = next(iter(PUBLISHED))
+    message = complaint(fetch, name, offline=True)
+    assert message.startswith(f"{name}: is not in the cache ({tmp_path}")
+    assert "--offline" in message
+    monkeypatch.chdir(tmp_path)
+    Path(name).touch()  # a file of that name wins
+    assert fetch(name, offline=True) == Path(name)
+
+
+def test_the_cache_folder(tmp_path, monkeypatch):
+    assert cache_folder() == tmp_path / "home"
+    monkeypatch.setenv("DHN_HOME", "~/weights")
+    assert cache_folder() == Path.home() / "weights"
+    monkeypatch.delenv("DHN_HOME")
+    assert cache_folder() == Path(platformdirs.user_cache_dir("dhn", appauthor=False))
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_published_checkpoints_have_a_hash_in_their_names(name):
+    known = PUBLISHED[name]
+    assert known.address.startswith("https://download.openmmlab.com/mmpose/")
+    assert re.search(r"-[0-9a-f]{8}[_.]", known.file)
+    assert cached(known.address).parent == cache_folder() / "checkpoints"
+    assert (known.ap is None) == (known.input_size is None) == (known.data == "ImageNet")
+
+
+@pytest.mark.parametrize("name", [name for name in PUBLISHED if name.startswith("higherhrnet")])
+def test_published_networks_have_the_size_that_is_said(name):
+    known = PUBLISHED[name]
+    kind = re.match(r"higherhrnet_w\d+", name)[0]
+    with torch.device("meta"):
+        model = build_model(kind, {"CrowdPose": 14, "COCO": 17}[known.data])
+    assert round(sum(p.numel() for p in model.parameters()) / 1e6, 1) == known.parameters
+
+
+def test_published_checkpoints_are_those_of_the_notes(shared):
+    notes = (shared / "notes" / "checkpoints.md").read_text()
+    for known in PUBLISHED.values():
+        assert known.file in notes
+        if known.ap is not None:
+            assert f"`{known.file}` .{known.ap * 10:.0f}/" in notes
+
+
+@pytest.fixture
+def published(server, monkeypatch, tmp_path):
+    """A small HigherHRNet, published under a name."""
+    torch.manual_seed(0)
+    model = build_model("higherhrnet", 17, width=8, modules=(1, 1, 1), blocks=1, stem=8)
+    weights = {
+        key if key.startswith("backbone.") else f"keypoint_head.{key}": value
+        for key, value in model.state_dict().items()
+    }
+    torch.save({"meta": {}, "state_dict": weights}, tmp_path / "weights.pth")
+    content = (tmp_path / "weights.pth").read_bytes()
+    address = address_of(server, named(content))
+    server.files[f"/{named(content)}"] = content
+    monkeypatch.setitem(PUBLISHED, "tiny_coco", Published(address, 0.1, "COCO", 64, 12.3))
+    return address
+
+
+def test_predict_by_name(published, server, tmp_path):
+    picture = tmp_path / "picture.png"
+    cv2.imwrite(str(picture), np.zeros((40, 60, 3), np.uint8))
+
+    def predict(*options):
+        command = ["predict", str(picture), "--json-output", str(tmp_path / "out.json")]
+        return CliRunner().invoke(main, [*command, "--device", "cpu", *options])
+
+    offline = predict("--checkpoint", "tiny_coco", "--offline")
+    assert (offline.exit_code, offline.stdout) == (1, "")
+    assert offline.stderr.startswith("Error: tiny_coco: is not in the cache (")
+    assert server.requests == []
+    first = predict("--checkpoint", "tiny_coco")
+    assert first.exit_code == 0, first.output
+    assert f"Weights: {cached(published)}" in first.stdout
+    assert (tmp_path / "out.json").exists()
+    server.files.clear()
+    assert predict("--checkpoint", published, "--offline").exit_code == 0
+    assert len(server.requests) == 1
+
+
+def test_models_lists_names_sizes_and_what_is_cached(published, server):
+    def models(*options):
+        result = CliRunner().invoke(main, ["models", *options])
+        assert result.exit_code == 0
+        return result.stdout
+
+    before = json.loads(models("--json"))
+    assert [row["name"] for row in before] == list(PUBLISHED)
+    assert before[0] == PUBLISHED["higherhrnet_w32_crowdpose"]._asdict() | {
+        "name": "higherhrnet_w32_crowdpose",
+        "size": None,
+        "cached": None,
+    }
+    assert server.requests == []
+    path = fetch(published)
+    (row,) = [row for row in json.loads(models("--json")) if row["name"] == "tiny_coco"]
+    assert (row["size"], row["cached"]) == (path.stat().st_size, str(path))
+    lines = models().splitlines()
+    assert lines[0].split() == ["name", "data", "input", "AP", "size", "cached"]
+    w32 = ["higherhrnet_w32_crowdpose", "CrowdPose", "512", "65.5", "~114", "MB", "no"]
+    assert lines[1].split() == w32
+    assert lines[len(PUBLISHED)].split()[-1] == "yes"
+    assert f"Cache: {cache_folder()}" in lines[-1]
+    assert models("--quiet").splitlines() == lines[1 : len(PUBLISHED) + 1]
