@@ -1,4 +1,4 @@
-# make demo    installs, trains a small network on procedural crowds, scores it, draws pictures
+# make demo    installs, trains a small network on procedural crowds, scores it, draws images
 # make test    installs, runs the checks and every test
 #
 # make gpu-check   builds and tests the CUDA kernels and times them, where there is a GPU
@@ -16,7 +16,7 @@ CPP := $(shell git ls-files 'csrc/*' 'tests/*' 2>/dev/null | grep -E '\.(cpp|h|h
 .PHONY: demo test install build check format bench gpu-check clean
 
 demo: build demo/stats.json demo/predictions
-	@echo "AP on unseen crowds, with flip test: demo/stats.json; pictures: demo/predictions"
+	@echo "AP on unseen crowds, with flip test: demo/stats.json; images: demo/predictions"
 
 # Many small networks: threads would only get in each other's way.
 test: build check

@@ -6,7 +6,7 @@ said in official.py.
     python benchmarks/inference.py /tmp/official
 
 The weights are random, so the maps of the network mean nothing. Each contestant computes its maps
-of the picture, which costs what it costs, and then decodes those of a generated crowd instead,
+of the image, which costs what it costs, and then decodes those of a generated crowd instead,
 the same for all, with 1 to 30 people as in CrowdPose.
 
 Writes benchmarks/results/inference.json.
@@ -45,7 +45,7 @@ CPU = torch.device("cpu")
     "repository", metavar="OFFICIAL", type=click.Path(exists=True, file_okay=False, path_type=Path)
 )
 @click.option("--width", default=32, help="C of HigherHRNet-w{C}.")
-@click.option("--size", default=512, help="Input size; the picture is a square.")
+@click.option("--size", default=512, help="Input size; the image is a square.")
 @click.option("--rounds", default=15, help="How often each contestant is timed, after a warm-up.")
 @click.option("--threads", default=2)
 @click.option("--compile/--no-compile", default=True)
@@ -63,7 +63,7 @@ def main(
     torch.set_num_threads(threads)
     torch.manual_seed(0)
     model = HigherHRNet(HRNet(width), len(CROWDPOSE)).eval()
-    picture = textured(size)  # no scaling: both sides place a scaled picture differently
+    image = textured(size)  # no scaling: both sides place a scaled image differently
     scenes = generated_scenes(rounds, (size, size))
 
     official = Theirs(repository, model, width, size)
@@ -71,14 +71,14 @@ def main(
     if compile:
         ours["compile"] = Ours(model, size, compile=True)
     contestants: dict[str, Ours | Theirs] = {"official": official, **ours}
-    first = {name: sum(side.time(picture, scenes[0])) for name, side in contestants.items()}
+    first = {name: sum(side.time(image, scenes[0])) for name, side in contestants.items()}
     same = {name: difference(side, official, (size, size)) for name, side in ours.items()}
 
     times: dict[str, list[tuple[float, float]]] = {name: [] for name in contestants}
     with Bar("Predictions", rounds) as bar:
         for scene in scenes:
             for name, side in contestants.items():
-                times[name].append(side.time(picture, scene))
+                times[name].append(side.time(image, scene))
             bar.advance()
     whole = {name: [sum(row) for row in rows] for name, rows in times.items()}
     result = {
@@ -115,11 +115,11 @@ class Ours(Predictor):
         super().__init__(model, CROWDPOSE, input_size=size, flip=True, **settings)
         self.heatmaps = self.tags = torch.empty(0)
 
-    def time(self, picture: np.ndarray, scene: Scene) -> tuple[float, float]:
+    def time(self, image: np.ndarray, scene: Scene) -> tuple[float, float]:
         """Seconds until the maps are there, and for the rest."""
         self.scene = scene
         self.timing = Timing()
-        self([picture])
+        self([image])
         return self.timing.network_seconds, self.timing.decode_seconds
 
     def maps(self, images: Tensor) -> tuple[Tensor, Tensor]:
@@ -128,7 +128,7 @@ class Ours(Predictor):
 
 
 class Theirs:
-    """One picture's turn of the official test loop (tools/valid.py)."""
+    """One image's turn of the official test loop (tools/valid.py)."""
 
     def __init__(self, repository: Path, model: HigherHRNet, width: int, size: int) -> None:
         self.official = Official(repository)
@@ -136,22 +136,22 @@ class Theirs:
         self.network = self.official.network(self.settings, model)
         self.heatmaps = self.tags = torch.empty(0)
 
-    def time(self, picture: np.ndarray, scene: Scene) -> tuple[float, float]:
+    def time(self, image: np.ndarray, scene: Scene) -> tuple[float, float]:
         heatmaps, tags = (upsampled(maps, scene.size) for maps in (scene.heatmaps, scene.tags))
         tags = tags.permute(0, 1, 3, 4, 2).contiguous()
         official, settings = self.official, self.settings
         started = time.perf_counter()
-        image, centre, scale = official.place(picture, settings.DATASET.INPUT_SIZE)
-        self.heatmaps, self.tags = official.maps(settings, self.network, image)
+        placed, centre, scale = official.place(image, settings.DATASET.INPUT_SIZE)
+        self.heatmaps, self.tags = official.maps(settings, self.network, placed)
         computed = time.perf_counter()
         people, _ = official.parse(settings, heatmaps, tags)
-        size = [image.shape[1], image.shape[0]]
+        size = [placed.shape[1], placed.shape[0]]
         official.transforms.get_final_preds(people, centre, scale, size)
         return computed - started, time.perf_counter() - computed
 
 
 def textured(side: int) -> np.ndarray:
-    """A picture of soft colours, uint8 [side, side, 3]."""
+    """An image of soft colours, uint8 [side, side, 3]."""
     coarse = np.random.default_rng(0).integers(0, 256, (16, 16, 3), dtype=np.uint8)
     return cv2.resize(coarse, (side, side), interpolation=cv2.INTER_CUBIC)
 

@@ -1,6 +1,6 @@
-"""Can a small network learn real pictures by heart? A network that cannot has a bug.
+"""Can a small network learn real images by heart? A network that cannot has a bug.
 
-Trains from scratch on every labelled picture of a small COCO folder and scores the folder with
+Trains from scratch on every labelled image of a small COCO folder and scores the folder with
 the flip test. Writes benchmarks/results/memorise.{json,png}.
 
     python benchmarks/memorise.py ../shared/data/coco_mini --run runs/memorise
@@ -25,7 +25,7 @@ CONFIG = Path(__file__).with_suffix(".yaml")
 @click.option("--run", type=click.Path(path_type=Path), default=Path("runs/memorise"))
 @click.argument("overrides", nargs=-1)
 def main(data: Path, run: Path, overrides: tuple[str, ...]) -> None:
-    """Train on DATA (resuming RUN if it exists), score the same pictures, keep the figures."""
+    """Train on DATA (resuming RUN if it exists), score the same images, keep the figures."""
     if (run / "last.pt").exists():
         dhn("train", "--resume", run, *overrides)
     else:
@@ -35,8 +35,8 @@ def main(data: Path, run: Path, overrides: tuple[str, ...]) -> None:
     dhn("eval", "--checkpoint", run / "last.pt", *evaluate)
     epochs = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     labelled = sum(
-        any((person.keypoints[:, 2] > 0).any() and not person.iscrowd for person in picture.people)
-        for picture in load_annotations(data, "train").pictures
+        any((person.keypoints[:, 2] > 0).any() and not person.iscrowd for person in image.people)
+        for image in load_annotations(data, "train").images
     )
     result = {
         "commands": [f"python benchmarks/memorise.py {data}"],
@@ -68,7 +68,7 @@ def plot(curve: list[dict[str, float]]) -> None:
     figure, axis = plt.subplots(figsize=(6, 3.5), layout="constrained")
     epochs = [point["epoch"] for point in curve]
     axis.plot(epochs, [point["AP"] for point in curve], color="tab:blue", label="AP (left)")
-    axis.set(xlabel="epoch", ylabel="AP on the training pictures", ylim=(0, 1))
+    axis.set(xlabel="epoch", ylabel="AP on the training images", ylim=(0, 1))
     losses = axis.twinx()
     losses.semilogy(epochs, [p["heatmap"] for p in curve], color="tab:orange", label="last heatmap")
     losses.semilogy(epochs, [p["flat"] for p in curve], color="grey", ls=":", label="flat map")

@@ -78,9 +78,9 @@ class Official:
         network.load_state_dict(weights)
         return network.eval()
 
-    def place(self, picture: np.ndarray, input_size: int) -> tuple[np.ndarray, Any, Any]:
+    def place(self, image: np.ndarray, input_size: int) -> tuple[np.ndarray, Any, Any]:
         """The network's input uint8 [H, W, 3], and the centre and scale that map back."""
-        return self.transforms.resize_align_multi_scale(picture, input_size, 1.0, 1)
+        return self.transforms.resize_align_multi_scale(image, input_size, 1.0, 1)
 
     @torch.no_grad()
     def maps(
@@ -108,14 +108,14 @@ class Official:
         return people[..., :3], scores
 
     def predict(
-        self, settings: Any, network: Callable[..., Any], picture: np.ndarray, input_size: int
+        self, settings: Any, network: Callable[..., Any], image: np.ndarray, input_size: int
     ) -> np.ndarray:
-        """Keypoints [P, J, 3] in picture pixels, missing ones as zeros."""
-        image, centre, scale = self.place(picture, input_size)
-        people, _ = self.people(settings, *self.maps(settings, network, image))
+        """Keypoints [P, J, 3] in image pixels, missing ones as zeros."""
+        placed, centre, scale = self.place(image, input_size)
+        people, _ = self.people(settings, *self.maps(settings, network, placed))
         if not len(people):
             return people
-        size = [image.shape[1], image.shape[0]]
+        size = [placed.shape[1], placed.shape[0]]
         placed = self.transforms.get_final_preds([people], centre, scale, size)
         placed = np.array(placed, np.float32).reshape(people.shape)
         return np.where(people[..., 2:] > 0, placed, 0)

@@ -1,6 +1,6 @@
 """Does dhn give the numbers of the official HigherHRNet code?
 
-Runs the official code (see official.py) and ours on the same weights and pictures, step by step
+Runs the official code (see official.py) and ours on the same weights and images, step by step
 and as a whole. Writes benchmarks/results/parity.json; --write-fixtures also what
 tests/test_parity.py compares with.
 
@@ -85,7 +85,7 @@ def compare_pipelines(
     theirs: Callable[[Tensor], list[Tensor]],
     joints: JointSet,
     input_size: int,
-    pictures: Sequence[Path],
+    images: Sequence[Path],
 ) -> dict[str, Any]:
     """Each step alone, on what the official code gives it, and the whole with and without parity.
 
@@ -101,16 +101,16 @@ def compare_pipelines(
     decode: list[np.ndarray] = []
     whole: list[np.ndarray] = []
     by_default: list[np.ndarray] = []
-    with Bar("pictures", len(pictures)) as bar:
-        for path in pictures:
-            picture = read_image(path, ignore_orientation=True)
-            image, _, _ = official.place(picture, input_size)
-            sampling, _, (W, H) = official_transform(picture.shape[1::-1], input_size)
-            ours = cv2.warpAffine(picture, sampling.cv2_matrix(), (W, H))
-            grey_levels = max(grey_levels, int(np.abs(image.astype(int) - ours).max()))
+    with Bar("images", len(images)) as bar:
+        for path in images:
+            image = read_image(path, ignore_orientation=True)
+            placed, _, _ = official.place(image, input_size)
+            sampling, _, (W, H) = official_transform(image.shape[1::-1], input_size)
+            ours = cv2.warpAffine(image, sampling.cv2_matrix(), (W, H))
+            grey_levels = max(grey_levels, int(np.abs(placed.astype(int) - ours).max()))
 
-            heatmaps, tags = official.maps(settings, theirs, image)
-            small = parity.maps(torch.from_numpy(image).permute(2, 0, 1)[None])
+            heatmaps, tags = official.maps(settings, theirs, placed)
+            small = parity.maps(torch.from_numpy(placed).permute(2, 0, 1)[None])
             large = [
                 F.interpolate(m, (H, W), mode="bilinear") for m in (small[0], *small[1].unbind(2))
             ]
@@ -120,21 +120,21 @@ def compare_pipelines(
             (poses,) = decode_poses(small[0], small[1], (H, W), parity.decode)
             decode.append(distances(poses.keypoints.numpy(), expected))
 
-            expected = official.predict(settings, theirs, picture, input_size)
-            whole.append(distances(parity([picture])[0].keypoints, expected))
-            by_default.append(distances(default([picture])[0].keypoints, expected))
+            expected = official.predict(settings, theirs, image, input_size)
+            whole.append(distances(parity([image])[0].keypoints, expected))
+            by_default.append(distances(default([image])[0].keypoints, expected))
             people += len(expected)
             bar.advance()
     return {
         "input_size": input_size,
         "joints": joints.name,
-        "pictures": len(pictures),
+        "images": len(images),
         "people": people,
         "input, grey levels": grey_levels,
         "maps, relative": maps,
         "decode, pixels of the input": summary(decode),
-        "whole with parity, pixels of the picture": summary(whole),
-        "whole by default, pixels of the picture": summary(by_default),
+        "whole with parity, pixels of the image": summary(whole),
+        "whole by default, pixels of the image": summary(by_default),
     }
 
 
@@ -182,7 +182,7 @@ SIZES += [(64, 129), (512, 577), (101, 1000), (1921, 1081)]
 
 
 def write_fixtures(official: Official) -> None:
-    """What the official code makes of our random weights, made-up maps and a made-up picture."""
+    """What the official code makes of our random weights, made-up maps and a made-up image."""
     images = np.random.RandomState(0).randint(0, 256, (1, 3, 64, 64))
     ours = random_network(8, CROWDPOSE)
     theirs = official.network(official.settings(CROWDPOSE, width=8), ours)
@@ -190,7 +190,7 @@ def write_fixtures(official: Official) -> None:
         quarter, half = theirs(torch.from_numpy(images).float() / 128 - 1)
     write("parity_network", images=images.astype(np.uint8), quarter=quarter, half=half)
 
-    placed = {}
+    transforms = {}
     for W, H in SIZES:
         for short in (64, 512):
             size, centre, scale = official.transforms.get_multi_scale_size(
@@ -200,8 +200,8 @@ def write_fixtures(official: Official) -> None:
                 official.transforms.get_affine_transform(centre, scale, 0, size, inv=inverse)
                 for inverse in (0, 1)
             )
-            placed[f"{W} {H} {short}"] = np.stack([there, back, [[*size, 0]] * 2])
-    write("parity_geometry", **placed)
+            transforms[f"{W} {H} {short}"] = np.stack([there, back, [[*size, 0]] * 2])
+    write("parity_geometry", **transforms)
 
     for joints in (CROWDPOSE, COCO):
         heatmaps, tags = made_up_maps(joints)
@@ -222,10 +222,10 @@ def write_fixtures(official: Official) -> None:
 
     network = ColourNetwork(14)
     for W, H in ((43, 43), (50, 100)):  # no padding, where all tags are equal
-        picture = made_up_picture(W, H)
-        people = official.predict(official.settings(CROWDPOSE), as_official(network), picture, 64)
-        image, _, _ = official.place(picture, 64)
-        write(f"parity_pipeline_{W}x{H}", picture=picture, image=image, people=people)
+        image = made_up_image(W, H)
+        people = official.predict(official.settings(CROWDPOSE), as_official(network), image, 64)
+        placed, _, _ = official.place(image, 64)
+        write(f"parity_pipeline_{W}x{H}", image=image, placed=placed, people=people)
 
 
 def made_up_maps(joints: JointSet) -> tuple[Tensor, Tensor]:
@@ -236,7 +236,7 @@ def made_up_maps(joints: JointSet) -> tuple[Tensor, Tensor]:
     return scene.heatmaps.half().float(), (scene.tags / 4).half().float()
 
 
-def made_up_picture(width: int, height: int) -> np.ndarray:
+def made_up_image(width: int, height: int) -> np.ndarray:
     """Blurred noise, uint8 [H, W, 3]."""
     noise = np.random.RandomState(width).randint(0, 256, (height, width, 3))
     blurred = cv2.GaussianBlur(noise.astype(np.float32), (0, 0), 2)
@@ -257,7 +257,7 @@ def write(name: str, **arrays: Any) -> None:
     "--limit",
     default=3,
     show_default=True,
-    help="Pictures for random weights, whose crowded maps the official code refines for minutes.",
+    help="Images for random weights, whose crowded maps the official code refines for minutes.",
 )
 @click.option("--checkpoint", type=click.Path(exists=True), help="A trained network of ours, too.")
 @click.option("--write-fixtures", "fixtures", is_flag=True, help="Write tests/fixtures as well.")
@@ -269,22 +269,22 @@ def main(
     if fixtures:
         write_fixtures(official)
     result: dict[str, Any] = {"networks": compare_networks(official), "pipelines": []}
-    pictures = sorted((data / "images").glob("*.jpg")) if data else []
-    if pictures:
+    images = sorted((data / "images").glob("*.jpg")) if data else []
+    if images:
         for joints in (CROWDPOSE, COCO):
             ours = random_network(8, joints)
             with torch.no_grad():  # tags near each other: people of many joints, not of one each
                 ours.get_parameter("final_layers.0.weight")[len(joints) :] /= 20
             theirs = official.network(official.settings(joints, width=8), ours)
-            row = compare_pipelines(official, ours, theirs, joints, 128, pictures[:limit])
+            row = compare_pipelines(official, ours, theirs, joints, 128, images[:limit])
             result["pipelines"].append({"network": "higherhrnet_w8, random weights"} | row)
             click.echo(result["pipelines"][-1])
-    if pictures and checkpoint:
+    if images and checkpoint:
         loaded = load_checkpoint(checkpoint)
         trained = loaded.build().eval()
         size = loaded.config["data"].get("eval_size") or loaded.config["data"]["input_size"]
         row = compare_pipelines(
-            official, trained, as_official(trained), loaded.joints, size, pictures
+            official, trained, as_official(trained), loaded.joints, size, images
         )
         result["pipelines"].append({"network": f"{loaded.network['name']}, trained"} | row)
         click.echo(result["pipelines"][-1])

@@ -29,10 +29,10 @@ QUANTILES = (50, 75, 90, 95, 99)
 @click.argument("checkpoint")
 @click.argument("dataset")
 @click.option("--split", default="test")
-@click.option("--limit", type=int, help="Only the first N pictures.")
+@click.option("--limit", type=int, help="Only the first N images.")
 @click.option("--output", type=click.Path(path_type=Path), default=RESULTS / "precision.json")
 def main(checkpoint: str, dataset: str, split: str, limit: int | None, output: Path) -> None:
-    """Predict the pictures of DATASET twice, and compare."""
+    """Predict the images of DATASET twice, and compare."""
     annotations = load_annotations(dataset, split)
     if limit is not None:
         annotations = annotations.first(limit)
@@ -40,17 +40,17 @@ def main(checkpoint: str, dataset: str, split: str, limit: int | None, output: P
     for precision in PRECISIONS:
         predictor = load_predictor(checkpoint, flip=True, precision=precision)
         results[precision], _ = predict_dataset(predictor, annotations)
-    exact, rough = (by_picture(people) for people in results.values())
+    exact, rough = (by_image(people) for people in results.values())
     shifts = []
     pairs = 0
-    for picture in annotations.pictures:
-        distances = matched(exact[picture.id], rough[picture.id])
-        scale = predictor.input_size / min(picture.width, picture.height)
+    for image in annotations.images:
+        distances = matched(exact[image.id], rough[image.id])
+        scale = predictor.input_size / min(image.width, image.height)
         shifts.append(scale * distances[np.isfinite(distances)])
         pairs += len(distances)
     shift = np.concatenate(shifts)
     result = {
-        "pictures": len(annotations.pictures),
+        "images": len(annotations.images),
         "input_size": predictor.input_size,
         "people_in_float32": len(results["float32"]),
         "people_in_bfloat16": len(results["bfloat16"]),
@@ -67,8 +67,8 @@ def main(checkpoint: str, dataset: str, split: str, limit: int | None, output: P
     click.echo(json.dumps(result, indent=1))
 
 
-def by_picture(people: list[dict[str, Any]]) -> dict[int, np.ndarray]:
-    """Keypoints [P, J, 3] of each picture's id; [0] where nobody was found."""
+def by_image(people: list[dict[str, Any]]) -> dict[int, np.ndarray]:
+    """Keypoints [P, J, 3] of each image's id; [0] where nobody was found."""
     found: dict[int, list[Any]] = defaultdict(list)
     for person in people:
         found[person["image_id"]].append(person["keypoints"])
@@ -77,7 +77,7 @@ def by_picture(people: list[dict[str, Any]]) -> dict[int, np.ndarray]:
 
 
 def matched(exact: np.ndarray, rough: np.ndarray) -> np.ndarray:
-    """How far each joint of a person is from that of the same person: picture pixels, [pairs, J].
+    """How far each joint of a person is from that of the same person: image pixels, [pairs, J].
 
     Two are a pair if each is the other's nearest, by the median distance of their joints. NaN:
     a joint that is not in both.

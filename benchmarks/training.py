@@ -94,31 +94,30 @@ def main(
 
 
 class Bench:
-    """What is measured: the same decoded pictures, a step of either side."""
+    """What is measured: the same decoded images, a step of either side."""
 
     def __init__(self, official: Path, data: Path, width: int, size: int, batch_size: int) -> None:
         self.arguments = (official, data, width, size, batch_size)
         self.width, self.batch_size = width, batch_size
         self.official = OfficialTraining(official, data, width, size)
         self.dataset = PoseDataset(load_annotations(data, "train"), input_size=size)
-        self.paths = [picture.path for picture in self.dataset.pictures]
-        self.pictures = [read_image(path, ignore_orientation=True) for path in self.paths]
+        self.paths = [image.path for image in self.dataset.images]
+        self.pixels = [read_image(path, ignore_orientation=True) for path in self.paths]
         self.official.decoded = {
-            picture.id: image
-            for picture, image in zip(self.dataset.pictures, self.pictures, strict=True)
+            image.id: pixels for image, pixels in zip(self.dataset.images, self.pixels, strict=True)
         }
         self.overrides = [f"network.width={width}", f"data.input_size={size}"]
 
     def batches(self) -> list[list[int]]:
-        """Indices into `pictures`, the last incomplete batch left out."""
-        count = len(self.pictures) // self.batch_size * self.batch_size
+        """Indices into `images`, the last incomplete batch left out."""
+        count = len(self.pixels) // self.batch_size * self.batch_size
         return np.arange(count).reshape(-1, self.batch_size).tolist()
 
     def our_batch(self, indices: list[int], epoch: int = 0) -> Batch:
-        return collate([self.dataset.augment(self.pictures[i], epoch, i) for i in indices])
+        return collate([self.dataset.augment(self.pixels[i], epoch, i) for i in indices])
 
     def official_batch(self, indices: list[int]) -> Any:
-        return self.official.batch([self.dataset.pictures[i].id for i in indices])
+        return self.official.batch([self.dataset.images[i].id for i in indices])
 
     def learner(self, network: str = "higherhrnet", amp: str = "auto") -> Learner:
         # The recipe as it stands, our targets included; from scratch, as the speed is the same.
@@ -139,7 +138,7 @@ class Bench:
 
 
 class OfficialTraining(Official):
-    """Its data set, which reads decoded pictures here, and its loop over an epoch."""
+    """Its data set, which reads decoded images here, and its loop over an epoch."""
 
     def __init__(self, repository: Path, data: Path, width: int, size: int) -> None:
         super().__init__(repository)
@@ -152,15 +151,15 @@ class OfficialTraining(Official):
         self.new_optimiser = import_module("utils.utils").get_optimizer
         self.decoded: dict[int, np.ndarray] = {}
 
-        def decoded_picture(dataset: Any, index: int) -> tuple[np.ndarray, list[Any]]:
+        def decoded_image(dataset: Any, index: int) -> tuple[np.ndarray, list[Any]]:
             id = dataset.ids[index]
             return self.decoded[id], dataset.coco.loadAnns(dataset.coco.getAnnIds(imgIds=id))
 
-        import_module("dataset.COCODataset").CocoDataset.__getitem__ = decoded_picture
+        import_module("dataset.COCODataset").CocoDataset.__getitem__ = decoded_image
         self.dataset = import_module("dataset.build").build_dataset(cfg, True)
 
     def batch(self, ids: list[int]) -> Any:
-        """Input, targets, masks and joints, from decoded pictures."""
+        """Input, targets, masks and joints, from decoded images."""
         return default_collate([self.dataset[self.dataset.ids.index(id)] for id in ids])
 
     def step(self, batch: Any) -> Callable[[], None]:
@@ -173,7 +172,7 @@ class OfficialTraining(Official):
 
 
 def time_samples(bench: Bench, rounds: int) -> dict[str, Any]:
-    """Milliseconds a picture from decoded pictures to what network and loss take, in one thread.
+    """Milliseconds an image from decoded images to what network and loss take, in one thread.
 
     Our worker hands over bytes, which the training process normalises: `ours` is the worker's
     work, like all of `official`, and `ours and normalise` adds that of the other process.

@@ -95,7 +95,7 @@ inline void check_candidates(const Tensor& scores, const Tensor& xy, const Tenso
   check_order(order, scores.size(1));
 }
 
-// People [B, M, J, 3 + T] and counts [B] as group_tags returns them, for maps of the same pictures.
+// People [B, M, J, 3 + T] and counts [B] as group_tags returns them, for maps of the same images.
 inline void check_people(const Tensor& people, const Tensor& counts, const Tensor& tags) {
   check_dim(people, 4, "people [B, M, J, 3 + T]");
   check_dim(counts, 1, "counts [B]");

@@ -91,7 +91,7 @@ STABLE_TORCH_LIBRARY(dhn, m) {
   // All of decode (CPU only): what topk_peaks, read_peaks, group_tags and, if `refine`,
   // refine_people give one after the other. Heatmaps are read once less, and on a CPU starting an
   // operator costs as much as a step of it.
-  //   -> per picture keypoints [N, J, 3] float32: x, y, score, zeros where missing, and scores
+  //   -> per image keypoints [N, J, 3] float32: x, y, score, zeros where missing, and scores
   //      [N]: mean over all J joints before refinement, missing ones as 0; finite [B] bool: whether
   //      all that was looked at was finite.
   m.def(
@@ -99,7 +99,7 @@ STABLE_TORCH_LIBRARY(dhn, m) {
       "int max_people, int kernel, float tag_threshold, float detection_threshold, bool refine, "
       "bool subpixel, bool munkres) -> (Tensor[] keypoints, Tensor[] scores, Tensor finite)");
 
-  // Inference heatmaps of one picture batch in one pass:
+  // Inference heatmaps of one image batch in one pass:
   //   one(q, f) = (mean(f) + upsample(mean(q))) / 2, bilinear to the size of f;
   //   result = one(quarter, half), or with flipped passes
   //   (that + mirror(one(quarter_flipped, half_flipped))) / 2, where mirror reverses x and takes

@@ -49,7 +49,7 @@ def main() -> None:
     \b
     dhn train                 train a network (the paper's recipe by default)
     dhn eval --flip           score it on CrowdPose or COCO
-    dhn predict video.mp4     poses of pictures and videos
+    dhn predict video.mp4     poses of images and videos
     dhn export                a network as one ONNX or torch.export file
     dhn bench                 time the kernels
     dhn data check PATH       what is wrong with a data set

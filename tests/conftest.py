@@ -18,7 +18,7 @@ def shared() -> Path:
 
 @pytest.fixture(scope="session")
 def crowds(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Ten small pictures: eight for training, one to validate, one to test."""
+    """Ten small images: eight for training, one to validate, one to test."""
     from dhn.synth import CrowdConfig, generate
 
     return generate(tmp_path_factory.mktemp("data") / "crowds", 10, 0, config=CrowdConfig(size=96))

@@ -1,4 +1,4 @@
-// Groups the candidates of one picture into people (ops.cpp: group_tags).
+// Groups the candidates of one image into people (ops.cpp: group_tags).
 #pragma once
 
 #include <algorithm>
@@ -37,7 +37,7 @@ struct AssignmentWork {
         column_done(n) {}
 };
 
-// One picture: candidates in, people out.
+// One image: candidates in, people out.
 class Grouping {
  public:
   Grouping(const GroupingSizes& sizes, const GroupingSettings& settings)

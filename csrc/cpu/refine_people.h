@@ -7,7 +7,7 @@
 
 namespace dhn {
 
-// One picture's maps and its people.
+// One image's maps and its people.
 struct Crowd {
   const float* heatmaps;  // [J, h, w]
   const float* tags;      // [J, T, h, w]

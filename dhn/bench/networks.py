@@ -52,7 +52,7 @@ def run(
     seconds: float = 3.0,
     quiet: bool = False,
 ) -> dict[str, Any]:
-    """Times `Predictor.maps` (network, flip test, aggregation) on square pictures.
+    """Times `Predictor.maps` (network, flip test, aggregation) on square images.
 
     Args:
         device: where to compute.
@@ -62,8 +62,8 @@ def run(
         seconds: how long each network is timed, after a warm-up.
 
     Returns:
-        `machine` and `rows`: the setting; parameters, and gflops of one picture and pass; latency
-        in seconds of a batch, pictures per second, and peak memory in bytes (on CUDA of tensors;
+        `machine` and `rows`: the setting; parameters, and gflops of one image and pass; latency
+        in seconds of a batch, images per second, and peak memory in bytes (on CUDA of tensors;
         else of the process, with PyTorch, and compilation where that was not cached).
 
     Raises:

@@ -25,7 +25,7 @@ _BODY = (
 
 @dataclass(frozen=True)
 class Scene:
-    """A picture's people and the maps that a network might give for them.
+    """An image's people and the maps that a network might give for them.
 
     Attributes:
         keypoints: float32 [1, P, J, 3]: x, y in input pixels, v.
@@ -115,7 +115,7 @@ def annotated_scenes(path: Path, count: int, short: int = 512, seed: int = 0) ->
     except (KeyError, TypeError, ValueError) as error:
         raise DhnError(f"{path}: is not a COCO keypoint file ({error})") from error
     if not scenes:
-        raise DhnError(f"{path}: has no picture with people")
+        raise DhnError(f"{path}: has no image with people")
     return scenes
 
 
@@ -144,9 +144,9 @@ def randomise(network: Network, seed: int = 0) -> Network:
 
 
 class ColourNetwork(nn.Module):
-    """Maps that the picture's colours decide: a joint's heatmap is a mixture of the three.
+    """Maps that the image's colours decide: a joint's heatmap is a mixture of the three.
 
-    Takes the place of a network where what counts is the way from picture to poses: on any picture
+    Takes the place of a network where what counts is the way from image to poses: on any image
     it sees people, whose tags are alike in places. Maps in HigherHRNet's form.
     """
 
@@ -157,7 +157,7 @@ class ColourNetwork(nn.Module):
         self.weight = nn.Parameter(torch.from_numpy(weight).float(), requires_grad=False)
 
     def forward(self, x: Tensor) -> PoseMaps:
-        """Normalised pictures [B, 3, H, W] to heatmaps and tags."""
+        """Normalised images [B, 3, H, W] to heatmaps and tags."""
         J = len(self.weight) // 2
         quarter = F.conv2d(F.avg_pool2d(x, 4), self.weight)
         half = F.conv2d(F.avg_pool2d(x, 2), self.weight[:J])

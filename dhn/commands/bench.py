@@ -32,7 +32,7 @@ from dhn.commands import options
     type=click.IntRange(min=1),
     default=1,
     show_default=True,
-    help="With --model: pictures at a time.",
+    help="With --model: images at a time.",
 )
 @click.option(
     "--flip/--no-flip", default=True, show_default=True, help="With --model: the flip test."
@@ -67,7 +67,7 @@ from dhn.commands import options
     "--plot",
     type=click.Path(path_type=Path, dir_okay=False),
     metavar="PATH",
-    help="Picture of the sweep (needs matplotlib).",
+    help="Image of the sweep (needs matplotlib).",
 )
 @options.common
 def bench(
@@ -93,8 +93,8 @@ def bench(
     operator must move at least, beside the bandwidth of a copy in the same run.
 
     With --model, time networks with their flip test and aggregation, in float32 and, where the
-    hardware multiplies it, in bfloat16: parameters, GFLOPs of one picture and pass, latency of a
-    batch, pictures per second and peak memory.
+    hardware multiplies it, in bfloat16: parameters, GFLOPs of one image and pass, latency of a
+    batch, images per second and peak memory.
     """
     if plot and not sweep:
         raise click.UsageError("--plot needs --sweep")

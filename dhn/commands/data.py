@@ -22,7 +22,7 @@ def data() -> None:
     type=click.IntRange(min=96, max=2048),
     default=240,
     show_default=True,
-    help="Short side of the pictures in pixels.",
+    help="Short side of the images in pixels.",
 )
 @click.option(
     "--processes",
@@ -43,7 +43,7 @@ def synth(
 ) -> None:
     """Draw procedural crowds and write them as a CrowdPose folder OUT.
 
-    Of ten pictures, eight are for training, one for validation, one for the test. The same seed
+    Of ten images, eight are for training, one for validation, one for the test. The same seed
     draws the same crowds, on any number of processes.
     """
     from dhn.synth import CrowdConfig, generate
@@ -57,7 +57,7 @@ def synth(
         overwrite=overwrite,
         quiet=quiet,
     )
-    click.echo(f"{out}: {images} pictures")
+    click.echo(f"{out}: {images} images")
 
 
 @data.command()
@@ -69,7 +69,7 @@ def synth(
     type=click.Choice(["train", "val", "test", "trainval"]),
     help="Check this split; may be given several times. By default all that are there.",
 )
-@click.option("--quick", is_flag=True, help="Do not read the pictures, only see that they exist.")
+@click.option("--quick", is_flag=True, help="Do not read the images, only see that they exist.")
 @click.option(
     "--max-people",
     type=click.IntRange(min=1),
@@ -92,10 +92,10 @@ def check(
     json_output: Path | None,
     quiet: bool,
 ) -> None:
-    """Check annotations and pictures of a data set before training on it.
+    """Check annotations and images of a data set before training on it.
 
-    Errors (pictures that are missing, damaged, of another size or in two splits, annotations that
-    cannot be used) end with exit code 1. Warnings are about labels: outside the picture, against
+    Errors (images that are missing, damaged, of another size or in two splits, annotations that
+    cannot be used) end with exit code 1. Warnings are about labels: outside the image, against
     their own counts. Hints are statistical; official sets have some.
     """
     from rich.console import Console

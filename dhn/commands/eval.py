@@ -21,7 +21,7 @@ from dhn.commands import options
     type=click.Choice(["train", "val", "test", "trainval"]),
     help="[default: test; val for coco, whose test has no public annotations]",
 )
-@click.option("--limit", type=click.IntRange(min=1), help="Only the first N pictures.")
+@click.option("--limit", type=click.IntRange(min=1), help="Only the first N images.")
 @click.option("--save-json", type=click.Path(path_type=Path), help="Write predictions (COCO).")
 @click.option("--output", type=click.Path(path_type=Path), help="Write the unrounded AP table.")
 @click.option(

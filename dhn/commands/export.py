@@ -32,7 +32,7 @@ def export(format: str | None, output: Path | None, quiet: bool, **graph: Any) -
     dhn predict --checkpoint model.onnx photo.jpg
 
     The graph holds the network, the flip test, the aggregation, and the 30 best peaks of each
-    joint; it takes pictures of any number and of any size in multiples of 64, as uint8 [B, 3, H,
+    joint; it takes images of any number and of any size in multiples of 64, as uint8 [B, 3, H,
     W] in RGB, and computes in float32. `dhn predict` and `dhn eval` run it and group the peaks.
     The file is checked against the network before it appears.
 

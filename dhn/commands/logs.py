@@ -14,7 +14,7 @@ from dhn.commands import options
     "--output",
     type=click.Path(path_type=Path, dir_okay=False),
     metavar="PATH",
-    help="Draw the curves into this picture, like curves.png (needs matplotlib).",
+    help="Draw the curves into this image, like curves.png (needs matplotlib).",
 )
 @click.option(
     "--csv-output",
@@ -36,7 +36,7 @@ def logs(
     json_output: Path | None,
     quiet: bool,
 ) -> None:
-    """Compare training runs: a table, or their curves in one picture.
+    """Compare training runs: a table, or their curves in one image.
 
     \b
     dhn logs runs/*                    how far each is, best AP, speed

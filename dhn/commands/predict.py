@@ -17,7 +17,7 @@ from dhn.commands import options
     "--image-output",
     type=click.Path(path_type=Path, file_okay=False),
     metavar="DIR",
-    help="Folder for overlays of pictures, and of videos without --video-output.",
+    help="Folder for overlays of images, and of videos without --video-output.",
 )
 @click.option(
     "--json-output",
@@ -64,17 +64,17 @@ def predict(
     quiet: bool,
     **network: Any,
 ) -> None:
-    """Find the poses of people in pictures and videos.
+    """Find the poses of people in images and videos.
 
-    SOURCE is a picture, a video, a folder, a quoted glob, or - for a picture on standard input.
+    SOURCE is an image, a video, a folder, a quoted glob, or - for an image on standard input.
 
     Without an output option, overlays and JSON go to the folder predictions. Each file is named
     after its source: photo.jpg.predictions.jpg and .json, clip.mp4.predictions.mp4 and .jsonl.
 
-    A picture's JSON is a list of people as OpenPifPaf writes it: keypoints (x, y, score of each
+    An image's JSON is a list of people as OpenPifPaf writes it: keypoints (x, y, score of each
     joint; zeros where none was found), bbox, score, category_id. A video gives one line per
     frame, with file, frame and predictions. So does a single .json or .jsonl file for several
-    sources, a line per picture.
+    sources, a line per image.
     """
     from dhn.base.distributed import connect
     from dhn.inference.predictor import load_predictor

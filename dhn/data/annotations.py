@@ -28,9 +28,9 @@ class Person:
 
     Attributes:
         id: the annotation's id.
-        keypoints: float32 [J, 3]: x, y in picture pixels as in the file, and v (0 not labelled,
+        keypoints: float32 [J, 3]: x, y in image pixels as in the file, and v (0 not labelled,
             1 labelled but hidden, 2 visible). Every joint with v > 0 may be trained on.
-        box: x, y, width, height in picture pixels.
+        box: x, y, width, height in image pixels.
         area: square pixels; 0.53 of the box where the file has none.
         iscrowd: the annotation stands for a group.
         num_keypoints: as in the file (CrowdPose leaves head and neck out of the count).
@@ -47,8 +47,8 @@ class Person:
 
 
 @dataclass(frozen=True, eq=False, slots=True)
-class Picture:
-    """One picture with its people; `crowd_index` is CrowdPose's measure, None elsewhere."""
+class AnnotatedImage:
+    """One image with its people; `crowd_index` is CrowdPose's measure, None elsewhere."""
 
     id: int
     path: Path
@@ -66,27 +66,27 @@ class Annotations:
         source: `crowdpose`, `coco`, or the name of the folder or file it was read from.
         joints: what the J keypoints mean.
         scoring: the official definition of AP that applies.
-        pictures: in the order of the file; pictures without people included.
+        images: in the order of the file; images without people included.
         category_id: the id of the one category that has keypoints.
         raw: the COCO dictionary that `evaluation.score` takes: all files merged, only the
             category with keypoints, missing `iscrowd`, `num_keypoints` and `area` filled in.
-            It is large (COCO train: half a gigabyte); training keeps `pictures` alone.
+            It is large (COCO train: half a gigabyte); training keeps `images` alone.
     """
 
     source: str
     joints: JointSet
     scoring: Scoring
-    pictures: list[Picture]
+    images: list[AnnotatedImage]
     category_id: int
     raw: dict[str, Any]
 
     def first(self, count: int) -> "Annotations":
-        """The first `count` pictures alone, in `raw` too."""
-        images = self.raw["images"][:count]
-        ids = {image["id"] for image in images}
+        """The first `count` images alone, in `raw` too."""
+        kept = self.raw["images"][:count]
+        ids = {image["id"] for image in kept}
         people = [person for person in self.raw["annotations"] if person["image_id"] in ids]
-        raw = {**self.raw, "images": images, "annotations": people}
-        return replace(self, pictures=self.pictures[:count], raw=raw)
+        raw = {**self.raw, "images": kept, "annotations": people}
+        return replace(self, images=self.images[:count], raw=raw)
 
 
 def load_annotations(
@@ -99,7 +99,7 @@ def load_annotations(
             Folders hold `json/crowdpose_{split}.json` with `images/` (CrowdPose's layout),
             `annotations/person_keypoints_{split}2017.json` with `images/{split}2017/`,
             `{split}2017/` or `images/` (COCO's), or one JSON file with the split in its name,
-            in `annotations/` or the folder itself, with `images/`. The pictures need not exist.
+            in `annotations/` or the folder itself, with `images/`. The images need not exist.
         split: `train`, `val`, `test` or `trainval` (train and val merged where there is no such
             file); not used when `dataset` is a file.
         option: how the caller's user says which split; for messages.
@@ -121,10 +121,10 @@ def load_annotations(
         source=str(dataset) if dataset in _HOMES else (root.name or str(root.resolve())),
         joints=files[0].joints,
         scoring=files[0].scoring,
-        pictures=[
-            picture
+        images=[
+            image
             for file, (_, folders) in zip(files, found, strict=True)
-            for picture in _pictures(file, _picture_folder(file.raw["images"], folders))
+            for image in _images(file, _image_folder(file.raw["images"], folders))
         ],
         category_id=raw["categories"][0]["id"],
         raw=raw,
@@ -146,8 +146,8 @@ def find_splits(dataset: str | Path) -> list[str]:
     return [split for split in there if split not in doubled]
 
 
-def ignore_mask(picture: Picture) -> npt.NDArray[np.uint8] | None:
-    """Where the heatmap loss of a picture counts.
+def ignore_mask(image: AnnotatedImage) -> npt.NDArray[np.uint8] | None:
+    """Where the heatmap loss of an image counts.
 
     Returns:
         uint8 [height, width], 1 = counted, 0 = inside the segmentation of a crowd or of a person
@@ -158,29 +158,29 @@ def ignore_mask(picture: Picture) -> npt.NDArray[np.uint8] | None:
     """
     from pycocotools import mask as masks
 
-    regions = [_encode(person, picture) for person in picture.people if person.segmentation]
+    regions = [_encode(person, image) for person in image.people if person.segmentation]
     return 1 - masks.decode(masks.merge(regions)) if regions else None
 
 
 def _find(root: Path, split: str) -> Iterator[tuple[Path, tuple[Path, ...]]]:
-    """Annotation files of a split, each with the folders where its pictures may be."""
+    """Annotation files of a split, each with the folders where its images may be."""
     if root.is_file():
         home = root.parent
         if home.name in ("json", "annotations"):
             home = home.parent
-        # COCO's file name says which of its picture folders belongs to it.
+        # COCO's file name says which of its image folders belongs to it.
         named = re.search(r"(?<![a-z])(train|val|test)(?![a-z])", root.stem)
-        yield root, _picture_folders(home, named[1] if named else "")
+        yield root, _image_folders(home, named[1] if named else "")
         return
     path = _find_file(root, split)
     if path is not None:
-        yield path, _picture_folders(root, split)
+        yield path, _image_folders(root, split)
     elif split == "trainval":
         parts = {part: _find_file(root, part) for part in ("train", "val")}
         if all(parts.values()):
             for part, path in parts.items():
                 if path is not None:
-                    yield path, _picture_folders(root, part)
+                    yield path, _image_folders(root, part)
 
 
 def _find_file(root: Path, split: str) -> Path | None:
@@ -202,7 +202,7 @@ def _find_file(root: Path, split: str) -> Path | None:
     return None
 
 
-def _picture_folders(root: Path, split: str) -> tuple[Path, ...]:
+def _image_folders(root: Path, split: str) -> tuple[Path, ...]:
     images = root / "images"
     if not split:
         return images, root
@@ -229,8 +229,8 @@ def _nothing_found(dataset: str, root: Path, split: str, option: str) -> DhnErro
     )
 
 
-def _picture_folder(images: list[dict[str, Any]], folders: Sequence[Path]) -> Path:
-    """The folder that has the first picture, else the first that exists, else `images`."""
+def _image_folder(images: list[dict[str, Any]], folders: Sequence[Path]) -> Path:
+    """The folder that has the first image, else the first that exists, else `images`."""
     if images:
         for folder in folders:
             if (folder / images[0]["file_name"]).is_file():
@@ -258,7 +258,7 @@ def _merged(files: Sequence[CocoFile], paths: Sequence[Path]) -> dict[str, Any]:
     return {**first.raw, "images": images, "annotations": annotations}
 
 
-def _pictures(file: CocoFile, folder: Path) -> Iterator[Picture]:
+def _images(file: CocoFile, folder: Path) -> Iterator[AnnotatedImage]:
     people: dict[int, list[Person]] = {image["id"]: [] for image in file.raw["images"]}
     labelled: list[bool] = np.any(file.keypoints[:, :, 2] > 0, axis=1).tolist()
     boxes = map(tuple, file.boxes.tolist())
@@ -277,7 +277,7 @@ def _pictures(file: CocoFile, folder: Path) -> Iterator[Picture]:
         )
         people[annotation["image_id"]].append(person)
     for image in file.raw["images"]:
-        yield Picture(
+        yield AnnotatedImage(
             id=image["id"],
             path=folder / image["file_name"],
             width=image["width"],
@@ -287,11 +287,11 @@ def _pictures(file: CocoFile, folder: Path) -> Iterator[Picture]:
         )
 
 
-def _encode(person: Person, picture: Picture) -> dict[str, Any]:
+def _encode(person: Person, image: AnnotatedImage) -> dict[str, Any]:
     """Segmentation (polygons, or RLE with counts as list or string) -> compressed RLE, checked."""
     from pycocotools import mask as masks
 
-    shape = [picture.height, picture.width]
+    shape = [image.height, image.width]
     region = person.segmentation
     # pycocotools trusts what it gets: wrong sizes or corners cost it gigabytes.
     try:
@@ -300,18 +300,18 @@ def _encode(person: Person, picture: Picture) -> dict[str, Any]:
             polygons = [polygon for polygon in region if len(polygon) >= 6]
             for polygon in polygons:
                 if not np.all(np.abs(np.array(polygon, np.float64)) < MAX_SIDE):
-                    raise ValueError("a corner far outside the picture")
+                    raise ValueError("a corner far outside the image")
             # Of no polygons, nothing is inside.
             return masks.merge(masks.frPyObjects(polygons or [[0] * 6], *shape))
         if region["size"] != shape:
-            raise ValueError(f"of size {region['size']} in a picture of {shape}")
+            raise ValueError(f"of size {region['size']} in an image of {shape}")
         if isinstance(region["counts"], list):
             if sum(region["counts"]) != math.prod(shape):
-                raise ValueError("its runs do not add up to the size of the picture")
+                raise ValueError("its runs do not add up to the size of the image")
             return masks.frPyObjects(region, *shape)
         masks.decode(region)  # raises where the string is malformed
         return region
     except (AttributeError, KeyError, OverflowError, TypeError, ValueError) as error:
         raise DhnError(
-            f"{picture.path}: segmentation of annotation {person.id} is malformed ({error})"
+            f"{image.path}: segmentation of annotation {person.id} is malformed ({error})"
         ) from error

@@ -15,9 +15,9 @@ from rich.text import Text
 from dhn.base.console import progress
 from dhn.base.errors import DhnError
 from dhn.data.annotations import (
+    AnnotatedImage,
     Annotations,
     Person,
-    Picture,
     find_splits,
     ignore_mask,
     load_annotations,
@@ -37,7 +37,7 @@ _APART = 0.1  # a pair nearer than this share of the person's extent is seen fro
 # shoulder on the right. A set below this has its sides exchanged, or is of people's backs.
 _FACING, _FACING_PEOPLE = 0.4, 50
 # CrowdPose's own crowdIndex cannot be recomputed exactly (its labels changed after it was
-# written): 8 % of its val pictures fall into another level by today's labels.
+# written): 8 % of its val images fall into another level by today's labels.
 _MOVED_LEVELS = 0.25
 
 
@@ -54,8 +54,8 @@ class Report(NamedTuple):
     """What `check_dataset` found.
 
     Attributes:
-        splits: for each split its figures: `pictures`, `people`, `keypoints` (visible, hidden),
-            `people_per_picture` (how many pictures have 0, 1, 2, ... people), and where the file
+        splits: for each split its figures: `images`, `people`, `keypoints` (visible, hidden),
+            `people_per_image` (how many images have 0, 1, 2, ... people), and where the file
             has it, `crowd_index` and `crowd_index_of_labels` (shares of easy, medium, hard).
         findings: errors first.
     """
@@ -80,7 +80,7 @@ def check_dataset(
     max_people: int = 30,
     quiet: bool = False,
 ) -> Report:
-    """Checks annotations and pictures of a data set.
+    """Checks annotations and images of a data set.
 
     Errors would stop training, or spoil what it measures; warnings cost labels; hints may be
     right as they are.
@@ -88,14 +88,14 @@ def check_dataset(
     Args:
         dataset: as for `load_annotations`.
         splits: those to check; by default all there are.
-        decode: read every picture; otherwise only see whether its file exists.
-        max_people: of a picture, that training keeps.
+        decode: read every image; otherwise only see whether its file exists.
+        max_people: of an image, that training keeps.
 
     Raises:
         DhnError: there is no such data set.
     """
     figures, findings = {}, []
-    pictures: list[tuple[str, Picture]] = []
+    images: list[tuple[str, AnnotatedImage]] = []
     for split in splits or find_splits(dataset):
         name = Path(dataset).name if Path(dataset).is_file() else split
         try:
@@ -104,12 +104,12 @@ def check_dataset(
             findings.append(Finding("error", "annotations cannot be used", name, [str(error)]))
             continue
         people = _People.of(annotations)
-        figures[name] = _figures(annotations.pictures, people)
+        figures[name] = _figures(annotations.images, people)
         found = _check_labels(annotations, people, figures[name], max_people)
         findings += [Finding(level, what, name, list(cases)) for level, what, cases in found]
         # Without `raw`, which is large.
-        pictures += [(name, picture) for picture in annotations.pictures]
-    findings += _check_pictures(pictures, decode, quiet)
+        images += [(name, image) for image in annotations.images]
+    findings += _check_images(images, decode, quiet)
     rank = ("error", "warning", "hint")
     findings = [finding for finding in findings if finding.cases]
     return Report(figures, sorted(findings, key=lambda finding: rank.index(finding.level)))
@@ -134,12 +134,12 @@ def tables(report: Report, examples: int = 3) -> list[Table]:
 
 def _split_table(splits: dict[str, dict[str, Any]]) -> Table:
     table = Table("split", title="Data")
-    columns = ("pictures", "people", "visible", "hidden", "0/1/2-4/5-9/10+ people", "most")
+    columns = ("images", "people", "visible", "hidden", "0/1/2-4/5-9/10+ people", "most")
     for column in (*columns, "crowdIndex easy/medium/hard", "from labels"):
         table.add_column(column, justify="right")
     for name, figures in splits.items():
-        histogram = np.array(figures["people_per_picture"])
-        counts = (figures["pictures"], figures["people"], *figures["keypoints"])
+        histogram = np.array(figures["people_per_image"])
+        counts = (figures["images"], figures["people"], *figures["keypoints"])
         groups = [
             part.sum() / max(histogram.sum(), 1) for part in np.split(histogram, (1, 2, 5, 10))
         ]
@@ -161,43 +161,43 @@ _Check = tuple[Level, str, Iterable[str]]
 class _People(NamedTuple):
     """The N people of a split as arrays."""
 
-    pictures: list[Picture]  # N, the one that each is in
+    images: list[AnnotatedImage]  # N, the one that each is in
     people: list[Person]
     keypoints: np.ndarray  # float32 [N, J, 3]
     labelled: np.ndarray  # bool [N, J]
     boxes: np.ndarray  # float64 [N, 4]
-    sizes: np.ndarray  # [N, 2], W and H of the picture
+    sizes: np.ndarray  # [N, 2], W and H of the image
 
     @classmethod
     def of(cls, annotations: Annotations) -> "_People":
-        both = [(picture, person) for picture in annotations.pictures for person in picture.people]
+        both = [(image, person) for image in annotations.images for person in image.people]
         J = len(annotations.joints)
         keypoints = np.array([p.keypoints for _, p in both], np.float32).reshape(-1, J, 3)
         boxes = np.array([p.box for _, p in both], np.float64).reshape(-1, 4)
-        sizes = np.array([(picture.width, picture.height) for picture, _ in both]).reshape(-1, 2)
-        pictures, people = [picture for picture, _ in both], [person for _, person in both]
-        return cls(pictures, people, keypoints, keypoints[..., 2] > 0, boxes, sizes)
+        sizes = np.array([(image.width, image.height) for image, _ in both]).reshape(-1, 2)
+        images, people = [image for image, _ in both], [person for _, person in both]
+        return cls(images, people, keypoints, keypoints[..., 2] > 0, boxes, sizes)
 
     def name(self, row: SupportsIndex) -> str:
-        return f"{_name(self.pictures[row])}: person {self.people[row].id}"
+        return f"{_name(self.images[row])}: person {self.people[row].id}"
 
 
-def _name(picture: Picture) -> str:
-    return f"{picture.path} (id {picture.id})"
+def _name(image: AnnotatedImage) -> str:
+    return f"{image.path} (id {image.id})"
 
 
-def _figures(pictures: list[Picture], people: _People) -> dict[str, Any]:
+def _figures(images: list[AnnotatedImage], people: _People) -> dict[str, Any]:
     flags = people.keypoints[..., 2]
-    counts = np.array([len(picture.people) for picture in pictures], int)
+    counts = np.array([len(image.people) for image in images], int)
     figures = {
-        "pictures": len(pictures),
+        "images": len(images),
         "people": int(counts.sum()),
         "keypoints": [int((flags == 2).sum()), int((flags == 1).sum())],
-        "people_per_picture": np.bincount(counts, minlength=1).tolist(),
+        "people_per_image": np.bincount(counts, minlength=1).tolist(),
     }
-    crowds = [picture for picture in pictures if picture.crowd_index is not None]
+    crowds = [image for image in images if image.crowd_index is not None]
     if crowds:
-        given = np.array([picture.crowd_index for picture in crowds])
+        given = np.array([image.crowd_index for image in crowds])
         levels = [_crowd_levels(given), _crowd_levels(np.array([*map(_crowd_index, crowds)]))]
         for key, level in zip(("crowd_index", "crowd_index_of_labels"), levels, strict=True):
             figures[key] = (np.bincount(level, minlength=3) / len(crowds)).tolist()
@@ -205,8 +205,8 @@ def _figures(pictures: list[Picture], people: _People) -> dict[str, Any]:
     return figures
 
 
-def _crowd_index(picture: Picture) -> float:
-    people = [p for p in picture.people if p.num_keypoints and not p.iscrowd]
+def _crowd_index(image: AnnotatedImage) -> float:
+    people = [p for p in image.people if p.num_keypoints and not p.iscrowd]
     if not people:
         return 0.0
     return crowd_index(np.stack([p.keypoints for p in people]), np.array([p.box for p in people]))
@@ -220,13 +220,13 @@ def _crowd_levels(crowd_indices: np.ndarray) -> np.ndarray:
 def _check_labels(
     annotations: Annotations, people: _People, figures: dict[str, Any], max_people: int
 ) -> Iterator[_Check]:
-    pictures, joints = annotations.pictures, annotations.joints
+    images, joints = annotations.images, annotations.joints
     trained = [
-        sum(not p.iscrowd and bool((p.keypoints[:, 2] > 0).any()) for p in picture.people)
-        for picture in pictures
+        sum(not p.iscrowd and bool((p.keypoints[:, 2] > 0).any()) for p in image.people)
+        for image in images
     ]
     if not any(trained):
-        yield "error", "no picture with a labelled person", [annotations.source]
+        yield "error", "no image with a labelled person", [annotations.source]
     ids = (person.id for person in people.people)
     yield "error", "annotation id not above 0 (cannot be scored)", [str(i) for i in ids if i <= 0]
     yield from _check_keypoints(people, joints)
@@ -236,21 +236,21 @@ def _check_labels(
         "hint",
         f"more than {max_people} people (the largest are kept)",
         [
-            f"{_name(picture)}: {n}"
-            for picture, n in zip(pictures, trained, strict=True)
+            f"{_name(image)}: {n}"
+            for image, n in zip(images, trained, strict=True)
             if n > max_people
         ],
     )
     yield (
         "hint",
-        "picture without a labelled person (not trained on)",
-        [_name(picture) for picture, n in zip(pictures, trained, strict=True) if not n],
+        "image without a labelled person (not trained on)",
+        [_name(image) for image, n in zip(images, trained, strict=True) if not n],
     )
     if "crowd_index" in figures:
-        lacking = [_name(picture) for picture in pictures if picture.crowd_index is None]
+        lacking = [_name(image) for image in images if image.crowd_index is None]
         yield "warning", "no crowdIndex (in none of AP easy, medium, hard)", lacking
         if figures["crowd_index_moved"] > _MOVED_LEVELS:
-            share = f"{figures['crowd_index_moved']:.0%} of the pictures"
+            share = f"{figures['crowd_index_moved']:.0%} of the images"
             yield "warning", "crowdIndex of another level than the labels give", [share]
 
 
@@ -265,7 +265,7 @@ def _check_keypoints(people: _People, joints: JointSet) -> Iterator[_Check]:
     at_zero = (xy == 0).all(-1)
     outside = ((xy < 0) | (xy > people.sizes[:, None])).any(-1)
     yield "error", "visibility is not 0, 1 or 2", cases(~np.isin(flags, (0, 1, 2)))
-    yield "warning", "keypoint outside the picture", cases(labelled & outside)
+    yield "warning", "keypoint outside the image", cases(labelled & outside)
     yield "warning", "keypoint labelled at (0, 0)", cases(labelled & at_zero)
     yield "warning", "keypoint with a place but v = 0 (not used)", cases((flags == 0) & ~at_zero)
 
@@ -293,7 +293,7 @@ def _check_boxes(people: _People) -> Iterator[_Check]:
     # Official files round: a pixel beyond the border is none.
     beyond = np.any((low < -1) | (low + size > people.sizes + 1), axis=1)
     yield "warning", "box without an area", cases(empty)
-    yield "warning", "box beyond the picture's border", cases(beyond & ~empty)
+    yield "warning", "box beyond the image's border", cases(beyond & ~empty)
 
 
 def _check_sides(people: _People, joints: JointSet) -> Iterator[_Check]:
@@ -335,60 +335,60 @@ def _parts(name: str) -> list[str]:
     return [part for pair in _PARALLEL for part in pair if part in name.lower()]
 
 
-# --- pictures -----------------------------------------------------------------------------------
+# --- images -----------------------------------------------------------------------------------
 
 
-def _check_pictures(
-    pictures: list[tuple[str, Picture]], decode: bool, quiet: bool
+def _check_images(
+    images: list[tuple[str, AnnotatedImage]], decode: bool, quiet: bool
 ) -> list[Finding]:
-    """Reads every picture, and finds those that are there twice: same file, or same bytes."""
+    """Reads every image, and finds those that are there twice: same file, or same bytes."""
     troubles: dict[tuple[str, str], list[str]] = defaultdict(list)
-    same: dict[object, list[tuple[str, Picture]]] = defaultdict(list)
+    same: dict[object, list[tuple[str, AnnotatedImage]]] = defaultdict(list)
     look = _read if decode else _exists
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        seen = pool.map(look, [picture for _, picture in pictures])
-        shown = progress(seen, "Checking pictures", total=len(pictures), quiet=quiet)
-        for (split, picture), (content, trouble, detail) in zip(pictures, shown, strict=True):
-            same[content].append((split, picture))
+        seen = pool.map(look, [image for _, image in images])
+        shown = progress(seen, "Checking images", total=len(images), quiet=quiet)
+        for (split, image), (content, trouble, detail) in zip(images, shown, strict=True):
+            same[content].append((split, image))
             if trouble:
-                troubles[split, trouble].append(f"{_name(picture)}{detail}")
+                troubles[split, trouble].append(f"{_name(image)}{detail}")
     findings = [Finding("error", what, split, cases) for (split, what), cases in troubles.items()]
     return findings + _check_twice(same.values())
 
 
-def _check_twice(groups: Iterable[list[tuple[str, Picture]]]) -> list[Finding]:
+def _check_twice(groups: Iterable[list[tuple[str, AnnotatedImage]]]) -> list[Finding]:
     leaks: dict[str, list[str]] = defaultdict(list)
     twice: dict[str, list[str]] = defaultdict(list)
     for group in groups:
         if len(group) > 1:
             splits = " and ".join(dict.fromkeys(split for split, _ in group))
-            case = " = ".join(_name(picture) for _, picture in group)
+            case = " = ".join(_name(image) for _, image in group)
             (leaks if " and " in splits else twice)[splits].append(case)
     return [
-        *(Finding("error", "same picture in two splits", *found) for found in leaks.items()),
-        *(Finding("warning", "same picture twice", *found) for found in twice.items()),
+        *(Finding("error", "same image in two splits", *found) for found in leaks.items()),
+        *(Finding("warning", "same image twice", *found) for found in twice.items()),
     ]
 
 
-def _exists(picture: Picture) -> tuple[object, str, str]:
-    """What makes the picture this one and no other, what is wrong with it, and details."""
-    return picture.path, "" if picture.path.is_file() else "picture is not there", ""
+def _exists(image: AnnotatedImage) -> tuple[object, str, str]:
+    """What makes the image this one and no other, what is wrong with it, and details."""
+    return image.path, "" if image.path.is_file() else "image is not there", ""
 
 
-def _read(picture: Picture) -> tuple[object, str, str]:
-    content, trouble, _ = _exists(picture)
+def _read(image: AnnotatedImage) -> tuple[object, str, str]:
+    content, trouble, _ = _exists(image)
     if trouble:
         return content, trouble, ""
     try:
-        data = picture.path.read_bytes()
+        data = image.path.read_bytes()
         content = hashlib.blake2b(data, digest_size=16).digest()
-        height, width, _ = decode_image(data, str(picture.path), ignore_orientation=True).shape
-        ignore_mask(picture)
+        height, width, _ = decode_image(data, str(image.path), ignore_orientation=True).shape
+        ignore_mask(image)
     except OSError as error:
-        return content, "picture cannot be read", f": {error.strerror}"
+        return content, "image cannot be read", f": {error.strerror}"
     except DhnError as error:
-        return content, "picture or mask unreadable", str(error).removeprefix(str(picture.path))
-    if (width, height) != (picture.width, picture.height):
-        sizes = f": {width} x {height}, not {picture.width} x {picture.height}"
-        return content, "picture is of another size than its labels", sizes
+        return content, "image or mask unreadable", str(error).removeprefix(str(image.path))
+    if (width, height) != (image.width, image.height):
+        sizes = f": {width} x {height}, not {image.width} x {image.height}"
+        return content, "image is of another size than its labels", sizes
     return content, "", ""

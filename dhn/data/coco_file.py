@@ -16,7 +16,7 @@ Scoring = Literal["crowdpose", "coco"]
 # CrowdPose scores with this share of the box as a person's area; files without `area` take it too.
 AREA_OF_BOX = 0.53
 
-MAX_SIDE = 2**15  # pixels of a picture; JPEG ends at twice as many
+MAX_SIDE = 2**15  # pixels of an image; JPEG ends at twice as many
 
 
 class CocoFile(NamedTuple):
@@ -38,7 +38,7 @@ class CocoFile(NamedTuple):
 
     @property
     def scoring(self) -> Scoring:
-        """CrowdPose's AP where pictures have a crowdIndex or the joints are CrowdPose's."""
+        """CrowdPose's AP where images have a crowdIndex or the joints are CrowdPose's."""
         crowds = any(image.get("crowdIndex") is not None for image in self.raw["images"])
         return "crowdpose" if crowds or self.joints == CROWDPOSE else "coco"
 

@@ -9,7 +9,7 @@ CROWD_LEVELS = {"easy": (-math.inf, 0.2), "medium": (0.2, 0.8), "hard": (0.8, ma
 
 
 def crowd_index(keypoints: np.ndarray, boxes: np.ndarray) -> float:
-    """CrowdPose's crowding of a picture, 0 or more.
+    """CrowdPose's crowding of an image, 0 or more.
 
     The mean over people of (other people's labelled joints inside the person's box) / (own
     labelled joints inside it); somebody without any counts as having one.

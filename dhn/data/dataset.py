@@ -1,4 +1,4 @@
-"""Training samples: a picture, augmented in one warp, with its keypoints and its mask.
+"""Training samples: an image, augmented in one warp, with its keypoints and its mask.
 
 Every random number of a sample comes from (seed, epoch, index), so a run can stop and go on
 anywhere, with any number of workers, and see the same samples.
@@ -16,18 +16,18 @@ from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
 from dhn.base.errors import DhnError
-from dhn.data.annotations import Annotations, Person, Picture, ignore_mask
+from dhn.data.annotations import AnnotatedImage, Annotations, Person, ignore_mask
 from dhn.data.geometry import Affine, crop_transform
 from dhn.media.images import read_image
 
 
 @dataclass(frozen=True)
 class Augmentation:
-    """How far a training sample may move from its picture; the defaults are the paper's.
+    """How far a training sample may move from its image; the defaults are the paper's.
 
     Attributes:
         rotation: degrees either way.
-        scale: side of the crop in units of the picture's short side, drawn from this range.
+        scale: side of the crop in units of the image's short side, drawn from this range.
         translation: of the crop's centre, in 1/200 of the crop's side, either way.
         flip: probability of a mirrored sample.
         colour: strength of random brightness, contrast and saturation, 0 to 1 (0 in the paper).
@@ -47,7 +47,7 @@ class Sample(NamedTuple):
         image: uint8 [S, S, 3], RGB.
         keypoints: float32 [P, J, 3], (x, y) in input pixels and visibility.
         mask: uint8 [S, S] (1 = counted, 0 = ignored), or None where all of it counts.
-        name: path of the picture, for messages.
+        name: path of the image, for messages.
     """
 
     image: np.ndarray
@@ -61,10 +61,10 @@ class Batch(NamedTuple):
 
     Attributes:
         image: uint8 [B, 3, S, S], RGB, channels last in memory.
-        keypoints: float32 [B, P, J, 3]; rows beyond a picture's people are zero.
+        keypoints: float32 [B, P, J, 3]; rows beyond an image's people are zero.
         mask: uint8 [B, S, S], or None where all of it counts.
-        failures: one line for each picture that could not be read; B is smaller by them.
-        names: paths of the B pictures, for messages.
+        failures: one line for each image that could not be read; B is smaller by them.
+        names: paths of the B images, for messages.
     """
 
     image: Tensor
@@ -77,18 +77,18 @@ class Batch(NamedTuple):
 class PoseDataset(Dataset):
     """Training samples of COCO, CrowdPose or any other annotations.
 
-    Indexed by (epoch, picture): the same pair always gives the same sample.
+    Indexed by (epoch, image): the same pair always gives the same sample.
 
     Args:
-        annotations: of the split; pictures without a labelled joint are left out by default.
+        annotations: of the split; images without a labelled joint are left out by default.
         input_size: S, side of the square samples, in pixels.
-        augmentation: how far samples move; None takes the whole picture, centred, unchanged.
-        max_people: people kept per picture, the largest first.
-        keep_empty: take pictures without a labelled joint too; they teach where nobody is.
+        augmentation: how far samples move; None takes the whole image, centred, unchanged.
+        max_people: people kept per image, the largest first.
+        keep_empty: take images without a labelled joint too; they teach where nobody is.
         seed: of the augmentation.
 
     Attributes:
-        left_out: people beyond `max_people`, of each picture that shows so many.
+        left_out: people beyond `max_people`, of each image that shows so many.
     """
 
     def __init__(
@@ -101,9 +101,9 @@ class PoseDataset(Dataset):
         keep_empty: bool = False,
         seed: int = 0,
     ) -> None:
-        labelled = [(p, _labelled_people(p)) for p in annotations.pictures]
+        labelled = [(p, _labelled_people(p)) for p in annotations.images]
         kept = [(p, people) for p, people in labelled if people or keep_empty]
-        self.pictures = [picture for picture, _ in kept]
+        self.images = [image for image, _ in kept]
         self.left_out = [len(people) - max_people for _, people in kept if len(people) > max_people]
         self.joints = annotations.joints
         self.input_size = input_size
@@ -111,7 +111,7 @@ class PoseDataset(Dataset):
         self.max_people = max_people
         self.seed = seed
         self._flip = np.array(annotations.joints.flip)
-        # Per picture [P, J, 3], so that nothing is left to do per person when it is drawn.
+        # Per image [P, J, 3], so that nothing is left to do per person when it is drawn.
         empty = np.zeros((0, len(self.joints), 3), np.float32)
         self._keypoints = [
             np.stack([p.keypoints for p in people[:max_people]]) if people else empty
@@ -119,12 +119,12 @@ class PoseDataset(Dataset):
         ]
 
     def __len__(self) -> int:
-        return len(self.pictures)
+        return len(self.images)
 
     def __getitem__(self, key: tuple[int, int]) -> Sample | DhnError:
-        """Reads and augments one picture.
+        """Reads and augments one image.
 
-        A missing or corrupt picture is returned as its error, not raised: one bad file among
+        A missing or corrupt image is returned as its error, not raised: one bad file among
         a hundred thousand must not end a run (`collate` gathers them).
         """
         try:
@@ -134,21 +134,21 @@ class PoseDataset(Dataset):
 
     def sample(self, epoch: int, index: int) -> Sample:
         """Like `self[epoch, index]`, but raises DhnError."""
-        image = read_image(self.pictures[index].path, ignore_orientation=True)
+        image = read_image(self.images[index].path, ignore_orientation=True)
         return self.augment(image, epoch, index)
 
     def augment(self, image: np.ndarray, epoch: int, index: int) -> Sample:
-        """Makes the sample (epoch, index) of its decoded picture, RGB uint8 [height, width, 3]."""
-        picture = self.pictures[index]
+        """Makes the sample (epoch, index) of its decoded image, RGB uint8 [height, width, 3]."""
+        annotated = self.images[index]
         size = (image.shape[1], image.shape[0])
         rng = np.random.default_rng([self.seed, epoch, index])
         affine, flipped = self._draw(size, rng)
-        mask = ignore_mask(picture)
+        mask = ignore_mask(annotated)
         if mask is not None:
             if mask.shape != (size[1], size[0]):
                 raise DhnError(
-                    f"{picture.path}: is {size[0]} x {size[1]} pixels, its annotations are for "
-                    f"{picture.width} x {picture.height}"
+                    f"{annotated.path}: is {size[0]} x {size[1]} pixels, its annotations are for "
+                    f"{annotated.width} x {annotated.height}"
                 )
             mask = self._warp(mask, affine, cv2.INTER_NEAREST, border=1)
         # OpenCV warps four channels in half the time of three, the copies included.
@@ -157,7 +157,7 @@ class PoseDataset(Dataset):
         image = cv2.cvtColor(image, cv2.COLOR_RGBA2RGB)
         if self.augmentation is not None and self.augmentation.colour:
             image = _recolour(image, self.augmentation.colour, rng)
-        return Sample(image, self._move(index, affine, flipped), mask, str(picture.path))
+        return Sample(image, self._move(index, affine, flipped), mask, str(annotated.path))
 
     def _draw(self, size: tuple[int, int], rng: np.random.Generator) -> tuple[Affine, bool]:
         how = self.augmentation
@@ -176,7 +176,7 @@ class PoseDataset(Dataset):
         return affine, flipped
 
     def _move(self, index: int, affine: Affine, flipped: bool) -> np.ndarray:
-        """Keypoints of a picture in input pixels; joints that are not labelled become zero."""
+        """Keypoints of an image in input pixels; joints that are not labelled become zero."""
         before = self._keypoints[index]  # [P, J, 3]
         visibility = before[..., 2:]
         moved = np.concatenate([affine.apply(before[..., :2]), visibility], -1)
@@ -189,9 +189,9 @@ class PoseDataset(Dataset):
         return cv2.warpAffine(image, matrix, size, flags=interpolation, borderValue=(border,) * 3)
 
 
-def _labelled_people(picture: Picture) -> list[Person]:
+def _labelled_people(image: AnnotatedImage) -> list[Person]:
     """People with a labelled joint, the largest first."""
-    people = [p for p in picture.people if not p.iscrowd and (p.keypoints[:, 2] > 0).any()]
+    people = [p for p in image.people if not p.iscrowd and (p.keypoints[:, 2] > 0).any()]
     return sorted(people, key=lambda p: -p.area)
 
 
@@ -234,11 +234,11 @@ class EpochSampler(Sampler[list[tuple[int, int]]]):
 
     The order depends on (seed, epoch) alone. Each of `processes` takes its share of every batch,
     in `parts` lists that go through the network one after another, so the same batches are
-    learnt from however they are split. Lists may be empty, where a batch has too few pictures.
+    learnt from however they are split. Lists may be empty, where a batch has too few images.
 
     Args:
-        length: pictures.
-        batch_size: pictures per batch, over all processes and parts; the last may have fewer.
+        length: images.
+        batch_size: images per batch, over all processes and parts; the last may have fewer.
         seed: of the order.
         parts: lists per batch and process.
         rank, processes: whose share this is.
@@ -269,7 +269,7 @@ class EpochSampler(Sampler[list[tuple[int, int]]]):
         return math.ceil(self.length / self.batch_size)
 
     def size(self, batch: int) -> int:
-        """Pictures of a batch, over all processes and parts."""
+        """Images of a batch, over all processes and parts."""
         return min(self.batch_size, self.length - batch * self.batch_size)
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:

@@ -1,6 +1,6 @@
-"""The one coordinate convention, and the maps between pictures and network inputs.
+"""The one coordinate convention, and the maps between images and network inputs.
 
-Continuous coordinates (x, y): a picture of width W and height H spans [0, W] x [0, H]; pixel
+Continuous coordinates (x, y): an image of width W and height H spans [0, W] x [0, H]; pixel
 centres lie at +0.5. Pixel (u, v) of a map of stride s lies at ((u + .5) s, (v + .5) s).
 """
 
@@ -45,17 +45,17 @@ class Affine:
 
 
 def input_transform(size: tuple[int, int], input_size: int) -> tuple[Affine, tuple[int, int]]:
-    """How a picture enters the network at test time (design: as in HigherHRNet).
+    """How an image enters the network at test time (design: as in HigherHRNet).
 
     The short side becomes `input_size`, the other one is scaled alike and padded up to a
     multiple of 64, equally on both sides: centre falls on centre.
 
     Args:
-        size: (W, H) of the picture in pixels.
+        size: (W, H) of the image in pixels.
         input_size: short side of the network input, a multiple of 64.
 
     Returns:
-        the map from picture to network input, and the input's (W, H).
+        the map from image to network input, and the input's (W, H).
     """
     scale = input_size / min(size)
     padded = tuple(64 * max(1, math.ceil(side * scale / 64 - 1e-9)) for side in size)
@@ -66,11 +66,11 @@ def input_transform(size: tuple[int, int], input_size: int) -> tuple[Affine, tup
 def official_transform(
     size: tuple[int, int], input_size: int
 ) -> tuple[Affine, Affine, tuple[int, int]]:
-    """How the official HigherHRNet code places a picture, for parity with it.
+    """How the official HigherHRNet code places an image, for parity with it.
 
-    Unlike `input_transform`, it takes the picture's centre as a whole pixel ((W + 1) / 2 where W
-    is odd); samples the picture with pixel centres at whole numbers, but maps joints back with
-    pixel centres at +.5, half a pixel of the input and half one of the picture apart; rounds the
+    Unlike `input_transform`, it takes the image's centre as a whole pixel ((W + 1) / 2 where W
+    is odd); samples the image with pixel centres at whole numbers, but maps joints back with
+    pixel centres at +.5, half a pixel of the input and half one of the image apart; rounds the
     longer side down to a multiple of 64 where it exceeds that by less than a pixel; and computes
     in float32.
 
@@ -78,8 +78,8 @@ def official_transform(
         size, input_size: as for `input_transform`.
 
     Returns:
-        the map from picture to network input by which pixels are sampled, the one from network
-        input to picture for joints, and the input's (W, H).
+        the map from image to network input by which pixels are sampled, the one from network
+        input to image for joints, and the input's (W, H).
     """
     short = min(size)
     width, height = (
@@ -117,13 +117,13 @@ def crop_transform(
     shift: tuple[float, float] = (0.0, 0.0),
     flip: bool = False,
 ) -> Affine:
-    """A square crop of a picture in training.
+    """A square crop of an image in training.
 
     Args:
-        size: (W, H) of the picture.
+        size: (W, H) of the image.
         input_size: side of the square network input.
         rotation: degrees, clockwise on the screen.
-        scale: side of the crop in units of the picture's short side.
+        scale: side of the crop in units of the image's short side.
         shift: movement of the crop's centre in units of the crop's side.
         flip: mirror left and right after everything else (x -> input_size - x).
     """

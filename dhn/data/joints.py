@@ -20,7 +20,7 @@ class JointSet:
         name: `crowdpose`, `coco`, or the category's name in a custom file.
         names: J joint names, in channel order.
         skeleton: limbs to draw, pairs of 0-based joint indices.
-        flip: J indices; a mirrored picture's joint j is the original's joint flip[j].
+        flip: J indices; a mirrored image's joint j is the original's joint flip[j].
         sigmas: J OKS constants (half of pycocotools' k: k = 2 * sigma).
         grouping_order: the order in which decode visits joints; None is 0..J-1.
     """

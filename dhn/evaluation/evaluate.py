@@ -12,7 +12,7 @@ from dhn.base.console import Bar
 from dhn.base.distributed import ALONE, World
 from dhn.base.errors import DhnError
 from dhn.base.files import read_json, write_json
-from dhn.data.annotations import Annotations, Picture, load_annotations
+from dhn.data.annotations import AnnotatedImage, Annotations, load_annotations
 from dhn.data.coco_file import Scoring
 from dhn.evaluation.scoring import Evaluator, score
 
@@ -31,28 +31,28 @@ def evaluate(
     quiet: bool = False,
     world: World = ALONE,
 ) -> dict[str, float]:
-    """Predicts every picture, scores the people, prints the AP table.
+    """Predicts every image, scores the people, prints the AP table.
 
-    Pictures that cannot be read count as pictures in which nobody was found.
+    Images that cannot be read count as images in which nobody was found.
 
     Args:
         save_json: file for the predictions, in COCO's format of results.
         output: file for the statistics, unrounded.
-        world: the processes that share the pictures; rank 0 scores, prints and writes.
+        world: the processes that share the images; rank 0 scores, prints and writes.
 
     Returns:
         What `dhn.evaluation.scoring.score` returns; nothing in the other ranks.
 
     Raises:
         DhnError: the network predicts other joints, a file cannot be written, or, after all else
-            is done, pictures could not be read (they are listed).
+            is done, images could not be read (they are listed).
     """
     results, failures = predict_dataset(
         predictor, annotations, batch_size=batch_size, quiet=quiet, world=world
     )
     timing = predictor.timing
     predicted, network_seconds, decode_seconds = world.total(
-        [timing.pictures, timing.network_seconds, timing.decode_seconds]
+        [timing.images, timing.network_seconds, timing.decode_seconds]
     )
     if not world.main:
         return {}
@@ -74,12 +74,12 @@ def evaluate(
     if predicted and not quiet:
         network = 1e3 * network_seconds / predicted
         decode = 1e3 * decode_seconds / predicted
-        click.echo(f"Time per picture: network {network:.1f} ms, decode {decode:.1f} ms")
+        click.echo(f"Time per image: network {network:.1f} ms, decode {decode:.1f} ms")
     if failures:
         for failure in failures:
             click.echo(f"Error: {failure}", err=True)
         raise DhnError(
-            f"{len(failures)} of {len(annotations.pictures)} pictures could not be read and were "
+            f"{len(failures)} of {len(annotations.images)} images could not be read and were "
             "scored as if nobody was found in them; the figures above are too low"
         )
     return stats
@@ -127,18 +127,18 @@ def predict_dataset(
     quiet: bool = False,
     world: World = ALONE,
 ) -> tuple[list[dict[str, Any]], list[str]]:
-    """Predicts the people of every picture.
+    """Predicts the people of every image.
 
     The ranks of `world` share the batches. Batches are made as one process makes them, so the
     results are the same, in the same order.
 
     Returns:
         COCO results, which `score` takes (score of a person as predicted, score of a
-        joint as every third number of `keypoints`), and one line for each picture that could not
+        joint as every third number of `keypoints`), and one line for each image that could not
         be read. Both are empty in all ranks but 0.
 
     Raises:
-        DhnError: the network predicts other joints, or no picture is there at all.
+        DhnError: the network predicts other joints, or no image is there at all.
     """
     joints, wanted = predictor.joints, annotations.joints
     if joints.names != wanted.names:
@@ -146,10 +146,10 @@ def predict_dataset(
             f"{predictor.source}: predicts the {len(joints)} joints of {joints.name}, but "
             f"{annotations.source} has the {len(wanted)} of {wanted.name}; take other weights"
         )
-    pictures = annotations.pictures
-    if pictures and not any(picture.path.is_file() for picture in pictures):
-        raise DhnError(f"{pictures[0].path.parent}: none of the {len(pictures)} pictures is here")
-    batches = [pictures[k : k + batch_size] for k in range(0, len(pictures), batch_size)]
+    images = annotations.images
+    if images and not any(image.path.is_file() for image in images):
+        raise DhnError(f"{images[0].path.parent}: none of the {len(images)} images is here")
+    batches = [images[k : k + batch_size] for k in range(0, len(images), batch_size)]
     share = world.share(batches)
     done: list[tuple[list[dict[str, Any]], list[str]]] = []
     total = sum(len(batch) for batch in share)
@@ -157,10 +157,10 @@ def predict_dataset(
         for batch in share:
             results: list[dict[str, Any]] = []
             failures: list[str] = []
-            readable, images = _read(batch, failures)
-            if images:
-                for picture, prediction in zip(readable, predictor(images), strict=True):
-                    results += _coco_results(picture, prediction, annotations.category_id)
+            readable, pixels = _read(batch, failures)
+            if pixels:
+                for image, prediction in zip(readable, predictor(pixels), strict=True):
+                    results += _coco_results(image, prediction, annotations.category_id)
             done.append((results, failures))
             bar.advance(len(batch))
     merged = world.collect(done)
@@ -168,30 +168,30 @@ def predict_dataset(
 
 
 def _read(
-    pictures: Sequence[Picture], failures: list[str]
-) -> tuple[list[Picture], list[np.ndarray]]:
-    """The pictures that can be read, and their pixels; a line in `failures` for each other."""
+    images: Sequence[AnnotatedImage], failures: list[str]
+) -> tuple[list[AnnotatedImage], list[np.ndarray]]:
+    """The images that can be read, and their pixels; a line in `failures` for each other."""
     from dhn.media.images import read_image
 
-    readable, images = [], []
-    for picture in pictures:
+    readable, pixels = [], []
+    for image in images:
         try:
             # Annotations count stored pixels, whatever the EXIF orientation says.
-            images.append(read_image(picture.path, ignore_orientation=True))
-            readable.append(picture)
+            pixels.append(read_image(image.path, ignore_orientation=True))
+            readable.append(image)
         except DhnError as error:
             failures.append(str(error))
-    return readable, images
+    return readable, pixels
 
 
 def _coco_results(
-    picture: Picture, prediction: "Prediction", category_id: int
+    image: AnnotatedImage, prediction: "Prediction", category_id: int
 ) -> list[dict[str, Any]]:
     P, J, _ = prediction.keypoints.shape
     keypoints = prediction.keypoints.reshape(P, 3 * J).tolist()
     return [
         {
-            "image_id": picture.id,
+            "image_id": image.id,
             "category_id": category_id,
             "keypoints": person,
             "score": person_score,
@@ -217,5 +217,5 @@ def print_table(stats: dict[str, float]) -> None:
 
 
 def _sizes(annotations: Annotations) -> str:
-    people = sum(len(picture.people) for picture in annotations.pictures)
-    return f"{people} annotated people in {len(annotations.pictures)} pictures"
+    people = sum(len(image.people) for image in annotations.images)
+    return f"{people} annotated people in {len(annotations.images)} images"

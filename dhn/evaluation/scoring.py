@@ -23,7 +23,7 @@ from dhn.data.joints import CROWDPOSE
 
 Evaluator = Literal["pycocotools", "faster-coco-eval", "crowdposetools"]
 
-MAX_PEOPLE = 20  # predictions of a picture that count, the highest scores first
+MAX_PEOPLE = 20  # predictions of an image that count, the highest scores first
 
 # Square pixels; COCO has no small people with keypoints.
 _AREAS = {"all": (0.0, 1e10), "medium": (32.0**2, 96.0**2), "large": (96.0**2, 1e10)}
@@ -52,7 +52,7 @@ def score(
             COCO's medium and large as in pycocotools. Other categories are left out with a
             warning.
         kind: `crowdpose` takes `AREA_OF_BOX` of the box as a person's area and scores easy, medium
-            and hard pictures; `coco` takes `area` and scores medium and large people.
+            and hard images; `coco` takes `area` and scores medium and large people.
         sigmas: J OKS constants; those of the joint set by default.
         evaluator: who matches and counts. The first two agree to 1e-9; `crowdposetools` is the
             official CrowdPose package, which rounds easy, medium and hard to four decimals.
@@ -170,7 +170,7 @@ class _Tool:
     def run(
         self, image_ids: Sequence[int], areas: Sequence[tuple[float, float]]
     ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-        """Scores some pictures.
+        """Scores some images.
 
         Returns:
             precision [10, 101, A] and recall [10, A] at OKS .50, .55 ... .95 for A areas; -1
@@ -260,7 +260,7 @@ def _score_with_crowdposetools(
         evaluation = COCOeval(ground_truth, detections, "keypoints")
         evaluation.evaluate()
         evaluation.accumulate()
-        # Once only: summarize() leaves the hard pictures behind as if they were all.
+        # Once only: summarize() leaves the hard images behind as if they were all.
         evaluation.summarize()
     keys = (
         "AP",

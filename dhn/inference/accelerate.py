@@ -24,7 +24,7 @@ def accelerated(
         inference: lies on `device`.
         device: where it runs.
         compile: by torch.compile (needs a C++ compiler, on CUDA Triton): half a minute for the
-            first picture and again for the first of another size. What it wrote is kept in the
+            first image and again for the first of another size. What it wrote is kept in the
             cache folder. On CPUs a tenth faster than the fusion by hand.
     """
     if compile:

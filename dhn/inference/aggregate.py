@@ -1,4 +1,4 @@
-"""What runs for each batch of pictures, as one module: to call, to compile, to export."""
+"""What runs for each batch of images, as one module: to call, to compile, to export."""
 
 from collections.abc import Sequence
 
@@ -12,12 +12,12 @@ from dhn.model.normalise import normalise
 
 
 class PoseInference(nn.Module):
-    """Pictures in, the maps that `decode_poses` reads out: flip test, network, aggregation.
+    """Images in, the maps that `decode_poses` reads out: flip test, network, aggregation.
 
     Args:
-        network: maps normalised pictures to `PoseMaps`; its weights are of `dtype`.
-        flip: J joints, the mirrored picture's for each (`JointSet.flip`), to average with the
-            mirrored pictures, which run in the same batch; None runs the plain ones alone.
+        network: maps normalised images to `PoseMaps`; its weights are of `dtype`.
+        flip: J joints, the mirrored image's for each (`JointSet.flip`), to average with the
+            mirrored images, which run in the same batch; None runs the plain ones alone.
         fine_only: leave the coarse heatmaps out (paper, Table 2 without "Aggregation").
         dtype: what the network computes in.
         native: aggregate by our operator; without it the graph is of PyTorch's operators alone.
@@ -82,8 +82,8 @@ def aggregate(
     to 1/2 and not averaged: each pass is a tag dimension.
 
     Args:
-        plain: maps of the pictures.
-        mirrored: maps of the mirrored pictures, or None.
+        plain: maps of the images.
+        mirrored: maps of the mirrored images, or None.
         flip: the joint whose mirror image each joint is.
         fine_only: leave the coarse heatmaps out.
         native: by `ops.aggregate_heatmaps`; else by PyTorch's operators, to the same values.
@@ -126,5 +126,5 @@ def _average(quarter: list[Tensor], half: list[Tensor]) -> Tensor:
 
 
 def _mirror(maps: Tensor, flip: Sequence[int]) -> Tensor:
-    """Maps of the mirrored picture as those of the picture."""
+    """Maps of the mirrored image as those of the image."""
     return maps.flip(3)[:, list(flip)]

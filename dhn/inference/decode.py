@@ -80,7 +80,7 @@ class Peaks(NamedTuple):
 
 @dataclass(frozen=True)
 class Poses:
-    """The people found in one picture, in order of founding; tensors on the CPU.
+    """The people found in one image, in order of founding; tensors on the CPU.
 
     Attributes:
         keypoints: float32 [P, J, 3]: x, y in input pixels (pixel centres at +.5), score; all 0

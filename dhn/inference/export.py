@@ -1,6 +1,6 @@
 """`dhn export`: a predictor's graph as an ONNX file or a torch.export program.
 
-The graph takes uint8 pictures [B, 3, H, W] of any batch and of any size in multiples of 64, and
+The graph takes uint8 images [B, 3, H, W] of any batch and of any size in multiples of 64, and
 gives `exported.OUTPUTS`: heatmaps and tags as `PoseInference` does, and the K best peaks as
 `decode.find_peaks` does. It holds PyTorch's (or ONNX's) own operators alone and computes in
 float32. Grouping and refinement stay outside.
@@ -224,7 +224,7 @@ def _write_torch(program: ExportedProgram, description: Description, path: Path)
 
 
 def _check_inputs(input_size: int) -> Iterator[Tensor]:
-    """Random pictures: small ones of several shapes and batches, and one as large as in use."""
+    """Random images: small ones of several shapes and batches, and one as large as in use."""
     generator = torch.Generator().manual_seed(0)
     side = -(-input_size // 64) * 64
     wide = -(-input_size * 4 // 3 // 64) * 64

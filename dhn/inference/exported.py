@@ -56,7 +56,7 @@ class Description:
         network: the network's name, for people.
         joints: what the heatmaps mean; how they are mirrored, grouped and drawn.
         input_size: short side of the network input that is taken by default, in pixels.
-        flip: whether the graph averages with the mirrored pictures.
+        flip: whether the graph averages with the mirrored images.
         fine_only: whether it leaves the coarse heatmaps out.
     """
 
@@ -83,9 +83,9 @@ class ExportedNetwork:
     """A network that was exported: takes the place of `PoseInference`, and finds peaks as well.
 
     Args:
-        run: uint8 [B, 3, H, W] pictures, H and W multiples of 64, to the tensors of `OUTPUTS`.
+        run: uint8 [B, 3, H, W] images, H and W multiples of 64, to the tensors of `OUTPUTS`.
         description: what the file says about itself.
-        device: where `run` takes its pictures.
+        device: where `run` takes its images.
     """
 
     def __init__(

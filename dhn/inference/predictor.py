@@ -1,4 +1,4 @@
-"""From pictures to poses: the one inference path of predict, eval and validation in training."""
+"""From images to poses: the one inference path of predict, eval and validation in training."""
 
 import time
 from collections import defaultdict
@@ -29,10 +29,10 @@ from dhn.weights.published import fetch
 
 
 class Prediction(NamedTuple):
-    """The people of one picture.
+    """The people of one image.
 
     Attributes:
-        keypoints: float32 [P, J, 3]: x, y in picture pixels and score; zeros where not found.
+        keypoints: float32 [P, J, 3]: x, y in image pixels and score; zeros where not found.
         scores: float32 [P], the mean joint score over all J.
     """
 
@@ -42,15 +42,15 @@ class Prediction(NamedTuple):
 
 @dataclass
 class Timing:
-    """Where the time went, summed over pictures."""
+    """Where the time went, summed over images."""
 
-    pictures: int = 0
+    images: int = 0
     network_seconds: float = 0.0  # warp, network, flip test, aggregation
     decode_seconds: float = 0.0
 
 
 class Predictor:
-    """Finds the people of RGB pictures.
+    """Finds the people of RGB images.
 
     Args:
         model: the network, which is left as it is: a copy of it runs, batch norms folded. An
@@ -58,13 +58,13 @@ class Predictor:
         joints: what its heatmaps mean.
         device: where to compute.
         input_size: short side of the network input, in pixels, a multiple of 64.
-        flip: average with the mirrored picture, whose tags become a second tag dimension.
+        flip: average with the mirrored image, whose tags become a second tag dimension.
         fine_only: aggregate the fine maps alone (paper, Table 2 without "Aggregation").
         precision: what the network computes in; `auto` is bfloat16 where the hardware multiplies
             it, else float32. Its maps are aggregated and decoded in float32.
         compile: by torch.compile; see `accelerated`.
         decode: settings of `decode_poses`; a `joint_order` of None takes that of `joints`.
-        parity: reproduce the official HigherHRNet code with its artefacts: how it places pictures
+        parity: reproduce the official HigherHRNet code with its artefacts: how it places images
             (`official_transform`), in which order it groups CrowdPose's joints, which of equally
             good groupings it takes; in float32 unless `precision` is bfloat16.
         source: where the weights came from, for messages.
@@ -110,25 +110,25 @@ class Predictor:
         self.source = source
         self.timing = Timing()
 
-    def __call__(self, pictures: Sequence[np.ndarray]) -> list[Prediction]:
-        """Predicts RGB uint8 [H, W, 3] pictures; those of like shape go as one batch.
+    def __call__(self, images: Sequence[np.ndarray]) -> list[Prediction]:
+        """Predicts RGB uint8 [H, W, 3] images; those of like shape go as one batch.
 
         Raises:
             DhnError: the network gave maps that are not finite.
         """
-        placed = [self._place((p.shape[1], p.shape[0])) for p in pictures]
-        groups = defaultdict(list)  # network input's (W, H) -> indices of pictures
+        placed = [self._place((p.shape[1], p.shape[0])) for p in images]
+        groups = defaultdict(list)  # network input's (W, H) -> indices of images
         for index, (_, _, size) in enumerate(placed):
             groups[size].append(index)
         predictions: dict[int, Prediction] = {}
         for size, members in groups.items():
             sampling, back, _ = zip(*(placed[index] for index in members), strict=True)
-            batch = self._predict([pictures[index] for index in members], sampling, back, size)
+            batch = self._predict([images[index] for index in members], sampling, back, size)
             predictions.update(zip(members, batch, strict=True))
-        return [predictions[index] for index in range(len(pictures))]
+        return [predictions[index] for index in range(len(images))]
 
     def _place(self, size: tuple[int, int]) -> tuple[Affine, Affine, tuple[int, int]]:
-        """From a picture to the network's input, back from there, and the input's (W, H)."""
+        """From an image to the network's input, back from there, and the input's (W, H)."""
         if self.parity:
             return official_transform(size, self.input_size)
         affine, input_size = input_transform(size, self.input_size)
@@ -136,18 +136,18 @@ class Predictor:
 
     def _predict(
         self,
-        pictures: Sequence[np.ndarray],
+        images: Sequence[np.ndarray],
         sampling: Sequence[Affine],
         back: Sequence[Affine],
         size: tuple[int, int],
     ) -> list[Prediction]:
         started = time.perf_counter()
         warped = [
-            cv2.warpAffine(picture, affine.cv2_matrix(), size, flags=cv2.INTER_LINEAR)
-            for picture, affine in zip(pictures, sampling, strict=True)
+            cv2.warpAffine(image, affine.cv2_matrix(), size, flags=cv2.INTER_LINEAR)
+            for image, affine in zip(images, sampling, strict=True)
         ]
-        images = torch.from_numpy(np.stack(warped)).permute(0, 3, 1, 2).to(self.device)
-        heatmaps, tags, *peaks = self.maps(images)
+        batch = torch.from_numpy(np.stack(warped)).permute(0, 3, 1, 2).to(self.device)
+        heatmaps, tags, *peaks = self.maps(batch)
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
         inferred = time.perf_counter()
@@ -158,14 +158,14 @@ class Predictor:
             found = keypoints[..., 2] > 0
             keypoints[found, :2] = affine.apply(keypoints[found, :2])
             predictions.append(Prediction(keypoints, poses.scores.cpu().numpy()))
-        self.timing.pictures += len(pictures)
+        self.timing.images += len(images)
         self.timing.network_seconds += inferred - started
         self.timing.decode_seconds += time.perf_counter() - inferred
         return predictions
 
     @torch.inference_mode()
     def maps(self, images: Tensor) -> tuple[Any, ...]:
-        """Heatmaps and tags of uint8 [B, 3, H, W] pictures, and peaks if the network finds them.
+        """Heatmaps and tags of uint8 [B, 3, H, W] images, and peaks if the network finds them.
 
         See `PoseInference` and `ExportedNetwork`.
         """
@@ -173,7 +173,7 @@ class Predictor:
 
     @cached_property
     def _run(self) -> Callable[[Tensor], tuple[Any, ...]]:
-        """`inference` in its fastest form, made when the first picture comes."""
+        """`inference` in its fastest form, made when the first image comes."""
         if isinstance(self.inference, ExportedNetwork):
             return self.inference
         return accelerated(self.inference, self.device, compile=self.compile)

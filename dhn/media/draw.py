@@ -1,4 +1,4 @@
-"""Skeletons painted over pictures."""
+"""Skeletons painted over images."""
 
 import cv2
 import numpy as np
@@ -25,31 +25,31 @@ _SHIFT = 4  # cv2 takes coordinates in sixteenths of a pixel
 
 
 def draw_poses(
-    picture: np.ndarray,
+    image: np.ndarray,
     poses: np.ndarray,
     joints: JointSet,
     *,
     joint_threshold: float = 0.1,
     colours: np.ndarray | None = None,
 ) -> np.ndarray:
-    """Paints skeletons over a picture.
+    """Paints skeletons over an image.
 
     Each person has a hue, light on its left side and deep on its right. Lines are as wide as
     suits the person's size, have a thin dark outline, and fade where a joint's score is low.
     Larger people, who tend to stand nearer, are painted over smaller ones.
 
     Args:
-        picture: RGB uint8 [H, W, 3].
-        poses: [P, J, 3], x and y in picture pixels, score. Joints that score `joint_threshold`
+        image: RGB uint8 [H, W, 3].
+        poses: [P, J, 3], x and y in image pixels, score. Joints that score `joint_threshold`
             or less, or are not finite, are left out.
         joints: limbs and sides of the J joints.
         joint_threshold: see `poses`.
         colours: int [P], the number of each person's hue; 0, 1, ... by default.
 
     Returns:
-        a new picture, RGB uint8 [H, W, 3].
+        a new image, RGB uint8 [H, W, 3].
     """
-    canvas = picture.copy()
+    canvas = image.copy()
     poses = np.asarray(poses, np.float32).reshape(-1, len(joints), 3)
     found = np.isfinite(poses).all(-1) & (poses[..., 2] > joint_threshold)
     poses = np.where(found[..., None], poses, 0)
@@ -117,7 +117,7 @@ def _paint_person(
     """Paints one person onto `canvas`, touching only the box around its joints."""
     width = float(np.clip(size / 65, 1.5, 24))  # of a limb, in pixels
     margin = 2 * width + 2
-    # Far outside, joints would overflow cv2's integers; their limbs leave the picture anyway.
+    # Far outside, joints would overflow cv2's integers; their limbs leave the image anyway.
     xy = np.clip(pose[:, :2], -16_000, 16_000)
     left, top = np.clip(np.floor(xy[found].min(0)) - margin, 0, None).astype(int)
     right, bottom = np.clip(np.ceil(xy[found].max(0)) + margin, 0, None).astype(int)

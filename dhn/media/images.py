@@ -1,4 +1,4 @@
-"""Pictures and videos in and out. In memory, pictures are RGB uint8 [H, W, 3]."""
+"""Images and videos in and out. In memory, images are RGB uint8 [H, W, 3]."""
 
 import os
 from pathlib import Path
@@ -13,27 +13,27 @@ IMAGE_SUFFIXES = {
     *(".jpg", ".jpeg", ".jpe", ".png", ".webp", ".bmp", ".tif", ".tiff"),
     *(".jp2", ".ppm", ".pgm", ".pnm", ".avif"),
 }
-# A picture that cannot be read is reported by us in one line; OpenCV would add several.
+# An image that cannot be read is reported by us in one line; OpenCV would add several.
 _set_log_level = getattr(cv2, "setLogLevel", None) or cv2.utils.logging.setLogLevel  # 4.x or 5
 _set_log_level(0)
 
 
 def read_image(path: str | os.PathLike[str], *, ignore_orientation: bool = False) -> np.ndarray:
-    """Reads a picture of any kind that OpenCV knows (JPEG, PNG, WebP, TIFF, BMP, ...).
+    """Reads an image of any kind that OpenCV knows (JPEG, PNG, WebP, TIFF, BMP, ...).
 
-    Grey pictures become RGB, 16 bits become 8, transparency is dropped.
+    Grey images become RGB, 16 bits become 8, transparency is dropped.
 
     Args:
         path: the file.
         ignore_orientation: leave the pixels as they are stored. Data sets want this: their
-            annotations count stored pixels. Otherwise the picture is turned as its EXIF
+            annotations count stored pixels. Otherwise the image is turned as its EXIF
             orientation says, the way viewers show it.
 
     Returns:
         RGB uint8 [H, W, 3].
 
     Raises:
-        DhnError: no such file, empty, not a picture, or cut short; names the file.
+        DhnError: no such file, empty, not an image, or cut short; names the file.
     """
     try:
         data = Path(path).read_bytes()
@@ -47,14 +47,14 @@ def decode_image(data: bytes, name: str, *, ignore_orientation: bool = False) ->
     if not data:
         raise DhnError(f"{name}: is empty; replace or remove the file")
     if _is_cut_short(data):
-        raise DhnError(f"{name}: the picture is cut short; copy or download it again")
+        raise DhnError(f"{name}: the image is cut short; copy or download it again")
     flags = cv2.IMREAD_COLOR | (cv2.IMREAD_IGNORE_ORIENTATION if ignore_orientation else 0)
     try:
         bgr = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
     except cv2.error:  # too many pixels, for one
         bgr = None
     if bgr is None:
-        raise DhnError(f"{name}: is not a picture that can be read; replace or remove the file")
+        raise DhnError(f"{name}: is not an image that can be read; replace or remove the file")
     return cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB)
 
 
@@ -82,15 +82,15 @@ def _jpeg_scan_start(data: bytes) -> int:
 
 
 def write_image(path: str | os.PathLike[str], rgb: np.ndarray) -> None:
-    """Writes a picture in the format of the path's suffix, whole or not at all.
+    """Writes an image in the format of the path's suffix, whole or not at all.
 
     Raises:
-        DhnError: the suffix names no picture format, or the file cannot be written.
+        DhnError: the suffix names no image format, or the file cannot be written.
     """
     suffix = Path(path).suffix.lower()
     try:
         _, data = cv2.imencode(suffix, cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR))
     except cv2.error as error:
-        raise DhnError(f"{path}: unknown picture format; use .jpg or .png") from error
+        raise DhnError(f"{path}: unknown image format; use .jpg or .png") from error
     with written_whole(path) as temporary:
         temporary.write_bytes(data.tobytes())

@@ -1,4 +1,4 @@
-"""What the user names, expanded to pictures and videos."""
+"""What the user names, expanded to images and videos."""
 
 import glob
 import itertools
@@ -21,10 +21,10 @@ VIDEO_SUFFIXES = {
 
 @dataclass(frozen=True)
 class Source:
-    """One picture or video to read.
+    """One image or video to read.
 
     Attributes:
-        path: the file; `-` is a picture on standard input.
+        path: the file; `-` is an image on standard input.
         name: file name without folder, unlike that of any other source: outputs are named by it.
     """
 
@@ -33,11 +33,11 @@ class Source:
 
     @property
     def is_video(self) -> bool:
-        """By the suffix; whatever is not a known video is read as a picture."""
+        """By the suffix; whatever is not a known video is read as an image."""
         return Path(self.path).suffix.lower() in VIDEO_SUFFIXES
 
     def read_image(self) -> np.ndarray:
-        """The picture, turned as its EXIF orientation says; raises DhnError."""
+        """The image, turned as its EXIF orientation says; raises DhnError."""
         if self.path == "-":
             return decode_image(sys.stdin.buffer.read(), "standard input")
         return read_image(self.path)
@@ -46,13 +46,13 @@ class Source:
 def list_sources(arguments: Sequence[str]) -> list[Source]:
     """Expands what the user named: files, folders, quoted globs, and `-` for standard input.
 
-    A folder stands for the pictures and videos directly in it, a glob (`**` included) for those
+    A folder stands for the images and videos directly in it, a glob (`**` included) for those
     it matches, both sorted by name; other files in them are passed over. A file named by itself
     is taken whatever its suffix, and need not exist: reading it reports that. A file named
     twice is taken once. Of files with the same name, all but the first get a number in `name`.
 
     Raises:
-        DhnError: a folder or glob without pictures and videos.
+        DhnError: a folder or glob without images and videos.
     """
     paths = dict.fromkeys(path for argument in arguments for path in _expand(argument))
     sources: list[Source] = []
@@ -76,7 +76,7 @@ def _expand(argument: str) -> list[str]:
         return [argument]
     paths = [name for name in names if _is_media(name)]
     if not paths:
-        raise DhnError(f"{argument}: no pictures or videos there; name files by their suffix")
+        raise DhnError(f"{argument}: no images or videos there; name files by their suffix")
     return paths
 
 

@@ -20,7 +20,7 @@ class VideoFrame:
 
     index: int
     time: Fraction
-    picture: np.ndarray
+    image: np.ndarray
 
 
 class VideoReader:
@@ -52,7 +52,7 @@ class VideoReader:
             raise DhnError(f"{path}: cannot be read as a video ({reason})") from error
         if not self._container.streams.video:
             self._container.close()
-            raise DhnError(f"{path}: holds no video; name a video or a picture")
+            raise DhnError(f"{path}: holds no video; name a video or an image")
         self._stream = self._container.streams.video[0]
         self._stream.thread_type = "AUTO"
         self._tick = self._stream.time_base or Fraction(1, av.time_base)
@@ -72,7 +72,7 @@ class VideoReader:
         for packet in self._packets():
             end = max(end, self._end_time(packet))
             try:
-                # A damaged packet may still decode, to a picture that is part grey.
+                # A damaged packet may still decode, to an image that is part grey.
                 frames = [] if packet.is_corrupt else packet.decode()
                 broken += packet.is_corrupt
             except av.FFmpegError:
@@ -108,7 +108,7 @@ class VideoReader:
             if stream.duration:
                 return ((stream.start_time or 0) + stream.duration) * self._tick - slack
             if container.duration:
-                # That of the whole file, whose sound may outlast the picture a little.
+                # That of the whole file, whose sound may outlast the image a little.
                 slack = slack if len(container.streams) == 1 else Fraction(1)
                 return Fraction(container.duration, av.time_base) - slack
         return Fraction(0)
@@ -162,7 +162,7 @@ class VideoWriter:
     Args:
         path: an .mp4 file.
         fps: frames per second, exact (30000/1001, say).
-        size: (W, H) of the pictures.
+        size: (W, H) of the images.
 
     Raises:
         DhnError: the file cannot be written (disk full); names it.
@@ -188,13 +188,13 @@ class VideoWriter:
         context.color_primaries = context.color_trc = context.colorspace = 1  # BT.709
         context.color_range = 1  # limited, 16 to 235
 
-    def write(self, picture: np.ndarray, time: Fraction) -> None:
+    def write(self, image: np.ndarray, time: Fraction) -> None:
         """Adds a frame, RGB uint8 [H, W, 3], shown `time` seconds after the start."""
-        right, bottom = (n - m for n, m in zip(self._size, picture.shape[1::-1], strict=True))
+        right, bottom = (n - m for n, m in zip(self._size, image.shape[1::-1], strict=True))
         if (right, bottom) != (0, 0):
             edges = (0, max(0, bottom), 0, max(0, right))
-            picture = cv2.copyMakeBorder(picture, *edges, cv2.BORDER_REPLICATE)
-        frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
+            image = cv2.copyMakeBorder(image, *edges, cv2.BORDER_REPLICATE)
+        frame = av.VideoFrame.from_ndarray(image, format="rgb24")
         frame = frame.reformat(*self._size, "yuv420p", dst_colorspace="ITU709")
         self._pts = frame.pts = max(self._pts + 1, round(time / self._tick))
         frame.time_base = self._tick

@@ -55,7 +55,7 @@ def build_model(
         branches: of `hrnet`, how many its head reads: 4, or 1 as in MMPose's baseline.
 
     Returns:
-        a module that maps pictures [B, 3, H, W] (RGB, normalised, sides multiples of 32) to
+        a module that maps images [B, 3, H, W] (RGB, normalised, sides multiples of 32) to
         `PoseMaps`.
 
     Raises:

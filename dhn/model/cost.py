@@ -24,13 +24,13 @@ class Cost(NamedTuple):
 
 
 def network_cost(name: str, num_joints: int = 14, input_size: int = 512) -> Cost:
-    """Counts a network's parameters and operations for one square picture, without computing."""
+    """Counts a network's parameters and operations for one square image, without computing."""
     from torch.utils.flop_counter import FlopCounterMode
 
     with torch.device("meta"):
         model = build_model(name, num_joints).eval()
-        picture = torch.empty(1, 3, input_size, input_size)
+        image = torch.empty(1, 3, input_size, input_size)
     with FlopCounterMode(display=False) as counter, torch.inference_mode():
-        model(picture)
+        model(image)
     parameters = sum(p.numel() for p in model.parameters())
     return Cost(parameters, counter.get_total_flops() / 1e9)

@@ -146,7 +146,7 @@ class HRNet(nn.Module):
         self.stage4 = _stage(channels, modules[2], blocks, outputs=branches)
 
     def forward(self, x: Tensor) -> list[Tensor]:
-        """Maps a normalised picture [B, 3, H, W] to `branches` maps [B, C * 2^i, H/4/2^i, W/4/2^i].
+        """Maps a normalised image [B, 3, H, W] to `branches` maps [B, C * 2^i, H/4/2^i, W/4/2^i].
 
         H and W must be multiples of 32.
         """

@@ -17,7 +17,7 @@ Fusion = Literal["attention", "concat"]
 
 
 class PoseMaps(NamedTuple):
-    """What a network returns for pictures [B, 3, H, W].
+    """What a network returns for images [B, 3, H, W].
 
     Attributes:
         heatmaps: float [B, J, H/s, W/s] each, coarse before fine and s = 4 before s = 2.
@@ -31,7 +31,7 @@ class PoseMaps(NamedTuple):
 class AttentionFusion(nn.Module):
     """Concatenation weighted by channel attention (paper section 3.3).
 
-    z = concat(a, b); z * sigmoid(fc2(relu(fc1(mean of z over the picture)))), reduction 4.
+    z = concat(a, b); z * sigmoid(fc2(relu(fc1(mean of z over the image)))), reduction 4.
     """
 
     def __init__(self, channels: int, reduction: int = 4) -> None:

@@ -180,8 +180,8 @@ def aggregate_heatmaps(
     Args:
         quarter: [B, J, h / 2, w / 2] each: coarse and fine maps of stride 4.
         half: [B, J, h, w] each, as many: stride 2.
-        quarter_flipped, half_flipped: the same of the mirrored picture, or empty.
-        flip: J indices, the mirrored picture's joint for each joint (JointSet.flip).
+        quarter_flipped, half_flipped: the same of the mirrored image, or empty.
+        flip: J indices, the mirrored image's joint for each joint (JointSet.flip).
 
     Returns:
         [B, J, h, w] float32.

@@ -28,7 +28,7 @@ class Outputs:
     Attributes:
         images: folder for overlays, `NAME.predictions.jpg`, where NAME is the input's file name
             (`photo.jpg`); for videos too, `NAME.predictions.mp4`, unless `video` is given.
-        json: folder for `NAME.predictions.json` (a picture: list of people) and
+        json: folder for `NAME.predictions.json` (an image: list of people) and
             `NAME.predictions.jsonl` (a video: one line per frame); or one .json or .jsonl file
             for everything.
         video: an .mp4 file, or a folder for `NAME.predictions.mp4`.
@@ -62,10 +62,10 @@ class Outputs:
 
 @dataclass(frozen=True)
 class Frame:
-    """A picture on its way to the predictor; `index`, `time` (s) and `fps` are a video's."""
+    """An image on its way to the predictor; `index`, `time` (s) and `fps` are a video's."""
 
     source: Source
-    picture: np.ndarray
+    image: np.ndarray
     index: int | None = None
     time: Fraction = Fraction(0)
     fps: Fraction = Fraction(0)
@@ -73,7 +73,7 @@ class Frame:
 
 @dataclass(frozen=True)
 class People:
-    """What was found in a frame: keypoints float32 [P, J, 3] in picture pixels, scores [P]."""
+    """What was found in a frame: keypoints float32 [P, J, 3] in image pixels, scores [P]."""
 
     keypoints: np.ndarray
     scores: np.ndarray
@@ -121,8 +121,8 @@ def shared_sinks(outputs: Outputs, sources: Sequence[Source], joints: JointSet) 
     if outputs.csv:
         sinks.append(_Table(outputs.csv, joints))
     if outputs.json and _is_file(outputs.json):
-        one_picture = len(sources) == 1 and not sources[0].is_video
-        sinks.append(_PictureJson(outputs.json) if one_picture else _JsonLines(outputs.json))
+        one_image = len(sources) == 1 and not sources[0].is_video
+        sinks.append(_ImageJson(outputs.json) if one_image else _JsonLines(outputs.json))
     return sinks
 
 
@@ -135,12 +135,12 @@ def source_sinks(outputs: Outputs, source: Source, joints: JointSet) -> Sequence
     elif source.is_video and (folder := outputs.video or outputs.images):
         sinks.append(_OverlayVideo(folder / f"{stem}.mp4", joints))
     if not source.is_video and outputs.images:
-        sinks.append(_OverlayPicture(outputs.images / f"{stem}.jpg", joints))
+        sinks.append(_OverlayImage(outputs.images / f"{stem}.jpg", joints))
     if outputs.json and not _is_file(outputs.json):
         if source.is_video:
             sinks.append(_JsonLines(outputs.json / f"{stem}.jsonl"))
         else:
-            sinks.append(_PictureJson(outputs.json / f"{stem}.json"))
+            sinks.append(_ImageJson(outputs.json / f"{stem}.json"))
     return sinks
 
 
@@ -148,7 +148,7 @@ def _is_file(json_output: Path) -> bool:
     return json_output.suffix.lower() in (".json", ".jsonl")
 
 
-class _PictureJson:
+class _ImageJson:
     def __init__(self, path: Path) -> None:
         self._path = path
 
@@ -159,13 +159,13 @@ class _PictureJson:
         pass
 
 
-class _OverlayPicture:
+class _OverlayImage:
     def __init__(self, path: Path, joints: JointSet) -> None:
         self._path = path
         self._joints = joints
 
     def write(self, frame: Frame, people: People) -> None:
-        write_image(self._path, draw_poses(frame.picture, people.keypoints, self._joints))
+        write_image(self._path, draw_poses(frame.image, people.keypoints, self._joints))
 
     def close(self) -> None:
         pass
@@ -180,10 +180,10 @@ class _OverlayVideo:
 
     def write(self, frame: Frame, people: People) -> None:
         if self._writer is None:
-            height, width = frame.picture.shape[:2]
+            height, width = frame.image.shape[:2]
             self._writer = VideoWriter(self._path, frame.fps, (width, height))
         colours = self._colours(people.keypoints)
-        overlay = draw_poses(frame.picture, people.keypoints, self._joints, colours=colours)
+        overlay = draw_poses(frame.image, people.keypoints, self._joints, colours=colours)
         self._writer.write(overlay, frame.time)
 
     def close(self) -> None:
@@ -212,7 +212,7 @@ class _TextFile:
 
 
 class _JsonLines(_TextFile):
-    """Per line: `file`, `frame` (from 0, of videos only), `predictions` (as in a picture's)."""
+    """Per line: `file`, `frame` (from 0, of videos only), `predictions` (as in an image's)."""
 
     def write(self, frame: Frame, people: People) -> None:
         line: dict[str, Any] = {"file": frame.source.path}

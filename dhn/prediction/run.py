@@ -27,13 +27,13 @@ class Summary:
     """What a run did, in all processes.
 
     Attributes:
-        pictures: pictures and video frames.
+        images: images and video frames.
         people: found in them.
         failures: a line for each source that failed.
-        network_seconds, decode_seconds: summed over pictures.
+        network_seconds, decode_seconds: summed over images.
     """
 
-    pictures: int
+    images: int
     people: int
     failures: list[str]
     network_seconds: float
@@ -44,7 +44,7 @@ class Summary:
 class _Outcome:
     """What became of one source; `results`, without pixels, only while they have to be kept."""
 
-    pictures: int = 0
+    images: int = 0
     people: int = 0
     failure: str | None = None
     results: list[tuple[Frame, People]] = field(default_factory=list)
@@ -73,7 +73,7 @@ def predict(
         predictor: list of RGB uint8 [H, W, 3] -> list of predictions.
         sources: from `media.list_sources`.
         outputs: what to write.
-        batch_size: pictures or frames given to the predictor at once.
+        batch_size: images or frames given to the predictor at once.
         conf: people who score less are left out.
         vid_stride: take every n-th frame of videos.
         quiet: no progress bar.
@@ -102,19 +102,19 @@ def predict(
             with contextlib.ExitStack() as one_source:
                 own = closed_by(one_source, source_sinks(outputs, source, predictor.joints))
                 for frame, people in group:
-                    outcome.pictures += 1
+                    outcome.images += 1
                     outcome.people += len(people.scores)
                     for sink in (*own, *at_once):
                         sink.write(frame, people)
                     if shared and not at_once:
-                        outcome.results.append((replace(frame, picture=_NO_PIXELS), people))
+                        outcome.results.append((replace(frame, image=_NO_PIXELS), people))
         everything = world.collect(list(outcomes.values()))
         for frame, people in itertools.chain(*(outcome.results for outcome in everything)):
             for sink in shared:
                 sink.write(frame, people)
     timing = predictor.timing
     return Summary(
-        sum(outcome.pictures for outcome in everything),
+        sum(outcome.images for outcome in everything),
         sum(outcome.people for outcome in everything),
         [outcome.failure for outcome in everything if outcome.failure is not None],
         *world.total([timing.network_seconds, timing.decode_seconds]),
@@ -127,12 +127,12 @@ def report(summary: Summary, outputs: Outputs, sources: int) -> None:
     Raises:
         DhnError: some of the sources failed.
     """
-    if summary.pictures:
+    if summary.images:
         written = ", ".join(str(path) for path in outputs.paths())
-        click.echo(f"{summary.pictures} pictures, {summary.people} people -> {written}")
+        click.echo(f"{summary.images} images, {summary.people} people -> {written}")
         click.echo(
-            f"Per picture: network {1000 * summary.network_seconds / summary.pictures:.1f} ms, "
-            f"decode {1000 * summary.decode_seconds / summary.pictures:.1f} ms"
+            f"Per image: network {1000 * summary.network_seconds / summary.images:.1f} ms, "
+            f"decode {1000 * summary.decode_seconds / summary.images:.1f} ms"
         )
     if summary.failures and sources == 1:
         raise DhnError(summary.failures[0])
@@ -152,7 +152,7 @@ def _frames(outcomes: Mapping[Source, _Outcome], stride: int) -> Iterator[Frame]
                 continue
             with VideoReader(source.path, stride) as video:
                 for frame in video:
-                    yield Frame(source, frame.picture, frame.index, frame.time, video.fps)
+                    yield Frame(source, frame.image, frame.index, frame.time, video.fps)
         except DhnError as error:
             outcome.failure = str(error)
 
@@ -176,7 +176,7 @@ def _results(
     predictor: "Predictor", frames: Iterator[Frame], batch_size: int, conf: float
 ) -> Iterator[tuple[Frame, People]]:
     while batch := list(itertools.islice(frames, batch_size)):
-        predictions = predictor([frame.picture for frame in batch])
+        predictions = predictor([frame.image for frame in batch])
         for frame, prediction in zip(batch, predictions, strict=True):
             keep = prediction.scores >= conf
             yield frame, People(prediction.keypoints[keep], prediction.scores[keep])

@@ -1,4 +1,4 @@
-"""Procedural crowds: seeded pictures of people with CrowdPose annotations, as many as wanted.
+"""Procedural crowds: seeded images of people with CrowdPose annotations, as many as wanted.
 
 `generate` writes a folder in CrowdPose's official layout, so that every command runs on it.
 """
@@ -29,7 +29,7 @@ _JPEG_QUALITY = 92
 
 
 def split_of(index: int) -> str:
-    """Of ten pictures, eight are for training, one is for validation and one for the test."""
+    """Of ten images, eight are for training, one is for validation and one for the test."""
     return {1: "val", 2: "test"}.get(index % 10, "train")
 
 
@@ -45,12 +45,12 @@ def generate(
 ) -> Path:
     """Writes a CrowdPose folder: `images/*.jpg` and `json/crowdpose_{train,val,test}.json`.
 
-    Picture i depends on the seed, the configuration and i alone, neither on the number of pictures
+    Image i depends on the seed, the configuration and i alone, neither on the number of images
     nor on the number of processes. Annotations are written last: a folder that has them is whole.
 
     Args:
         out: the folder to make.
-        images: how many pictures.
+        images: how many images.
         seed: 0 or more; another seed, another crowd.
         config: the knobs of the crowd.
         processes: how many processes draw at the same time.
@@ -67,7 +67,7 @@ def generate(
     _make_room(out, overwrite)
     write_json(out / _MARK, {"images": images, "seed": seed, "config": asdict(config)}, indent=1)
     (out / "images").mkdir(exist_ok=True)
-    draw = partial(_write_picture, out=out, seed=seed, config=config)
+    draw = partial(_write_image, out=out, seed=seed, config=config)
     splits: dict[str, dict[str, list]] = {
         name: {"images": [], "annotations": []} for name in SPLITS
     }
@@ -105,10 +105,10 @@ def _make_room(out: Path, overwrite: bool) -> None:
             shutil.rmtree(out / name, ignore_errors=True)
 
 
-def _write_picture(
+def _write_image(
     index: int, *, out: Path, seed: int, config: CrowdConfig
 ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """Draws and writes picture `index`; returns its record and those of its people."""
+    """Draws and writes image `index`; returns its record and those of its people."""
     scene = make_scene(np.random.default_rng([seed, index]), config)
     height, width = scene.image.shape[:2]
     image = {

@@ -25,7 +25,7 @@ def seen_keypoints(canvas: Canvas, person: Person, owner: int) -> np.ndarray:
     """Keypoints of a drawn person, [14, 3].
 
     Returns:
-        x, y in pixels (hundredths) and visibility: 2 seen, 1 inside the picture but hidden by
+        x, y in pixels (hundredths) and visibility: 2 seen, 1 inside the image but hidden by
         something, somebody or the person's own body, 0 (and x = y = 0) outside.
     """
     height, width = canvas.depth.shape
@@ -40,9 +40,9 @@ def seen_keypoints(canvas: Canvas, person: Person, owner: int) -> np.ndarray:
 
 
 def body_box(person: Person, size: tuple[int, int]) -> np.ndarray:
-    """Box [4] (x, y, width, height) around the body, hidden parts included, cut at the picture.
+    """Box [4] (x, y, width, height) around the body, hidden parts included, cut at the image.
 
-    `size` is the picture's (W, H).
+    `size` is the image's (W, H).
     """
     body = person.body
     trunk, limbs = body.joints[[0, 1, 6, 7]], body.joints[[2, 3, 4, 5, 8, 9, 10, 11, 13]]

@@ -7,7 +7,7 @@ import numpy as np
 
 from dhn.synth.render import Brush, Canvas, Light, View, draw_ellipsoid, draw_strip, soft_shadow
 
-_FAR = 0.1  # a metre at the end of the floor, over the height of the picture
+_FAR = 0.1  # a metre at the end of the floor, over the height of the image
 _NEAREST = 100.0  # depth of what stands before everybody
 
 
@@ -41,7 +41,7 @@ def paint_background(rng: np.random.Generator, camera: Camera, light: Light) -> 
     image[:edge] = _wall(rng, edge, width) if indoors else _sky(rng, edge, width)
     image[edge:] = _floor(rng, camera, edge, indoors)
     if indoors:
-        _hang_pictures(rng, image, edge)
+        _hang_images(rng, image, edge)
         board = max(1, height // 60)
         image[edge - board : edge] *= rng.uniform(0.5, 0.9)
     else:
@@ -166,7 +166,7 @@ def _floor(rng: np.random.Generator, camera: Camera, edge: int, indoors: bool) -
     return image + texture[..., None]
 
 
-def _hang_pictures(rng: np.random.Generator, image: np.ndarray, edge: int) -> None:
+def _hang_images(rng: np.random.Generator, image: np.ndarray, edge: int) -> None:
     """Windows, posters, shelves and doors: rectangles in frames."""
     height, width = image.shape[:2]
     for _ in range(rng.integers(1, 6)):

@@ -1,7 +1,7 @@
 """An articulated body: a pose is a set of joint angles, a posed body is points and frames in space.
 
-Space is in metres, seen from the camera: x to the picture's right, y up, z towards the viewer. A
-body of yaw 0 faces the viewer, so its left side lies on the picture's right. Bodies are 1.72 m
+Space is in metres, seen from the camera: x to the image's right, y up, z towards the viewer. A
+body of yaw 0 faces the viewer, so its left side lies on the image's right. Bodies are 1.72 m
 tall when they stand; a smaller person is the same body drawn smaller.
 """
 
@@ -87,7 +87,7 @@ class Pose:
         arm: float [2, 4], flexion, spread, inward twist and elbow flexion.
         spine: lean forward, bend sideways, twist.
         head: turn, nod.
-        yaw: turn of the whole body about the vertical; 0 faces the viewer, 90 the picture's right.
+        yaw: turn of the whole body about the vertical; 0 faces the viewer, 90 the image's right.
     """
 
     legs: Legs

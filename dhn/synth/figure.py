@@ -1,4 +1,4 @@
-"""A person: a posed body, dressed, somewhere in the picture; and how it is drawn."""
+"""A person: a posed body, dressed, somewhere in the image; and how it is drawn."""
 
 from dataclasses import dataclass, replace
 from functools import partial
@@ -18,7 +18,7 @@ _HAIRLINES = {"short": (0.12, 0.5), "bun": (0.08, 0.55), "bob": (-0.7, 1.45), "l
 
 @dataclass(frozen=True)
 class Person:
-    """Somebody in a picture."""
+    """Somebody in an image."""
 
     body: Body
     look: Look

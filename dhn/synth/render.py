@@ -1,4 +1,4 @@
-"""Shaded solids drawn into a picture with a depth buffer, each edge anti-aliased by its distance.
+"""Shaded solids drawn into an image with a depth buffer, each edge anti-aliased by its distance.
 
 Two solids make everything: a strip (a bone with a cross-section that varies along it: limbs,
 torsos, shoes, poles) and an ellipsoid (heads, hair, foliage). Each knows, for the pixels that it
@@ -44,7 +44,7 @@ class Light:
 
 @dataclass(frozen=True)
 class View:
-    """Where a body stands in the picture: weak perspective, one scale for a whole body.
+    """Where a body stands in the image: weak perspective, one scale for a whole body.
 
     Attributes:
         scale: pixels per metre.
@@ -84,7 +84,7 @@ Paint = np.ndarray | Callable[[Surface], np.ndarray]
 
 
 class Canvas:
-    """A picture in the making.
+    """An image in the making.
 
     Attributes:
         rgb: float32 [H, W, 3], 0..255.
@@ -111,7 +111,7 @@ class Canvas:
         return (slice(y0, y1), slice(x0, x1)) if x0 < x1 and y0 < y1 else None
 
     def pixels(self, window: tuple[slice, slice], inside: np.ndarray) -> np.ndarray:
-        """Flat indices in the picture of the flat indices `inside` of a window."""
+        """Flat indices in the image of the flat indices `inside` of a window."""
         return self._pixels[window].ravel()[inside]
 
     def in_front(self, pixels: np.ndarray, depth: np.ndarray, owner: int) -> np.ndarray:
@@ -127,7 +127,7 @@ class Canvas:
         depth: np.ndarray,
         owner: int,
     ) -> None:
-        """Puts N pixels over the picture.
+        """Puts N pixels over the image.
 
         Args:
             pixels: flat indices [N], each at most once.
@@ -180,14 +180,14 @@ def draw_strip(
         widths: half the width across at two or more evenly spaced places of the bone, metres.
         paint: colours the surface.
         frame: columns left, up, forward of the part [3, 3], for paints that look at `local` and
-            where `flatness` is not 1; the picture's own directions where it is not given.
+            where `flatness` is not 1; the image's own directions where it is not given.
         flatness: depth of the cross-section (along `forward`) over its width (along `left`).
         caps: how far the two ends bulge, in metres; None makes an end round.
     """
     canvas, view, owner = brush.canvas, brush.view, brush.owner
     (ax, ay, az), (bx, by, bz) = view.project(ends).tolist()
     length = ((bx - ax) ** 2 + (by - ay) ** 2) ** 0.5
-    # A bone that points at the viewer has no direction in the picture: any will do.
+    # A bone that points at the viewer has no direction in the image: any will do.
     length, ux, uy = (
         (length, (bx - ax) / length, (by - ay) / length) if length else (1e-3, 1.0, 0.0)
     )
@@ -315,7 +315,7 @@ def draw_ellipsoid(
 def soft_shadow(
     canvas: Canvas, centre: tuple[float, float], radii: tuple[float, float], strength: float
 ) -> None:
-    """Darkens the picture by a soft ellipse (x, y in pixels)."""
+    """Darkens the image by a soft ellipse (x, y in pixels)."""
     window = canvas.window(centre, radii)
     if window is None:
         return

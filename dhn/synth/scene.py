@@ -14,7 +14,7 @@ from dhn.synth.look import random_look
 from dhn.synth.render import Brush, Canvas, Light, soft_shadow
 
 _FEWEST_VISIBLE = 4  # a person of whom fewer joints are seen is taken out of the scene
-_FOCAL = 1.2  # focal length over the height of the picture
+_FOCAL = 1.2  # focal length over the height of the image
 _ROW = 0.7  # metres between one person and the next: only stretched limbs reach across
 
 
@@ -23,15 +23,15 @@ class CrowdConfig:
     """The knobs of the crowd.
 
     Attributes:
-        size: short side of the pictures in pixels.
-        odds: chances of a sparse, grouped and dense picture.
+        size: short side of the images in pixels.
+        odds: chances of a sparse, grouped and dense image.
         people: lowest and highest number of people of each of the three.
-        stature: lowest and highest height of a standing person over the picture's height, of each.
+        stature: lowest and highest height of a standing person over the image's height, of each.
         spacing: lowest and highest distance of neighbours in metres, of each.
         facing: chance of a person turned roughly to the camera, as people in photographs mostly
             are; the others take the full turn.
         occluder: chance of something in front of the crowd.
-        closeup: chance of tall people too near for their feet to be in the picture.
+        closeup: chance of tall people too near for their feet to be in the image.
     """
 
     size: int = 240
@@ -46,7 +46,7 @@ class CrowdConfig:
 
 @dataclass(frozen=True)
 class Scene:
-    """A finished picture and its people.
+    """A finished image and its people.
 
     Attributes:
         image: RGB uint8 [H, W, 3].
@@ -67,7 +67,7 @@ _ASPECTS = ((4, 3), (4, 3), (3, 2), (1, 1), (3, 4))
 
 
 def make_scene(rng: np.random.Generator, config: CrowdConfig) -> Scene:
-    """Draws one picture; everything in it comes from `rng`."""
+    """Draws one image; everything in it comes from `rng`."""
     across, down = _ASPECTS[rng.integers(len(_ASPECTS))]
     unit = config.size / min(across, down)
     size = round(across * unit), round(down * unit)
@@ -84,7 +84,7 @@ def make_scene(rng: np.random.Generator, config: CrowdConfig) -> Scene:
         seen = (keypoints[..., 2] == 2).sum(1) >= _FEWEST_VISIBLE
         if seen.all():
             break
-        # Nobody can be asked to find who is hidden: they leave, and the picture is drawn again.
+        # Nobody can be asked to find who is hidden: they leave, and the image is drawn again.
         people = [p for p, keep in zip(people, seen, strict=True) if keep]
         people = people or _gather(rng, config, camera, level, stature)
     boxes = np.array([body_box(p, size) for p in people])
@@ -99,9 +99,9 @@ def _random_light(rng: np.random.Generator) -> Light:
 def _place_camera(
     rng: np.random.Generator, config: CrowdConfig, size: tuple[int, int], stature: float
 ) -> Camera:
-    """A camera that sees the nearest person's feet low in the picture, and the head as well.
+    """A camera that sees the nearest person's feet low in the image, and the head as well.
 
-    `stature` is the height of a standing person there over the height of the picture.
+    `stature` is the height of a standing person there over the height of the image.
     """
     feet = rng.uniform(max(0.8, stature + 0.03), 0.99)
     if stature > 0.6 and rng.random() < config.closeup:
@@ -119,7 +119,7 @@ def _gather(
     width, height = camera.size
     count = int(rng.integers(config.people[level][0], config.people[level][1] + 1))
     scale = stature * height / STATURE
-    # Rows: people of the same picture differ in distance, and so in size.
+    # Rows: people of the same image differ in distance, and so in size.
     scales = scale * np.exp(-np.abs(rng.normal(0, rng.uniform(0.05, 0.3), count)))
     scales = np.maximum(scales, 0.3 * height / STATURE)
     gap = min(rng.uniform(*config.spacing[level]) * scale, 0.9 * width / count)

@@ -45,9 +45,12 @@ class Data(_Section):
     input_size: int = Field(512, ge=64, le=2048, multiple_of=64)
     # Short side at inference; by default input_size, which fits crops of scale 1.
     eval_size: int | None = Field(None, ge=64, le=2048, multiple_of=64)
-    max_people: int = Field(30, ge=1)  # per picture, the largest; how many are left out is said
-    max_bad_pictures: int = Field(100, ge=0)  # that cannot be read; more end the run
-    keep_empty: bool = False  # train on pictures without a labelled joint too
+    max_people: int = Field(30, ge=1)  # per image, the largest; how many are left out is said
+    # Images that cannot be read; more of them end the run. Runs of dhn 0.1 name pictures.
+    max_bad_images: int = Field(
+        100, ge=0, validation_alias=pydantic.AliasChoices("max_bad_images", "max_bad_pictures")
+    )
+    keep_empty: bool = False  # train on images without a labelled joint too
     workers: int = Field(4, ge=0)
     rotation: float = Field(30, ge=0, le=180)  # degrees either way
     scale: tuple[float, float] = (0.75, 1.5)  # of the short side
@@ -90,7 +93,7 @@ class Train(_Section):
     """The optimisation."""
 
     epochs: int = Field(300, ge=1)
-    # Pictures per update, over all processes and parts: how a batch is computed changes nothing
+    # Images per update, over all processes and parts: how a batch is computed changes nothing
     # else of a recipe (but batch norm sees a process's part of it alone, without `sync_bn`).
     batch_size: int = Field(12, ge=1)
     accumulate: int = Field(1, ge=1)  # parts of a batch, one after the other: less memory
@@ -112,7 +115,7 @@ class Train(_Section):
     # Decay per update of averaged weights, 0: none. The average is less noisy than the last step
     # and is what is evaluated, saved beside the weights and used by predict and eval.
     ema: float = Field(0, ge=0, lt=1)
-    # Batch norm over all processes: parts of a few pictures give rough statistics. CUDA only.
+    # Batch norm over all processes: parts of a few images give rough statistics. CUDA only.
     sync_bn: bool = False
     # auto: bf16 where the hardware multiplies it; fp16: with loss scaling, for older GPUs.
     amp: Literal["auto", "bf16", "fp16", "off"] = "auto"
@@ -121,7 +124,7 @@ class Train(_Section):
     eval_every: int = Field(10, ge=1)  # epochs, where a split is held out
     keep_every: int = Field(0, ge=0)  # epochs whose checkpoint is kept for good; 0: none
     checkpoint_every: float = Field(10, ge=0)  # minutes; 0: after every update
-    # auto: curves and pictures for TensorBoard in the run's folder, where that is installed.
+    # auto: curves and images for TensorBoard in the run's folder, where that is installed.
     tensorboard: Literal["auto", "off"] = "auto"
     seed: int = Field(0, ge=0)
 

@@ -25,8 +25,8 @@ class Update(NamedTuple):
     """What became of one batch.
 
     Attributes:
-        loss: means over its pictures; None where none of them could be read.
-        images: pictures that were learnt from.
+        loss: means over its images; None where none of them could be read.
+        images: images that were learnt from.
         applied: False where loss or gradient were not finite: weights, moments and running
             statistics are as before.
         overflow: not applied, but only because fp16's scale was too large for the gradient; it
@@ -82,16 +82,16 @@ class Learner:
         self._statistics = _Statistics(model)
 
     def update(
-        self, parts: Sequence[Batch], pictures: int, lr: float, foreground: float = 0
+        self, parts: Sequence[Batch], batch_size: int, lr: float, foreground: float = 0
     ) -> Update:
         """Learns from one batch.
 
-        Its gradient is that of the sum of its pictures' losses divided by `pictures`, in
-        whichever parts it comes. A picture that could not be read adds nothing.
+        Its gradient is that of the sum of its images' losses divided by `batch_size`, in
+        whichever parts it comes. An image that could not be read adds nothing.
 
         Args:
             parts: of the batch; go through the network one after the other.
-            pictures: of the whole batch, those that could not be read included.
+            batch_size: images of the whole batch, those that could not be read included.
             foreground: see `pose_loss`.
         """
         self.model.train()
@@ -105,7 +105,7 @@ class Learner:
         losses = []
         for k, part in enumerate(own):
             with self._no_sync() if k + 1 < len(own) else contextlib.nullcontext():
-                losses.append(self._backward(part, counts[k] / pictures, foreground))
+                losses.append(self._backward(part, counts[k] / batch_size, foreground))
         loss, images = self._mean(losses, counts)
         for group in self.optimiser.param_groups:
             group["lr"] = lr
@@ -150,7 +150,7 @@ class Learner:
         return loss
 
     def _mean(self, losses: Sequence[PoseLoss], images: Sequence[int]) -> tuple[PoseLoss, int]:
-        """The mean of the parts' means over all processes, and the number of pictures."""
+        """The mean of the parts' means over all processes, and the number of images."""
         rows = torch.stack([torch.stack(_flat(loss)).detach().float() for loss in losses])
         sums = (rows * torch.tensor(images, device=rows.device)[:, None]).sum(0)
         count = float(sum(images))
@@ -237,7 +237,7 @@ def _move_average(average: PoseNetwork, model: PoseNetwork, decay: float, update
 
 
 def _blank(input_size: int, num_joints: int) -> Batch:
-    """A black picture without people."""
+    """A black image without people."""
     image = torch.zeros(1, 3, input_size, input_size, dtype=torch.uint8)
     return Batch(image, torch.zeros(1, 1, num_joints, 3), None, [], [""])
 

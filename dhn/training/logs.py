@@ -163,7 +163,7 @@ def write_csv(runs: Sequence[Run], path: Path) -> None:
 
 
 def plot(runs: Sequence[Run], path: Path) -> None:
-    """Draws the curves of runs into a picture (PNG, SVG, PDF: by the suffix of `path`).
+    """Draws the curves of runs into an image (PNG, SVG, PDF: by the suffix of `path`).
 
     Raises:
         DhnError: matplotlib is not installed, or knows no such format.

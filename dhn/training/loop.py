@@ -30,7 +30,7 @@ from dhn.training.record import Record
 from dhn.training.runs import Checkpoints, StopSignals, open_run, seed_everything
 from dhn.training.sheets import draw_sheets
 
-SHEETS = 4  # pictures for TensorBoard at each evaluation
+SHEETS = 4  # images for TensorBoard at each evaluation
 
 
 def train(
@@ -139,7 +139,7 @@ def train(
                 with stop.at_once(_stopped(run)):
                     stats = _evaluate(config, learner, held_out, world)
             if due:
-                record.pictures(epoch, _sheets(config, learner, held_out or annotations))
+                record.sheets(epoch, _sheets(config, learner, held_out or annotations))
             at.epoch, at.step = epoch, 0
             record.epoch(epoch, stats)
             checkpoints.save_epoch(at, stats.get("AP"), learner, record)
@@ -170,10 +170,10 @@ def _draw_crowds(config: Config, quiet: bool) -> None:
 def _annotations(config: Config, setting: Literal["split", "eval_split"]) -> Annotations:
     split = getattr(config.data, setting)
     annotations = load_annotations(config.data.dataset, split, option=f"data.{setting}=")
-    pictures = annotations.pictures
-    if pictures and not any(picture.path.is_file() for picture in pictures):
+    images = annotations.images
+    if images and not any(image.path.is_file() for image in images):
         raise DhnError(
-            f"{pictures[0].path.parent}: none of the {len(pictures)} pictures of split {split} "
+            f"{images[0].path.parent}: none of the {len(images)} images of split {split} "
             "is there; put them there"
         )
     return annotations
@@ -191,10 +191,10 @@ def _dataset(config: Config, annotations: Annotations, quiet: bool) -> PoseDatas
         seed=config.train.seed,
     )
     if not len(dataset):
-        raise DhnError(f"{data.dataset}: no picture of split {data.split} has a labelled joint")
+        raise DhnError(f"{data.dataset}: no image of split {data.split} has a labelled joint")
     if dataset.left_out and not quiet:
         warn(
-            f"{len(dataset.left_out)} pictures show more than data.max_people={data.max_people} "
+            f"{len(dataset.left_out)} images show more than data.max_people={data.max_people} "
             f"people; their {sum(dataset.left_out)} smallest are not learnt"
         )
     return dataset
@@ -254,9 +254,9 @@ def _batches(loader: DataLoader, parts: int) -> Iterator[tuple[list[Batch], floa
 
 
 def _report_unreadable(
-    config: Config, parts: Sequence[Batch], known: set[str], pictures: int, world: World
+    config: Config, parts: Sequence[Batch], known: set[str], images: int, world: World
 ) -> None:
-    """Warns of each picture once, whichever process met it."""
+    """Warns of each image once, whichever process met it."""
     failures = [failure for part in parts for failure in part.failures]
     if not world.any(bool(failures)):
         return
@@ -264,11 +264,11 @@ def _report_unreadable(
         if failure not in known:
             warn(failure)
             known.add(failure)
-    limit = config.data.max_bad_pictures
-    if len(known) > limit or len(known) == pictures:
+    limit = config.data.max_bad_images
+    if len(known) > limit or len(known) == images:
         raise DhnError(
-            f"{len(known)} of {pictures} pictures cannot be read; check the data, or raise "
-            f"data.max_bad_pictures ({limit})"
+            f"{len(known)} of {images} images cannot be read; check the data, or raise "
+            f"data.max_bad_images ({limit})"
         )
 
 
@@ -287,7 +287,7 @@ def _evaluate(
 
 
 def _sheets(config: Config, learner: Learner, annotations: Annotations) -> Iterator[np.ndarray]:
-    """What the network makes of the first pictures, whole and centred."""
+    """What the network makes of the first images, whole and centred."""
     size, loss = config.data.input_size, config.loss
     dataset = PoseDataset(annotations, input_size=size, augmentation=None)
     yield from draw_sheets(

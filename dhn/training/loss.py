@@ -30,7 +30,7 @@ def grouping_loss(tags: Tensor, keypoints: Tensor, stride: float = 4.0) -> Group
     With N people who have a tag read,
     pull = mean over people of the mean squared distance of a person's tags from their mean;
     push = 0.5 * sum over ordered pairs p != q of exp(-(m_p - m_q)^2) / (N (N - 1)).
-    Pictures without people give 0 for both, with one person 0 for push.
+    Images without people give 0 for both, with one person 0 for push.
 
     Args:
         tags: float [B, J, h, w].

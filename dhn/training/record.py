@@ -35,8 +35,8 @@ class Record:
     Each epoch is a line of `metrics.jsonl`: means of the losses (`loss`, `heatmap_STAGE_LEVEL`,
     `heatmap` of the last map beside `flat`, what an all-zero map would have; `pull`, `push`), the
     last `lr`, `skipped` updates, `images_per_second`, `data_wait` (share of the time in which the
-    network waited for pictures), `memory_gb` and `cuda_memory_gb` (the most so far), and AP and the
-    like where it was scored. TensorBoard gets the same numbers, and pictures.
+    network waited for images), `memory_gb` and `cuda_memory_gb` (the most so far), and AP and the
+    like where it was scored. TensorBoard gets the same numbers, and images.
 
     Its state is part of a checkpoint: lines written after it are taken back on a resume, and
     the means of an epoch go on where they were.
@@ -92,8 +92,8 @@ class Record:
         """Call after each update.
 
         Args:
-            loss: of the batch; None where none of its pictures could be read.
-            images: pictures in it.
+            loss: of the batch; None where none of its images could be read.
+            images: images in it.
             waited: seconds until it was there.
         """
         self._lr = lr
@@ -110,11 +110,11 @@ class Record:
         """Call instead of `step` where an update was skipped.
 
         Args:
-            names: the pictures, if they are to blame.
+            names: the images, if they are to blame.
         """
         self._skipped += 1
         if names:
-            warn(f"loss or gradient not finite, update skipped; pictures: {', '.join(names)}")
+            warn(f"loss or gradient not finite, update skipped; images: {', '.join(names)}")
         self._tick()
 
     def epoch(self, epoch: int, stats: dict[str, float]) -> None:
@@ -132,11 +132,11 @@ class Record:
         self._clear()
         self._mark = time.monotonic()
 
-    def pictures(self, epoch: int, sheets: Iterable[np.ndarray]) -> None:
-        """Writes RGB uint8 [H, W, 3] pictures for TensorBoard; without it none is asked for."""
+    def sheets(self, epoch: int, sheets: Iterable[np.ndarray]) -> None:
+        """Writes RGB uint8 [H, W, 3] images for TensorBoard; without it none is asked for."""
         if writer := self._open_tensorboard(epoch):
             for number, sheet in enumerate(sheets):
-                writer.add_image(f"pictures/{number}", sheet, epoch, dataformats="HWC")
+                writer.add_image(f"images/{number}", sheet, epoch, dataformats="HWC")
 
     def state_dict(self) -> dict[str, Any]:
         return {"size": self._size} | {key: getattr(self, f"_{key}") for key in self._STATE}
@@ -195,7 +195,7 @@ class Record:
                 self._tensorboard = False
                 if not self.quiet:
                     warn(
-                        "no curves and pictures for TensorBoard, which is not installed: "
+                        "no curves and images for TensorBoard, which is not installed: "
                         "pip install 'dhn[curves]', or train.tensorboard=off"
                     )
                 return None

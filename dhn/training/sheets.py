@@ -1,4 +1,4 @@
-"""What a network makes of a picture, drawn on one sheet: to watch it learn."""
+"""What a network makes of an image, drawn on one sheet: to watch it learn."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -23,7 +23,7 @@ _SIDE = 256  # pixels of a tile
 def draw_sheets(
     predictor: Predictor, dataset: PoseDataset, count: int, **target: Any
 ) -> Iterator[np.ndarray]:
-    """Sheets of a data set's first pictures; each is made when it is asked for.
+    """Sheets of a data set's first images; each is made when it is asked for.
 
     Args:
         predictor: of the data set's input size.
@@ -56,9 +56,9 @@ def draw_sheet(
     each. Tags fade where there is no joint.
 
     Args:
-        sample: the picture, with S = input size.
+        sample: the image, with S = input size.
         target: float [J, h, w], what the last heatmap should be.
-        maps: of this picture alone (B = 1).
+        maps: of this image alone (B = 1).
         poses: float [P, J, 3], x, y in input pixels and score.
         joints: of both.
 
@@ -103,7 +103,7 @@ def _tags(image: np.ndarray, heatmap: Tensor, tags: Tensor, caption: str) -> np.
 def _blend(
     image: np.ndarray, values: np.ndarray, alpha: np.ndarray, colours: int, caption: str
 ) -> np.ndarray:
-    """Lays a map in false colours over the darkened picture, both [h, w] in 0..1."""
+    """Lays a map in false colours over the darkened image, both [h, w] in 0..1."""
     size = (_SIDE, _SIDE)
     shade = cv2.resize(np.rint(255 * values).astype(np.uint8), size, interpolation=cv2.INTER_LINEAR)
     colour = cv2.cvtColor(cv2.applyColorMap(shade, colours), cv2.COLOR_BGR2RGB)

@@ -198,9 +198,9 @@ def test_eval_of_two_processes_is_that_of_one(weights, tmp_path):
     (tmp_path / "json/crowdpose_test.json").write_text(json.dumps(raw))
     for image in raw["images"]:
         write_image(tmp_path / "images" / image["file_name"], noise(image["id"]))
-    (tmp_path / "images/6.png").write_text("no picture")
+    (tmp_path / "images/6.png").write_text("no image")
     command = ["-m", "dhn", "eval", "--device", "cpu", "--checkpoint", weights]
-    command += ["--dataset", tmp_path, "-b", 2]  # four batches, the last one of a single picture
+    command += ["--dataset", tmp_path, "-b", 2]  # four batches, the last one of a single image
     output = {name: tmp_path / name for name in ("one", "two")}
 
     one = alone(*command, "--save-json", output["one"] / "p.json", "--output", output["one"] / "s")
@@ -212,9 +212,9 @@ def test_eval_of_two_processes_is_that_of_one(weights, tmp_path):
     assert files_of(output["two"]) == files_of(output["one"])
     assert one.returncode == 1
     assert errors_of(two) == errors_of(one)
-    assert "1 of 7 pictures could not be read" in errors_of(two)[-1]
-    table = [line for line in one.stdout.splitlines() if "Time per picture" not in line]
-    assert table == [line for line in two.stdout.splitlines() if "Time per picture" not in line]
+    assert "1 of 7 images could not be read" in errors_of(two)[-1]
+    table = [line for line in one.stdout.splitlines() if "Time per image" not in line]
+    assert table == [line for line in two.stdout.splitlines() if "Time per image" not in line]
 
 
 def test_predict_of_two_processes_is_that_of_one(weights, tmp_path, monkeypatch):
@@ -236,11 +236,11 @@ def test_predict_of_two_processes_is_that_of_one(weights, tmp_path, monkeypatch)
     two = torchrun(*command, *outputs("two"), code=1)
     written = files_of(tmp_path / "one")
     assert len(written) == 6
-    assert len(written["a.jsonl"].splitlines()) == 6  # three pictures, three frames
+    assert len(written["a.jsonl"].splitlines()) == 6  # three images, three frames
     assert files_of(tmp_path / "two") == written
     assert one.returncode == 1
     assert errors_of(two) == errors_of(one) != []
-    assert "6 pictures, " in two.stdout
+    assert "6 images, " in two.stdout
     assert len(two.stdout.splitlines()) == len(one.stdout.splitlines())
 
 
@@ -280,7 +280,7 @@ def training(tmp_path_factory) -> list:
     """The start of a command; what follows are FROZEN, VICTIM, options and settings."""
     folder = tmp_path_factory.mktemp("training")
     (folder / "job.py").write_text(TRAINING)
-    # Eight pictures to train on: a batch of seven, shared unequally, and one of a single picture.
+    # Eight images to train on: a batch of seven, shared unequally, and one of a single image.
     crowds = generate(folder / "crowds", 10, 0, config=CrowdConfig(size=96))
     settings = [*TINY, f"data.dataset={crowds}", "train.batch_size=7", "train.epochs=2"]
     return [folder / "job.py", [*settings, "train.checkpoint_every=0"]]

@@ -39,10 +39,10 @@ def test_crowdpose_layout(tmp_path):
     assert annotations.joints is CROWDPOSE
     assert annotations.scoring == "crowdpose"
     assert annotations.source == tmp_path.name
-    assert [p.path for p in annotations.pictures] == [
+    assert [p.path for p in annotations.images] == [
         tmp_path / "images" / f"{i}.png" for i in range(1, 7)
     ]
-    people = {person.id: person for p in annotations.pictures for person in p.people}
+    people = {person.id: person for p in annotations.images for person in p.people}
     assert len(people) == len(raw["annotations"])
     for wanted in raw["annotations"]:
         person = people[wanted["id"]]
@@ -65,7 +65,7 @@ def test_coco_layout(tmp_path, folder):
         annotations = load_annotations(dataset, "val")
         assert annotations.joints is COCO
         assert annotations.scoring == "coco"
-        assert annotations.pictures[0].path == tmp_path / folder / "1.png"
+        assert annotations.images[0].path == tmp_path / folder / "1.png"
 
 
 def test_default_folders_are_relative_to_the_working_folder(tmp_path, monkeypatch):
@@ -79,10 +79,10 @@ def test_any_folder_and_any_file(tmp_path):
     write(tmp_path / "annotations/cats-trainval.json", make_set(2))
     annotations = load_annotations(tmp_path, "train")
     assert annotations.joints.names == PAW.names
-    assert len(load_annotations(tmp_path, "trainval").pictures) == 2
+    assert len(load_annotations(tmp_path, "trainval").images) == 2
     loose = write(tmp_path / "loose/x.json", make_set())
     (tmp_path / "loose/1.png").touch()
-    assert load_annotations(loose).pictures[0].path == tmp_path / "loose/1.png"
+    assert load_annotations(loose).images[0].path == tmp_path / "loose/1.png"
     write(tmp_path / "annotations/dogs-train.json", {})
     with pytest.raises(DhnError, match=r"several files.*cats-train\.json, dogs-train\.json"):
         load_annotations(tmp_path, "train")
@@ -95,20 +95,20 @@ def test_trainval_is_merged(tmp_path, offset):
     write(tmp_path / "json/crowdpose_train.json", train)
     write(tmp_path / "json/crowdpose_val.json", val)
     merged = load_annotations(tmp_path, "trainval")
-    assert [p.id for p in merged.pictures] == [1, 2, 3, 4, 101, 102, 103]
+    assert [p.id for p in merged.images] == [1, 2, 3, 4, 101, 102, 103]
     records = merged.raw["annotations"]
     assert len({r["id"] for r in records}) == len(records) > 0
     assert min(r["id"] for r in records) > 0
     by_id = {r["id"]: r for r in records}
-    for picture in merged.pictures:
-        for person in picture.people:
+    for image in merged.images:
+        for person in image.people:
             np.testing.assert_array_equal(
                 person.keypoints.ravel(), np.float32(by_id[person.id]["keypoints"])
             )
-            assert by_id[person.id]["image_id"] == picture.id
+            assert by_id[person.id]["image_id"] == image.id
 
 
-def test_trainval_of_the_same_pictures_is_refused(tmp_path):
+def test_trainval_of_the_same_images_is_refused(tmp_path):
     write(tmp_path / "json/crowdpose_train.json", make_set())
     write(tmp_path / "json/crowdpose_val.json", renumbered(make_set(), 0, 1000))
     with pytest.raises(DhnError, match=r"crowdpose_val\.json: image 1: is in .*crowdpose_train"):
@@ -122,12 +122,12 @@ def test_trainval_of_different_joints_is_refused(tmp_path):
         load_annotations(tmp_path, "trainval")
 
 
-def test_first_pictures(tmp_path):
+def test_first_images(tmp_path):
     annotations = load_annotations(write(tmp_path / "x.json", make_set())).first(2)
-    assert [p.id for p in annotations.pictures] == [1, 2]
+    assert [p.id for p in annotations.images] == [1, 2]
     assert [image["id"] for image in annotations.raw["images"]] == [1, 2]
     assert {a["image_id"] for a in annotations.raw["annotations"]} <= {1, 2}
-    people = sum(len(p.people) for p in annotations.pictures)
+    people = sum(len(p.people) for p in annotations.images)
     assert len(annotations.raw["annotations"]) == people > 0
 
 
@@ -136,22 +136,22 @@ def test_real_files(shared):
     mini = load_annotations(data / "coco_mini", "train")
     assert mini.joints is COCO
     assert mini.scoring == "coco"
-    assert (len(mini.pictures), sum(len(p.people) for p in mini.pictures)) == (44, 172)
-    assert all(p.path.is_file() for p in mini.pictures)
+    assert (len(mini.images), sum(len(p.people) for p in mini.images)) == (44, 172)
+    assert all(p.path.is_file() for p in mini.images)
     crowd = load_annotations(data / "crowdpose", "val")
     assert crowd.joints is CROWDPOSE
     assert crowd.scoring == "crowdpose"
-    assert (len(crowd.pictures), sum(len(p.people) for p in crowd.pictures)) == (2000, 8527)
-    assert crowd.pictures[0].crowd_index == 0.76
+    assert (len(crowd.images), sum(len(p.people) for p in crowd.images)) == (2000, 8527)
+    assert crowd.images[0].crowd_index == 0.76
     for sample in ("crowdpose_sample", "coco_sample"):
-        assert all(p.path.is_file() for p in load_annotations(data / sample, "test").pictures)
+        assert all(p.path.is_file() for p in load_annotations(data / sample, "test").images)
 
 
 # Masks
 
 
 def masked_set(tmp_path, *segmentations, iscrowd=0, labelled=False):
-    """One picture of 7 x 5 pixels with one person per segmentation."""
+    """One image of 7 x 5 pixels with one person per segmentation."""
     raw = make_set(1, COCO, crowd_index=False)
     raw["images"][0] |= {"width": 7, "height": 5}
     template = raw["annotations"][0]
@@ -161,7 +161,7 @@ def masked_set(tmp_path, *segmentations, iscrowd=0, labelled=False):
         | ({} if labelled else {"keypoints": [0] * 51, "num_keypoints": 0})
         for i, segmentation in enumerate(segmentations, 1)
     ]
-    return load_annotations(write(tmp_path / "x.json", raw)).pictures[0]
+    return load_annotations(write(tmp_path / "x.json", raw)).images[0]
 
 
 RECTANGLE = [[1, 1, 4, 1, 4, 3, 1, 3]]
@@ -210,16 +210,16 @@ def test_malformed_segmentation(tmp_path, segmentation):
     assert "\n" not in str(error.value)
 
 
-def test_masks_of_real_pictures_equal_the_official_decoder(shared):
+def test_masks_of_real_images_equal_the_official_decoder(shared):
     folder = shared / "data/coco_mini"
     official = pycoco.COCO(folder / "annotations/person_keypoints_train2017.json")
     masked = 0
-    for picture in load_annotations(folder, "train").pictures:
-        expected = np.zeros((picture.height, picture.width), bool)
-        for annotation in official.imgToAnns[picture.id]:
+    for image in load_annotations(folder, "train").images:
+        expected = np.zeros((image.height, image.width), bool)
+        for annotation in official.imgToAnns[image.id]:
             if annotation["iscrowd"] or not any(annotation["keypoints"][2::3]):
                 expected |= official.annToMask(annotation) > 0
-        mask = ignore_mask(picture)
+        mask = ignore_mask(image)
         masked += mask is not None
         np.testing.assert_array_equal(expected, 0 if mask is None else mask == 0)
     assert masked == 20
@@ -297,9 +297,9 @@ def test_junk_anywhere_is_one_line_or_loads(tmp_path_factory, data, junk, remove
     path = write(tmp_path_factory.getbasetemp() / "junk.json", raw)
     try:
         annotations = load_annotations(path)
-        for picture in annotations.pictures:
-            ignore_mask(picture)
-            assert all(np.isfinite(person.keypoints).all() for person in picture.people)
+        for image in annotations.images:
+            ignore_mask(image)
+            assert all(np.isfinite(person.keypoints).all() for person in image.people)
     except DhnError as error:
         message = str(error)
         assert "\n" not in message

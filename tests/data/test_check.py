@@ -10,7 +10,7 @@ from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
 
-from coco_sets import make_set, standing_set, write_pictures
+from coco_sets import make_set, standing_set, write_images
 from dhn.base.errors import DhnError
 from dhn.cli import main
 from dhn.data.check import check_dataset, tables
@@ -37,12 +37,12 @@ def write_labels(folder, **splits):
 
 @pytest.fixture(scope="module")
 def clean(tmp_path_factory):
-    """Two splits of six pictures, nothing wrong with them."""
+    """Two splits of six images, nothing wrong with them."""
     folder = tmp_path_factory.mktemp("data") / "clean"
     folder.mkdir()
     splits = {"train": clean_set(), "val": clean_set(first_id=101, seed=1)}
     for raw in splits.values():
-        write_pictures(folder, raw)
+        write_images(folder, raw)
     write_labels(folder, **splits)
     return folder
 
@@ -85,10 +85,10 @@ def test_figures_of_a_split(clean):
     flags = np.array([person["keypoints"] for person in raw["annotations"]])[:, 2::3]
     people = [person["image_id"] for person in raw["annotations"]]
     counts = [people.count(image["id"]) for image in raw["images"]]
-    assert figures["pictures"] == len(raw["images"])
+    assert figures["images"] == len(raw["images"])
     assert figures["people"] == len(people)
     assert figures["keypoints"] == [(flags == 2).sum(), (flags == 1).sum()]
-    assert figures["people_per_picture"] == [counts.count(n) for n in range(max(counts) + 1)]
+    assert figures["people_per_image"] == [counts.count(n) for n in range(max(counts) + 1)]
 
 
 def set_keypoint(joint, x, y, v):
@@ -107,11 +107,11 @@ def set_person(**fields):
     [
         ("error", "visibility is not 0, 1 or 2", set_keypoint(0, 50, 50, 3)),
         ("error", "annotation id not above 0", set_person(id=-4)),
-        ("warning", "keypoint outside the picture", set_keypoint(0, 50, 120.5, 1)),
-        ("warning", "keypoint outside the picture", set_keypoint(0, -0.5, 50, 2)),
+        ("warning", "keypoint outside the image", set_keypoint(0, 50, 120.5, 1)),
+        ("warning", "keypoint outside the image", set_keypoint(0, -0.5, 50, 2)),
         ("warning", "keypoint labelled at (0, 0)", set_keypoint(0, 0, 0, 2)),
         ("warning", "box without an area", set_person(bbox=[20, 20, 0, 30])),
-        ("warning", "box beyond the picture's border", set_person(bbox=[20, 20, 30, 102])),
+        ("warning", "box beyond the image's border", set_person(bbox=[20, 20, 30, 102])),
         ("warning", "num_keypoints is not the number", set_person(num_keypoints=18)),
     ],
 )
@@ -151,7 +151,7 @@ def cut(path):
 
 
 def replace(path):
-    path.write_text("not a picture")
+    path.write_text("not an image")
 
 
 def shrink(path):
@@ -161,14 +161,14 @@ def shrink(path):
 @pytest.mark.parametrize(
     ("harm", "what", "detail"),
     [
-        (remove, "picture is not there", ""),
-        (empty, "picture or mask unreadable", "is empty; replace or remove the file"),
-        (cut, "picture or mask unreadable", "cut short"),
-        (replace, "picture or mask unreadable", "not a picture"),
-        (shrink, "picture is of another size than its labels", ": 160 x 119, not 160 x 120"),
+        (remove, "image is not there", ""),
+        (empty, "image or mask unreadable", "is empty; replace or remove the file"),
+        (cut, "image or mask unreadable", "cut short"),
+        (replace, "image or mask unreadable", "not an image"),
+        (shrink, "image is of another size than its labels", ": 160 x 119, not 160 x 120"),
     ],
 )
-def test_a_harmed_picture_is_found(folder, harm, what, detail):
+def test_a_harmed_image_is_found(folder, harm, what, detail):
     path = folder / "images" / "103.png"
     harm(path)
     (finding,) = serious(check_dataset(folder, quiet=True))
@@ -187,18 +187,18 @@ def test_a_malformed_mask_is_found(folder):
     raw["annotations"][0] |= {"iscrowd": 1, "segmentation": {"size": [3, 3], "counts": [9]}}
     write_labels(folder, train=raw)
     (finding,) = serious(check_dataset(folder, quiet=True))
-    assert finding.what == "picture or mask unreadable"
+    assert finding.what == "image or mask unreadable"
     assert "1.png (id 1): segmentation of annotation 1 is malformed" in finding.cases[0]
 
 
 @pytest.mark.parametrize(
     ("copied", "level", "what"),
     [
-        ("102.png", "error", "same picture in two splits"),
-        ("2.png", "warning", "same picture twice"),
+        ("102.png", "error", "same image in two splits"),
+        ("2.png", "warning", "same image twice"),
     ],
 )
-def test_the_same_picture_under_another_name(folder, copied, level, what):
+def test_the_same_image_under_another_name(folder, copied, level, what):
     shutil.copy(folder / "images" / copied, folder / "images" / "1.png")
     (finding,) = serious(check_dataset(folder, quiet=True))
     assert (finding.level, finding.what) == (level, what)
@@ -212,14 +212,14 @@ def test_the_same_file_in_two_splits_is_seen_without_reading(folder):
     raw["images"][0]["file_name"] = "4.png"
     write_labels(folder, val=raw)
     (finding,) = serious(check_dataset(folder, decode=False, quiet=True))
-    assert finding[:3] == ("error", "same picture in two splits", "train and val")
+    assert finding[:3] == ("error", "same image in two splits", "train and val")
 
 
 def test_trainval_is_no_leak_of_train(folder):
     write_labels(folder, trainval=clean_set())
     assert check_dataset(folder, quiet=True).splits.keys() == {"train", "val"}
     report = check_dataset(folder, ["train", "trainval"], quiet=True)
-    assert serious(report)[0].what == "same picture in two splits"
+    assert serious(report)[0].what == "same image in two splits"
 
 
 def test_trainval_where_there_is_no_train(folder):
@@ -240,7 +240,7 @@ def test_a_malformed_split_leaves_the_others(folder):
     assert report.splits.keys() == {"val"}
 
 
-def test_people_beyond_the_limit_and_pictures_without_any(folder):
+def test_people_beyond_the_limit_and_images_without_any(folder):
     raw = clean_set()
     first = [person for person in raw["annotations"] if person["image_id"] == 1]
     raw["annotations"] = first
@@ -249,7 +249,7 @@ def test_people_beyond_the_limit_and_pictures_without_any(folder):
     hints = {finding.what: finding.cases for finding in report.findings}
     (case,) = hints[f"more than {len(first) - 1} people (the largest are kept)"]
     assert case.endswith(f"1.png (id 1): {len(first)}")
-    assert len(hints["picture without a labelled person (not trained on)"]) == 5
+    assert len(hints["image without a labelled person (not trained on)"]) == 5
     report = check_dataset(folder, ["train"], decode=False, max_people=len(first), quiet=True)
     assert not any("the largest" in finding.what for finding in report.findings)
 
@@ -257,18 +257,18 @@ def test_people_beyond_the_limit_and_pictures_without_any(folder):
 def test_a_split_without_labels_is_an_error(folder):
     write_labels(folder, train=clean_set() | {"annotations": []})
     report = check_dataset(folder, decode=False, quiet=True)
-    assert [f.what for f in serious(report)] == ["no picture with a labelled person"]
+    assert [f.what for f in serious(report)] == ["no image with a labelled person"]
     write_labels(folder, train=clean_set() | {"annotations": [], "images": []})
     result = check(folder)
     assert result.exit_code == 1
-    assert "no picture with a labelled person" in result.output
+    assert "no image with a labelled person" in result.output
 
 
 def findings_of(tmp_path, raw):
     path = tmp_path / "set.json"
     path.write_text(json.dumps(raw))
     report = check_dataset(path, decode=False, quiet=True)
-    return {f.what: f for f in report.findings if f.what != "picture is not there"}
+    return {f.what: f for f in report.findings if f.what != "image is not there"}
 
 
 @pytest.mark.parametrize("swap", [(0,), (6,), (0, 2, 4), (6, 8, 10)])
@@ -301,14 +301,12 @@ def test_crowd_index_against_the_labels(tmp_path):
     raw = standing_set(8)
     for image in raw["images"]:
         image["crowdIndex"] = 0.0
-    assert findings_of(tmp_path, raw) == {}  # one person a picture: no crowd
+    assert findings_of(tmp_path, raw) == {}  # one person an image: no crowd
     for image in raw["images"][:3]:
         image["crowdIndex"] = 0.9
     raw["images"][7].pop("crowdIndex")
     found = findings_of(tmp_path, raw)
-    assert found["crowdIndex of another level than the labels give"].cases == [
-        "43% of the pictures"
-    ]
+    assert found["crowdIndex of another level than the labels give"].cases == ["43% of the images"]
     assert len(found["no crowdIndex (in none of AP easy, medium, hard)"].cases) == 1
 
 
@@ -323,13 +321,13 @@ def test_keypoint_checks_equal_plain_loops(seed):
             for value in (rng.integers(-5, 165), rng.choice([-1, 0, 60, 120, 121]), rng.integers(4))
         ]
         person["num_keypoints"] = int(rng.integers(8, 15))
-    wanted = {"outside the picture": 0, "is not 0, 1 or 2": 0, "a place but v = 0": 0}
+    wanted = {"outside the image": 0, "is not 0, 1 or 2": 0, "a place but v = 0": 0}
     wanted["num_keypoints"] = 0
     for person in raw["annotations"]:
         triples = np.reshape(person["keypoints"], (17, 3))
         for x, y, v in triples:
             inside = 0 <= x <= 160 and 0 <= y <= 120
-            wanted["outside the picture"] += v > 0 and not inside
+            wanted["outside the image"] += v > 0 and not inside
             wanted["is not 0, 1 or 2"] += v == 3
             wanted["a place but v = 0"] += v == 0 and (x, y) != (0, 0)
         wanted["num_keypoints"] += person["num_keypoints"] != sum(triples[:, 2] > 0)
@@ -378,16 +376,16 @@ def test_official_annotations_show_what_is_known_of_them(shared):
     path = shared / "data" / "crowdpose" / "json" / "crowdpose_val.json"
     report = check_dataset(path, decode=False, quiet=True)
     counts = {finding.what: len(finding.cases) for finding in report.findings}
-    assert counts.pop("picture is not there") == 2000
+    assert counts.pop("image is not there") == 2000
     assert counts == {
-        "keypoint outside the picture": 8,
+        "keypoint outside the image": 8,
         "left and right swapped in a person, perhaps": 33,  # of 8527
     }
     figures = report.splits["crowdpose_val.json"]
     assert figures["crowd_index_moved"] == pytest.approx(0.076)
 
 
-def test_official_pictures_are_clean(shared):
+def test_official_images_are_clean(shared):
     report = check_dataset(shared / "data" / "coco_mini", quiet=True)
     assert serious(report) == []
-    assert report.splits["train"]["pictures"] == 44
+    assert report.splits["train"]["images"] == 44

@@ -79,7 +79,7 @@ def test_other_categories_do_not_matter():
     assert [category["id"] for category in file.raw["categories"]] == [1]
 
 
-def test_no_people_and_no_pictures():
+def test_no_people_and_no_images():
     file = check_coco(make_set() | {"annotations": [], "images": []}, "x.json")
     assert file.keypoints.shape == (0, 14, 3)
     assert file.boxes.shape == (0, 4)

@@ -67,7 +67,7 @@ def dots(folder):
         "right_shoulder": (*RIGHT, 1),
         "head": (*HEAD, 2),
     }
-    return folder.picture(rgb).person(joints)
+    return folder.image(rgb).person(joints)
 
 
 @pytest.mark.parametrize(
@@ -118,7 +118,7 @@ def test_a_flipped_sample_is_the_mirror_image(dots):
 
 
 def measured(dataset, epochs):
-    """(zoom, angle in degrees, shift of the picture's centre in input pixels) of each epoch."""
+    """(zoom, angle in degrees, shift of the image's centre in input pixels) of each epoch."""
     names = CROWDPOSE.names
     before = complex(*HEAD) - complex(*LEFT)
     for epoch in range(epochs):
@@ -153,7 +153,7 @@ def test_flip_probability(dots):
     assert 50 <= flips <= 100
 
 
-def test_without_augmentation_the_whole_picture_is_centred(dots):
+def test_without_augmentation_the_whole_image_is_centred(dots):
     image, (person,), *_ = dots.dataset(None).sample(0, 0)
     zoom = S / max(W, H)
     head = person[CROWDPOSE.names.index("head")]
@@ -167,16 +167,16 @@ POLYGON = [(70, 30), (150, 45), (140, 110), (90, 95)]
 
 
 @pytest.mark.parametrize("flip", [0.0, 1.0])
-def test_masks_warp_with_their_picture(folder, flip):
-    """The ignored pixels are painted white in the picture: they stay the white ones."""
+def test_masks_warp_with_their_image(folder, flip):
+    """The ignored pixels are painted white in the image: they stay the white ones."""
     flat = [float(v) for corner in POLYGON for v in corner]
-    folder.picture().person({"head": (20, 20, 2)}).person(
+    folder.image().person({"head": (20, 20, 2)}).person(
         {"neck": (100, 60, 2)}, iscrowd=1, segmentation=[flat]
     )
     augmentation = Augmentation(rotation=40, scale=(0.8, 1.6), translation=40, flip=flip)
     dataset = folder.dataset(augmentation)
-    painted = 255 * (1 - ignore_mask(dataset.pictures[0]))
-    write_image(dataset.pictures[0].path, np.repeat(painted[..., None], 3, 2))
+    painted = 255 * (1 - ignore_mask(dataset.images[0]))
+    write_image(dataset.images[0].path, np.repeat(painted[..., None], 3, 2))
     for epoch in range(10):
         image, keypoints, mask, _ = dataset.sample(epoch, 0)
         assert mask.dtype == np.uint8
@@ -192,7 +192,7 @@ def test_masks_warp_with_their_picture(folder, flip):
 
 def test_people_without_joints_are_ignored_and_outside_counts(folder):
     box = [0.0, 0.0, float(W), 0.0, float(W), float(H), 0.0, float(H)]
-    folder.picture().person({"head": (20, 20, 2)}).person({}, segmentation=[box])
+    folder.image().person({"head": (20, 20, 2)}).person({}, segmentation=[box])
     _, keypoints, mask, _ = folder.dataset(None).sample(0, 0)
     assert len(keypoints) == 1
     top = (S - H * S / W) / 2
@@ -200,15 +200,15 @@ def test_people_without_joints_are_ignored_and_outside_counts(folder):
     assert not mask[int(top) + 2 : S - int(top) - 2].any()
 
 
-def test_a_mask_of_another_size_than_its_picture_is_named(folder):
+def test_a_mask_of_another_size_than_its_image_is_named(folder):
     square = [[0.0, 0.0, 50.0, 0.0, 50.0, 50.0]]
-    folder.picture(width=W + 1).person({"head": (20, 20, 2)}).person({}, segmentation=square)
+    folder.image(width=W + 1).person({"head": (20, 20, 2)}).person({}, segmentation=square)
     with pytest.raises(DhnError, match=rf"1.png: is {W} x {H} pixels, .* for {W + 1} x {H}"):
         folder.dataset().sample(0, 0)
 
 
 def test_the_largest_people_are_kept(folder):
-    folder.picture()
+    folder.image()
     for x, area in ((30, 100), (60, 900), (90, 50), (120, 400)):
         folder.person({"head": (x, 20, 2)}, bbox=[0, 0, 10, area / 10], area=area)
     head = CROWDPOSE.names.index("head")
@@ -220,17 +220,17 @@ def test_the_largest_people_are_kept(folder):
     assert folder.dataset(None).left_out == []
 
 
-def test_pictures_without_labelled_joints(folder):
-    folder.picture().picture().person({}).picture().person({"head": (1, 2, 1)})
-    folder.picture().person({"head": (1, 2, 2)}, iscrowd=1)
-    assert [p.id for p in folder.dataset().pictures] == [3]
+def test_images_without_labelled_joints(folder):
+    folder.image().image().person({}).image().person({"head": (1, 2, 1)})
+    folder.image().person({"head": (1, 2, 2)}, iscrowd=1)
+    assert [p.id for p in folder.dataset().images] == [3]
     everything = folder.dataset(Augmentation(flip=1), keep_empty=True)
     assert len(everything) == 4
     assert everything.sample(0, 0).keypoints.shape == (0, 14, 3)
 
 
 def test_a_sample_depends_on_seed_epoch_and_index_alone(dots):
-    dots.picture(np.full((H, W, 3), 90, np.uint8)).person({"head": (50, 50, 2)})
+    dots.image(np.full((H, W, 3), 90, np.uint8)).person({"head": (50, 50, 2)})
 
     def draw(epoch, index, seed=3):
         dataset = dots.dataset(Augmentation(colour=0.5), seed=seed)
@@ -251,9 +251,9 @@ def test_a_sample_depends_on_seed_epoch_and_index_alone(dots):
 
 def test_reading_a_sample_leaves_the_annotations_alone(dots):
     dataset = dots.dataset(Augmentation())
-    before = dataset.pictures[0].people[0].keypoints.copy()
+    before = dataset.images[0].people[0].keypoints.copy()
     dataset.sample(0, 0)
-    np.testing.assert_array_equal(dataset.pictures[0].people[0].keypoints, before)
+    np.testing.assert_array_equal(dataset.images[0].people[0].keypoints, before)
 
 
 def test_colour_moves_pixels_but_not_keypoints(dots):
@@ -264,9 +264,9 @@ def test_colour_moves_pixels_but_not_keypoints(dots):
     assert (plain.image != recoloured.image).any()
 
 
-def test_bad_pictures_are_gathered_not_raised(folder):
+def test_bad_images_are_gathered_not_raised(folder):
     for _ in range(4):
-        folder.picture().person({"head": (50, 50, 2)})
+        folder.image().person({"head": (50, 50, 2)})
     images = folder.root / "images"
     (images / "2.png").unlink()
     (images / "3.png").write_bytes((images / "3.png").read_bytes()[:100])
@@ -276,7 +276,7 @@ def test_bad_pictures_are_gathered_not_raised(folder):
     assert len(batch.failures) == 2
     assert all("\n" not in line for line in batch.failures)
     assert "2.png: cannot be read" in batch.failures[0]
-    assert "3.png: the picture is cut short" in batch.failures[1]
+    assert "3.png: the image is cut short" in batch.failures[1]
     nothing = collate([dataset[0, 1], dataset[0, 2]])
     assert len(nothing.image) == 0
     assert len(nothing.failures) == 2
@@ -304,7 +304,7 @@ def test_collate_pads_people_with_zeros_and_masks_with_ones():
 @pytest.mark.parametrize("workers", [0, 2])
 def test_workers_change_nothing(folder, workers):
     for n in range(5):
-        folder.picture(np.full((H, W, 3), 40 * n, np.uint8))
+        folder.image(np.full((H, W, 3), 40 * n, np.uint8))
         for _ in range(n % 3 + 1):
             folder.person({"head": (50, 50 + n, 2), "neck": (70, 60, 1)})
     dataset = folder.dataset(Augmentation(colour=0.3))
@@ -317,11 +317,11 @@ def test_workers_change_nothing(folder, workers):
             by_hand = collate([dataset[key] for key in keys])
             assert torch.equal(batch.image, by_hand.image)
             assert torch.equal(batch.keypoints, by_hand.keypoints)
-            names = [str(dataset.pictures[index].path) for _, index in keys]
+            names = [str(dataset.images[index].path) for _, index in keys]
             assert batch.names == by_hand.names == names
 
 
-def test_an_epoch_covers_every_picture_once_in_an_order_of_its_own():
+def test_an_epoch_covers_every_image_once_in_an_order_of_its_own():
     sampler = EpochSampler(20, 6, seed=5)
     orders = []
     for epoch in range(3):
@@ -367,7 +367,7 @@ def test_processes_and_parts_share_the_batches_of_one_process(length, batch_size
     for k, batch in enumerate(alone):
         split = [part for each in lists for part in each[k * parts : (k + 1) * parts]]
         assert sorted(key for part in split for key in part) == sorted(batch)
-        # A process's share, and a part of it, differ by one picture at most.
+        # A process's share, and a part of it, differ by one image at most.
         share = [sum(map(len, each[k * parts : (k + 1) * parts])) for each in lists]
         assert max(share) - min(share) <= 1
 

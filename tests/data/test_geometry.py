@@ -71,10 +71,10 @@ def test_cv2_matrix_counts_pixel_centres_from_zero(affine, x, y):
 @pytest.mark.parametrize("flip", [False, True])
 def test_a_warped_pixel_lies_where_the_affine_says(flip):
     """Every whole-pixel move and 90 degree turn keeps a dot exactly on its pixel."""
-    picture = np.zeros((20, 30), np.uint8)
-    picture[4, 7] = 255
+    image = np.zeros((20, 30), np.uint8)
+    image[4, 7] = 255
     turn = crop_transform((30, 20), 20, rotation=90, shift=(-0.2, 0.05), flip=flip)
-    warped = cv2.warpAffine(picture, turn.cv2_matrix(), (20, 20), flags=cv2.INTER_LINEAR)
+    warped = cv2.warpAffine(image, turn.cv2_matrix(), (20, 20), flags=cv2.INTER_LINEAR)
     x, y = turn.apply(np.array([7.5, 4.5]))
     assert np.argwhere(warped == 255).tolist() == [[math.floor(y), math.floor(x)]]
     assert np.count_nonzero(warped) == 1

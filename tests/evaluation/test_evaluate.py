@@ -26,19 +26,19 @@ class Prediction:
 
 
 class Oracle:
-    """Predictor that reads a picture's id from its pixels and answers with annotated people."""
+    """Predictor that reads an image's id from its pixels and answers with annotated people."""
 
     source = "oracle"
 
     def __init__(self, results, joints=CROWDPOSE):
         self.joints = joints
-        self.timing = types.SimpleNamespace(pictures=0, network_seconds=0.0, decode_seconds=0.0)
+        self.timing = types.SimpleNamespace(images=0, network_seconds=0.0, decode_seconds=0.0)
         self.results = results
         self.batches = []
 
     def __call__(self, images):
         self.batches.append(len(images))
-        self.timing.pictures += len(images)
+        self.timing.images += len(images)
         self.timing.network_seconds += 0.012 * len(images)
         return [self._predict(image) for image in images]
 
@@ -54,7 +54,7 @@ class Oracle:
 
 @pytest.fixture
 def folder(tmp_path):
-    """A CrowdPose folder with six pictures, each painted in its id."""
+    """A CrowdPose folder with six images, each painted in its id."""
     (tmp_path / "json").mkdir()
     (tmp_path / "images").mkdir()
     raw = make_set()
@@ -133,20 +133,20 @@ def test_a_network_with_other_joints_is_refused(folder):
         predict_dataset(Oracle([], COCO), load_annotations(folder))
 
 
-def test_no_picture_at_all(folder, oracle):
+def test_no_image_at_all(folder, oracle):
     for path in (folder / "images").iterdir():
         path.unlink()
-    with pytest.raises(DhnError, match="images: none of the 6 pictures is here"):
+    with pytest.raises(DhnError, match="images: none of the 6 images is here"):
         predict_dataset(oracle, load_annotations(folder))
 
 
-def test_bad_pictures_are_listed_and_the_rest_goes_on(folder, oracle, capsys):
+def test_bad_images_are_listed_and_the_rest_goes_on(folder, oracle, capsys):
     images = folder / "images"
     (images / "2.png").unlink()
     (images / "3.png").write_bytes((images / "3.png").read_bytes()[:-20])
-    (images / "4.png").write_text("not a picture")
+    (images / "4.png").write_text("not an image")
     annotations = load_annotations(folder)
-    with pytest.raises(DhnError, match="3 of 6 pictures could not be read"):
+    with pytest.raises(DhnError, match="3 of 6 images could not be read"):
         evaluate(oracle, annotations, batch_size=2, output=folder / "stats.json")
     err = capsys.readouterr().err.splitlines()
     assert [line.split(": ")[:2] for line in err] == [
@@ -188,17 +188,17 @@ def test_command_on_a_network(folder, predictor_module, oracle):
     assert options | given == options
     assert oracle.batches == [2, 1]
     assert {r["image_id"] for r in json.loads((folder / "p.json").read_text())} <= {1, 2, 3}
-    # AP_hard has no picture among the first three.
+    # AP_hard has no image among the first three.
     assert result.output.splitlines()[1].split() == ["100.0"] * 8 + ["-"]
 
 
-def test_command_with_a_bad_picture_exits_with_1(folder, predictor_module):
+def test_command_with_a_bad_image_exits_with_1(folder, predictor_module):
     (folder / "images/5.png").write_bytes(b"")
     result = run("--dataset", folder)
     assert result.exit_code == 1
     assert "AP_medium" in result.output
     assert f"{folder / 'images/5.png'}: is empty" in result.output
-    assert "1 of 6 pictures could not be read" in result.output.splitlines()[-1]
+    assert "1 of 6 images could not be read" in result.output.splitlines()[-1]
 
 
 def test_command_without_data(tmp_path, monkeypatch):

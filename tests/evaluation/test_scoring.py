@@ -133,7 +133,7 @@ def test_perfect_no_and_impossible_predictions(kind, engine):
     assert set(score(empty, results_of(annotations), kind, evaluator=engine).values()) == {-1.0}
 
 
-def test_pictures_without_crowd_index_are_in_no_level():
+def test_images_without_crowd_index_are_in_no_level():
     annotations = make_set(4, crowd_index=False)
     stats = score(annotations, results_of(annotations), "crowdpose")
     assert stats["AP"] == 1

@@ -33,7 +33,7 @@ def inference(name="doublehighernet", dtype=torch.float32, flip=True):
     return PoseInference(network, CROWDPOSE.flip if flip else None, dtype=dtype)
 
 
-def pictures(*shape):
+def images(*shape):
     return torch.randint(0, 256, shape, dtype=torch.uint8)
 
 
@@ -54,10 +54,10 @@ def test_fused_is_the_same_function(name, dtype, tolerance):
     before = {key: value.clone() for key, value in plain.state_dict().items()}
     fast = accelerated(plain, CPU)
     for shape in ((1, 3, 64, 64), (2, 3, 64, 128)):
-        images = pictures(*shape)
-        copy = images.clone()
-        assert_same(fast(images), plain(images), tolerance)
-        assert torch.equal(images, copy)
+        batch = images(*shape)
+        copy = batch.clone()
+        assert_same(fast(batch), plain(batch), tolerance)
+        assert torch.equal(batch, copy)
     after = plain.state_dict()
     assert list(after) == list(before)
     assert all(torch.equal(after[key], value) for key, value in before.items())
@@ -69,7 +69,7 @@ def test_fused_convolutions_really_run():
     if not torch.backends.mkldnn.is_available():
         pytest.skip("this PyTorch has no oneDNN")
     with torch.profiler.profile() as profile:
-        fast(pictures(1, 3, 64, 64))
+        fast(images(1, 3, 64, 64))
     names = {event.key for event in profile.key_averages()}
     assert "mkldnn::_convolution_pointwise" in names
     assert "mkldnn::_convolution_pointwise_" in names
@@ -80,12 +80,12 @@ def test_compiled_is_the_same_function_fused_and_cached(tmp_path):
     """In a process of its own: the cache folder is read once."""
     code = """
 import torch
-from tests.test_accelerate import CPU, accelerated, assert_same, inference, pictures
+from tests.test_accelerate import CPU, accelerated, assert_same, inference, images
 with torch.inference_mode():
     plain = inference("higherhrnet", flip=False)  # less to compile
     fast = accelerated(plain, CPU, compile=True)
     for shape in ((1, 3, 64, 64), (2, 3, 64, 128)):
-        images = pictures(*shape)
+        images = images(*shape)
         assert_same(fast(images), plain(images), 1e-4)
     with torch.profiler.profile() as profile:
         fast(images)
@@ -105,4 +105,4 @@ def test_a_compiler_that_fails_is_one_line(monkeypatch):
     monkeypatch.setattr(torch, "compile", lambda *_, **__: fail)
     fast = accelerated(inference(), CPU, compile=True)
     with pytest.raises(DhnError, match=r"--compile: .*; leave --compile out"):
-        fast(pictures(1, 3, 64, 64))
+        fast(images(1, 3, 64, 64))

@@ -128,10 +128,10 @@ def test_maps_that_are_not_finite_have_no_peaks(broken, stable_topk):
 )
 def test_decode_settings_stay_free(files, format, config):
     # No plateaus and no black border: the order of equals is up to rounding, which differs here.
-    pictures = list(np.random.default_rng(0).integers(0, 256, (2, 96, 192, 3), dtype=np.uint8))
+    images = list(np.random.default_rng(0).integers(0, 256, (2, 96, 192, 3), dtype=np.uint8))
     options = {"input_size": 128, "decode": config}
-    ours = Predictor(opened(files(format)), CROWDPOSE, **options)(pictures)
-    eager = Predictor(Pixels(), CROWDPOSE, flip=True, precision="float32", **options)(pictures)
+    ours = Predictor(opened(files(format)), CROWDPOSE, **options)(images)
+    eager = Predictor(Pixels(), CROWDPOSE, flip=True, precision="float32", **options)(images)
     assert sum(len(p.scores) for p in ours) > 0
     for a, b in zip(ours, eager, strict=True):
         np.testing.assert_allclose(a.keypoints, b.keypoints, atol=1e-3)
@@ -203,9 +203,9 @@ def test_predictions_are_those_of_the_checkpoint(tmp_path, name, format, flip, j
     result = run("export", "--checkpoint", tmp_path / "last.pt", *flip, "-o", file, "--quiet")
     assert result.exit_code == 0, result.output
     assert "Largest difference to the network" in result.output
-    pictures = np.random.default_rng(1).integers(0, 256, (2, 90, 70, 3), dtype=np.uint8)
-    for i, picture in enumerate(pictures):
-        cv2.imwrite(str(tmp_path / f"{i}.png"), picture)
+    images = np.random.default_rng(1).integers(0, 256, (2, 90, 70, 3), dtype=np.uint8)
+    for i, image in enumerate(images):
+        cv2.imwrite(str(tmp_path / f"{i}.png"), image)
     (tmp_path / "last.pt").rename(tmp_path / "away.pt")  # the file needs no other
     found = []
     eager = ["--checkpoint", tmp_path / "away.pt", *flip, "--precision", "float32"]

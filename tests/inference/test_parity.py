@@ -39,7 +39,7 @@ def test_the_network_gives_the_official_outputs(folded):
         assert np.abs(got - expected).max() < 1e-5 * np.abs(expected).max()
 
 
-def test_pictures_are_placed_as_by_the_official_code():
+def test_images_are_placed_as_by_the_official_code():
     fixture = official("geometry")
     assert len(fixture.files) > 20
     for name in fixture.files:
@@ -67,15 +67,15 @@ def test_decode_finds_the_official_people(joints):
 
 
 @pytest.mark.parametrize("size", ["43x43", "50x100"])
-def test_the_whole_way_from_picture_to_poses_is_the_official_one(size):
+def test_the_whole_way_from_image_to_poses_is_the_official_one(size):
     fixture = official(f"pipeline_{size}")
-    picture, image, people = (fixture[k] for k in ("picture", "image", "people"))
+    image, placed, people = (fixture[k] for k in ("image", "placed", "people"))
     predictor = Predictor(ColourNetwork(14), CROWDPOSE, input_size=64, flip=True, parity=True)
 
-    (prediction,) = predictor([picture])
+    (prediction,) = predictor([image])
 
-    sampling, _, input_size = official_transform(picture.shape[1::-1], 64)
-    np.testing.assert_array_equal(cv2.warpAffine(picture, sampling.cv2_matrix(), input_size), image)
+    sampling, _, input_size = official_transform(image.shape[1::-1], 64)
+    np.testing.assert_array_equal(cv2.warpAffine(image, sampling.cv2_matrix(), input_size), placed)
     assert len(people) > 10
     assert (people[..., 2] > 0).sum() > 100
     np.testing.assert_allclose(prediction.keypoints, people, atol=0.01)
@@ -85,7 +85,7 @@ def test_the_default_is_not_the_official_placement():
     """Else the tests above would pass without the setting."""
     fixture = official("pipeline_43x43")
     predictor = Predictor(ColourNetwork(14), CROWDPOSE, input_size=64, flip=True)
-    (prediction,) = predictor([fixture["picture"]])
+    (prediction,) = predictor([fixture["image"]])
     same = prediction.keypoints.shape == fixture["people"].shape
     assert not same or np.abs(prediction.keypoints - fixture["people"]).max() > 0.1
 
@@ -97,7 +97,7 @@ def test_crowdpose_joints_are_grouped_in_the_order_of_cocos_list():
 
 
 def group_as_official(scores, xy, tags, order, max_people, tag_threshold, detection_threshold):
-    """One picture's people, by the package that the official code calls; a list of {joint: k}."""
+    """One image's people, by the package that the official code calls; a list of {joint: k}."""
     people = []
     for j in order:
         candidates = [k for k in range(scores.shape[1]) if scores[j, k] > detection_threshold]

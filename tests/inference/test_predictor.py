@@ -24,7 +24,7 @@ SMALL = {"width": 8, "modules": (1, 1, 1), "blocks": 1, "stem": 8}
 
 
 class FixedMaps(nn.Module):
-    """A network that gives the same maps for every picture; plain ones, then those mirrored."""
+    """A network that gives the same maps for every image; plain ones, then those mirrored."""
 
     seen: Tensor  # the latest input; of the class, because Predictor runs a copy
 
@@ -150,7 +150,7 @@ def test_flip_runs_plain_and_mirrored_as_one_batch():
 
 
 def painted(width, height, *points):
-    """A black picture with a soft red dot at the first point and a green one at the second."""
+    """A black image with a soft red dot at the first point and a green one at the second."""
     rows, columns = np.indices((height, width)) + 0.5
     rgb = np.zeros((height, width, 3), np.uint8)
     for channel, (x, y) in enumerate(points):
@@ -180,7 +180,7 @@ def test_a_peak_comes_back_where_it_was_painted(size, flip, subpixel):
     assert prediction.keypoints.shape == (1, J, 3)
     assert prediction.keypoints.dtype == prediction.scores.dtype == np.float32
     person = prediction.keypoints[0]
-    # A pixel of the input, or of the picture where that is the coarser one.
+    # A pixel of the input, or of the image where that is the coarser one.
     tolerance = max(1, min(size) / 256) * (0.25 if subpixel else 1)
     np.testing.assert_allclose(person[:2, :2], points, atol=tolerance)
     assert (person[:2, 2] > 0.3).all()
@@ -207,15 +207,15 @@ def test_flip_exchanges_left_and_right():
     assert prediction.keypoints.shape[0] == 2
 
 
-def test_pictures_of_different_shapes_in_one_call():
+def test_images_of_different_shapes_in_one_call():
     predictor = Predictor(DotFinder(), CROWDPOSE, input_size=128, decode=DecodeConfig(refine=False))
     order = [0, 1, 0, 2, 3, 1]
-    pictures = [painted(*SIZES[k], *places(*SIZES[k])) for k in order]
-    together = predictor(pictures)
-    assert predictor.timing.pictures == len(order)
+    images = [painted(*SIZES[k], *places(*SIZES[k])) for k in order]
+    together = predictor(images)
+    assert predictor.timing.images == len(order)
     assert predictor.timing.network_seconds > 0
-    for k, picture, prediction in zip(order, pictures, together, strict=True):
-        (alone,) = predictor([picture])
+    for k, image, prediction in zip(order, images, together, strict=True):
+        (alone,) = predictor([image])
         np.testing.assert_allclose(prediction.keypoints, alone.keypoints, atol=1e-4)
         np.testing.assert_allclose(prediction.scores, alone.scores, atol=1e-6)
         tolerance = max(1.5, min(SIZES[k]) / 128)
@@ -243,8 +243,8 @@ def test_every_network_predicts_the_same_twice(name):
         if isinstance(module, nn.Conv2d) and module.bias is not None:
             nn.init.normal_(module.weight, std=0.1)
     predictor = Predictor(model, CROWDPOSE, input_size=64, flip=True)
-    pictures = np.random.default_rng(0).integers(0, 256, (2, 60, 80, 3), dtype=np.uint8)
-    first, second = predictor(list(pictures)), predictor(list(pictures))
+    images = np.random.default_rng(0).integers(0, 256, (2, 60, 80, 3), dtype=np.uint8)
+    first, second = predictor(list(images)), predictor(list(images))
     assert sum(len(p.scores) for p in first) > 0
     for ours, theirs in zip(first, second, strict=True):
         np.testing.assert_array_equal(ours.keypoints, theirs.keypoints)
@@ -258,15 +258,15 @@ def test_the_whole_road_is_warp_network_aggregation_and_decode():
     for module in model.modules():
         if isinstance(module, nn.Conv2d) and module.bias is not None:
             nn.init.normal_(module.weight, std=0.2)
-    picture = np.random.default_rng(1).integers(0, 256, (60, 90, 3), dtype=np.uint8)
+    image = np.random.default_rng(1).integers(0, 256, (60, 90, 3), dtype=np.uint8)
     predictor = Predictor(model, CROWDPOSE, input_size=64, flip=True, precision="float32")
-    (got,) = predictor([picture])
+    (got,) = predictor([image])
 
     affine, (W, H) = input_transform((90, 60), 64)
-    warped = cv2.warpAffine(picture, affine.cv2_matrix(), (W, H), flags=cv2.INTER_LINEAR)
-    image = normalise(torch.from_numpy(warped).permute(2, 0, 1)[None])
+    warped = cv2.warpAffine(image, affine.cv2_matrix(), (W, H), flags=cv2.INTER_LINEAR)
+    batch = normalise(torch.from_numpy(warped).permute(2, 0, 1)[None])
     with torch.no_grad():
-        heatmaps, tags = slow_aggregate(model(image), model(image.flip(3)), CROWDPOSE.flip, False)
+        heatmaps, tags = slow_aggregate(model(batch), model(batch.flip(3)), CROWDPOSE.flip, False)
     (poses,) = reference.decode_poses(heatmaps, tags, (H, W), DecodeConfig())
     assert len(poses) == len(got.scores) > 0
     keypoints = poses.keypoints.numpy()

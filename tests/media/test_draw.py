@@ -54,11 +54,11 @@ def test_nothing_is_drawn_for_nobody():
 
 
 def test_input_is_left_alone():
-    picture, poses = GREY.copy(), np.stack([random_pose(0), random_pose(1)])
+    image, poses = GREY.copy(), np.stack([random_pose(0), random_pose(1)])
     before = poses.copy()
-    out = draw_poses(picture, poses, CROWDPOSE)
-    assert (out != picture).any()
-    np.testing.assert_array_equal(picture, GREY)
+    out = draw_poses(image, poses, CROWDPOSE)
+    assert (out != image).any()
+    np.testing.assert_array_equal(image, GREY)
     np.testing.assert_array_equal(poses, before)
 
 
@@ -99,12 +99,12 @@ def test_sides_people_and_scores_look_different():
 
 
 def test_lines_are_wider_on_larger_people():
-    picture = np.full((600, 600, 3), 128, np.uint8)
+    image = np.full((600, 600, 3), 128, np.uint8)
     widths = []
     for size in (40, 200, 560):
         pose = np.zeros((1, 17, 3))
         pose[0, [11, 13]] = (300.5, 10, 1), (300.5, 10 + size, 1)
-        out = draw_poses(picture, pose, COCO)
+        out = draw_poses(image, pose, COCO)
         widths.append((out[10 + size // 2] != 128).any(-1).sum())
     assert widths[0] < widths[1] < widths[2]
 

@@ -1,4 +1,4 @@
-"""media.py: pictures and videos come back as they were, broken ones as one line."""
+"""media.py: images and videos come back as they were, broken ones as one line."""
 
 import io
 import os
@@ -21,14 +21,14 @@ from dhn.media.video import GrowingFile, VideoReader, VideoWriter
 def scene(height=48, width=64, shift=0):
     """Smooth colour ramps and a white square: survives lossy codecs nearly unchanged."""
     y, x = np.mgrid[:height, :width]
-    picture = np.stack([40 + 2 * x, 200 - 2 * y, np.full_like(x, 90)], -1).clip(0, 255)
-    picture[10:20, 8 + shift : 18 + shift] = 255
-    return picture.astype(np.uint8)
+    image = np.stack([40 + 2 * x, 200 - 2 * y, np.full_like(x, 90)], -1).clip(0, 255)
+    image[10:20, 8 + shift : 18 + shift] = 255
+    return image.astype(np.uint8)
 
 
-def encoded(suffix, picture=None):
-    picture = scene() if picture is None else picture
-    return cv2.imencode(suffix, picture[..., ::-1])[1].tobytes()
+def encoded(suffix, image=None):
+    image = scene() if image is None else image
+    return cv2.imencode(suffix, image[..., ::-1])[1].tobytes()
 
 
 def exif(orientation=1, thumbnail=b""):
@@ -43,11 +43,11 @@ def with_segment(jpeg, segment):
     return jpeg[:2] + segment + jpeg[2:]
 
 
-# Pictures
+# Images
 
 
 @pytest.mark.parametrize("name", ["a.png", "a.jpg", "a.webp", "a.bmp", "with space ü 人.png"])
-def test_pictures_come_back(tmp_path, name):
+def test_images_come_back(tmp_path, name):
     write_image(tmp_path / name, scene())
     back = read_image(tmp_path / name)
     assert back.dtype == np.uint8
@@ -56,12 +56,12 @@ def test_pictures_come_back(tmp_path, name):
     assert os.listdir(tmp_path) == [name]
 
 
-def test_grey_deep_and_transparent_pictures_become_rgb():
+def test_grey_deep_and_transparent_images_become_rgb():
     grey = scene()[..., 0]
     deep = grey.astype(np.uint16) * 257
     clear = np.dstack([scene()[..., ::-1], np.full_like(grey, 128)])
-    for picture, expected in ((grey, grey), (deep, grey), (clear, None)):
-        back = decode_image(cv2.imencode(".png", picture)[1].tobytes(), "x")
+    for image, expected in ((grey, grey), (deep, grey), (clear, None)):
+        back = decode_image(cv2.imencode(".png", image)[1].tobytes(), "x")
         assert back.dtype == np.uint8
         expected = scene() if expected is None else np.dstack([expected] * 3)
         np.testing.assert_array_equal(back, expected)
@@ -77,7 +77,7 @@ def test_orientation_is_applied_unless_ignored(tmp_path):
 
 @settings(max_examples=60, deadline=None)
 @given(st.data())
-def test_pictures_cut_anywhere_are_refused(data):
+def test_images_cut_anywhere_are_refused(data):
     thumbnail = encoded(".jpg", scene(12, 16))
     whole = data.draw(
         st.sampled_from(
@@ -99,7 +99,7 @@ def test_pictures_cut_anywhere_are_refused(data):
 
 @settings(max_examples=60, deadline=None)
 @given(st.binary(max_size=300))
-def test_bytes_that_are_no_picture_are_refused(data):
+def test_bytes_that_are_no_image_are_refused(data):
     for start in (b"", b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff\xe0\x00\x00"):
         with pytest.raises(DhnError):
             decode_image(start + data, "x")
@@ -111,12 +111,12 @@ def test_unreadable_paths_are_named(tmp_path):
             read_image(path)
 
 
-def test_a_full_disk_leaves_no_picture(tmp_path, full_disk):
+def test_a_full_disk_leaves_no_image(tmp_path, full_disk):
     noise = np.random.default_rng(0).integers(0, 255, (200, 200, 3)).astype(np.uint8)
     with full_disk(1000), pytest.raises(DhnError, match=r"out\.png: cannot be written"):
         write_image(tmp_path / "out.png", noise)
     assert os.listdir(tmp_path) == []
-    with pytest.raises(DhnError, match="picture format"):
+    with pytest.raises(DhnError, match="image format"):
         write_image(tmp_path / "out.nonsense", scene())
 
 
@@ -147,7 +147,7 @@ def test_folders_and_globs_expand_in_order(folder):
     assert names("clip.mp4", "*.jpg") == [("clip.mp4", True), ("b.jpg", False)]
     assert names("missing.jpg", "notes.txt") == [("missing.jpg", False), ("notes.txt", False)]
     for nothing in ("empty", "*.webp", "*.txt"):
-        with pytest.raises(DhnError, match="no pictures or videos"):
+        with pytest.raises(DhnError, match="no images or videos"):
             names(nothing)
 
 
@@ -167,7 +167,7 @@ def test_sources_are_taken_once_and_named_apart(folder):
     assert len({name.casefold() for name in names}) == len(names)
 
 
-def test_standard_input_is_a_picture(monkeypatch):
+def test_standard_input_is_a_image(monkeypatch):
     (source,) = list_sources(["-"])
     monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(encoded(".png"))))
     np.testing.assert_array_equal(source.read_image(), scene())
@@ -213,7 +213,7 @@ def test_video_comes_back(tmp_path, fps):
     assert (reader.fps, reader.frame_count) == (fps, 20)
     for i, frame in enumerate(reader):
         assert (frame.index, frame.time) == (i, i / fps)
-        assert np.abs(frame.picture.astype(int) - scene(shift=i)).mean() < 6
+        assert np.abs(frame.image.astype(int) - scene(shift=i)).mean() < 6
     assert os.listdir(tmp_path) == ["out.mp4"]
 
 
@@ -227,7 +227,7 @@ def test_uneven_frame_times_are_kept(tmp_path):
 @pytest.mark.parametrize("size", [(63, 47), (64, 47), (63, 48), (17, 17)])
 def test_odd_sizes_grow_by_a_repeated_pixel(tmp_path, size):
     write_video(tmp_path / "out.mp4", size=size, frames=2)
-    frame = next(iter(VideoReader(tmp_path / "out.mp4"))).picture
+    frame = next(iter(VideoReader(tmp_path / "out.mp4"))).image
     width, height = size
     assert frame.shape == (height + height % 2, width + width % 2, 3)
     expected = np.pad(scene(height, width), ((0, height % 2), (0, width % 2), (0, 0)), "edge")
@@ -248,20 +248,20 @@ def test_stride_takes_every_nth_frame(tmp_path):
 def test_rotated_videos_stand_upright(tmp_path, matrix, turns):
     path = tmp_path / "phone.mp4"
     write_video(path, frames=2)
-    stored = next(iter(VideoReader(path))).picture
+    stored = next(iter(VideoReader(path))).image
     a, b, c, d = (value << 16 for value in matrix)
     data = bytearray(path.read_bytes())
     at = data.index(b"tkhd") + 44  # version, times, ids, duration, layer, volume stand before it
     struct.pack_into(">9i", data, at, a, b, 0, c, d, 0, 0, 0, 1 << 30)
     path.write_bytes(data)
-    np.testing.assert_array_equal(next(iter(VideoReader(path))).picture, np.rot90(stored, turns))
+    np.testing.assert_array_equal(next(iter(VideoReader(path))).image, np.rot90(stored, turns))
 
 
 def test_the_real_video(shared):
     reader = VideoReader(shared / "data/video/people.mp4")
     frames = list(reader)
     assert (reader.fps, reader.frame_count, len(frames)) == (30, 5, 5)
-    assert all(frame.picture.shape == (720, 1280, 3) for frame in frames)
+    assert all(frame.image.shape == (720, 1280, 3) for frame in frames)
 
 
 @pytest.mark.parametrize("suffix", [".mp4", ".mkv", ".avi"])
@@ -286,7 +286,7 @@ def test_cut_videos_give_what_they_have_and_say_so(tmp_path, suffix, part):
     if part >= 0.8:
         assert len(frames) > 50
     for frame in frames:  # no grey filling: each frame looks like the one written
-        assert np.abs(frame.picture.astype(int) - scene(shift=frame.index % 40)).mean() < 10
+        assert np.abs(frame.image.astype(int) - scene(shift=frame.index % 40)).mean() < 10
 
 
 def test_damage_in_the_middle_is_reported(tmp_path):

@@ -149,7 +149,7 @@ def ops(request):
 
 
 def people(B: int, P: int, J: int, extent: float, dtype=torch.float32) -> Tensor:
-    """Keypoints [B, P, J, 3], some beyond the picture, some not labelled."""
+    """Keypoints [B, P, J, 3], some beyond the image, some not labelled."""
     xy = torch.rand(B, P, J, 2, dtype=dtype) * extent * 1.2 - extent * 0.1
     return torch.cat([xy, (torch.rand(B, P, J, 1) > 0.2).to(dtype)], -1)
 

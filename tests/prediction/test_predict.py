@@ -22,27 +22,27 @@ POSE[3] = 20, 20, 0  # not found
 
 
 class Predictor:
-    """Finds as many people as the picture's blue value says, 3 px apart."""
+    """Finds as many people as the image's blue value says, 3 px apart."""
 
     joints = CROWDPOSE
     source = "runs/test/best.pt"
 
     def __init__(self):
-        self.timing = SimpleNamespace(pictures=0, network_seconds=0.0, decode_seconds=0.0)
+        self.timing = SimpleNamespace(images=0, network_seconds=0.0, decode_seconds=0.0)
         self.batches = []
         self.interrupt_after = None
 
-    def __call__(self, pictures):
-        if self.interrupt_after is not None and self.timing.pictures >= self.interrupt_after:
+    def __call__(self, images):
+        if self.interrupt_after is not None and self.timing.images >= self.interrupt_after:
             raise KeyboardInterrupt
-        self.batches.append(len(pictures))
-        self.timing.pictures += len(pictures)
-        self.timing.network_seconds += 0.1 * len(pictures)
-        self.timing.decode_seconds += 0.01 * len(pictures)
-        return [self._predict(picture) for picture in pictures]
+        self.batches.append(len(images))
+        self.timing.images += len(images)
+        self.timing.network_seconds += 0.1 * len(images)
+        self.timing.decode_seconds += 0.01 * len(images)
+        return [self._predict(image) for image in images]
 
-    def _predict(self, picture):
-        people = round(float(picture[..., 2].mean()) / 10)
+    def _predict(self, image):
+        people = round(float(image[..., 2].mean()) / 10)
         keypoints = np.repeat(POSE[None], people, 0)
         keypoints[..., 0] += 3 * np.arange(people)[:, None]
         scores = 0.9 - 0.1 * np.arange(people)
@@ -51,7 +51,7 @@ class Predictor:
         )
 
 
-def picture(people, height=48, width=64):
+def image(people, height=48, width=64):
     rgb = np.full((height, width, 3), 100, np.uint8)
     rgb[..., 2] = 10 * people
     return rgb
@@ -60,7 +60,7 @@ def picture(people, height=48, width=64):
 def make_video(path, people, size=(64, 48), fps=Fraction(25)):
     writer = VideoWriter(path, fps, size)
     for i, count in enumerate(people):
-        writer.write(picture(count, size[1], size[0]), i / fps)
+        writer.write(image(count, size[1], size[0]), i / fps)
     writer.close()
 
 
@@ -95,7 +95,7 @@ def names(folder):
 
 
 def test_without_output_options_everything_goes_to_predictions(run, tmp_path):
-    write_image(tmp_path / "two.png", picture(2))
+    write_image(tmp_path / "two.png", image(2))
     make_video(tmp_path / "clip.mp4", [1, 0, 2])
     result = run("two.png", "clip.mp4")
     assert names("predictions") == [
@@ -104,13 +104,13 @@ def test_without_output_options_everything_goes_to_predictions(run, tmp_path):
         "two.png.predictions.jpg",
         "two.png.predictions.json",
     ]
-    assert "4 pictures, 5 people" in result.stdout
+    assert "4 images, 5 people" in result.stdout
     assert "network 100.0 ms, decode 10.0 ms" in result.stdout
     assert "runs/test/best.pt" in result.stdout
 
 
-def test_json_of_a_picture_is_as_openpifpaf_writes_it(run, tmp_path):
-    write_image(tmp_path / "two.png", picture(2))
+def test_json_of_a_image_is_as_openpifpaf_writes_it(run, tmp_path):
+    write_image(tmp_path / "two.png", image(2))
     run("two.png", "--json-output", "out.json")
     people = json.loads((tmp_path / "out.json").read_text())
     assert [person["score"] for person in people] == pytest.approx([0.9, 0.8])
@@ -124,17 +124,17 @@ def test_json_of_a_picture_is_as_openpifpaf_writes_it(run, tmp_path):
     assert names(tmp_path) == ["out.json", "two.png"]  # no overlay was asked for
 
 
-def test_a_picture_without_people(run, tmp_path):
-    write_image(tmp_path / "none.png", picture(0))
+def test_a_image_without_people(run, tmp_path):
+    write_image(tmp_path / "none.png", image(0))
     run("none.png", "--json-output", "out.json", "-o", "overlays", "--csv-output", "out.csv")
     assert json.loads((tmp_path / "out.json").read_text()) == []
     overlay = read_image(tmp_path / "overlays" / "none.png.predictions.jpg")
-    assert np.abs(overlay.astype(int) - picture(0)).max() < 5
+    assert np.abs(overlay.astype(int) - image(0)).max() < 5
     assert len((tmp_path / "out.csv").read_text().splitlines()) == 1
 
 
 def test_conf_leaves_people_out(run, tmp_path):
-    write_image(tmp_path / "many.png", picture(6))
+    write_image(tmp_path / "many.png", image(6))
     run("many.png", "--conf", "0.65", "--json-output", "out.json")
     scores = [person["score"] for person in json.loads((tmp_path / "out.json").read_text())]
     assert scores == pytest.approx([0.9, 0.8, 0.7])
@@ -152,8 +152,8 @@ def test_video_in_and_out(run, tmp_path):
         assert stream.codec_context.name == "h264"
         assert stream.codec_context.pix_fmt == "yuv420p"
         assert stream.average_rate == Fraction(30000, 1001)
-    overlays = [frame.picture for frame in VideoReader("out.mp4")]
-    originals = [frame.picture for frame in VideoReader("clip.mp4")]
+    overlays = [frame.image for frame in VideoReader("out.mp4")]
+    originals = [frame.image for frame in VideoReader("clip.mp4")]
     changes = [np.abs(a.astype(int) - b).mean() for a, b in zip(overlays, originals, strict=True)]
     assert changes[2] < 2  # nobody there: only the codec's loss
     assert min(changes[i] for i in (0, 1, 3, 4)) > 3
@@ -170,7 +170,7 @@ def test_stride_keeps_frame_numbers_and_speed(run, tmp_path):
 
 
 def test_odd_sized_video(run, tmp_path, shared):
-    frame = next(iter(VideoReader(shared / "data/video/people.mp4"))).picture
+    frame = next(iter(VideoReader(shared / "data/video/people.mp4"))).image
     writer = VideoWriter(tmp_path / "odd.mp4", Fraction(30), (125, 71))
     writer.write(frame[:71, :125], Fraction(0))
     writer.close()
@@ -181,7 +181,7 @@ def test_odd_sized_video(run, tmp_path, shared):
 
 def test_batches_cross_files(run, tmp_path, predictor):
     for i in range(5):
-        write_image(tmp_path / f"{i}.png", picture(i))
+        write_image(tmp_path / f"{i}.png", image(i))
     run(".", "-b", "2", "--json-output", "out.jsonl")
     assert predictor.batches == [2, 2, 1]
     assert [len(line["predictions"]) for line in lines(tmp_path / "out.jsonl")] == [0, 1, 2, 3, 4]
@@ -189,7 +189,7 @@ def test_batches_cross_files(run, tmp_path, predictor):
 
 def test_same_names_do_not_overwrite_each_other(run, tmp_path):
     for folder, people in (("a", 1), ("b", 2)):
-        write_image(tmp_path / folder / "photo.png", picture(people))
+        write_image(tmp_path / folder / "photo.png", image(people))
     run("a/photo.png", "b/photo.png")
     assert names("predictions") == [
         f"photo{n}.png.predictions.{suffix}" for n in ("-2", "") for suffix in ("jpg", "json")
@@ -200,7 +200,7 @@ def test_same_names_do_not_overwrite_each_other(run, tmp_path):
 
 
 def test_table(run, tmp_path):
-    write_image(tmp_path / "two.png", picture(2))
+    write_image(tmp_path / "two.png", image(2))
     make_video(tmp_path / "clip.mp4", [0, 1])
     run("two.png", "clip.mp4", "--csv-output", "out.csv")
     with open("out.csv", newline="") as file:
@@ -220,25 +220,25 @@ def test_table(run, tmp_path):
                 np.testing.assert_allclose(np.array(cells, float), expected, atol=1e-3)
 
 
-def test_a_picture_on_standard_input(run, tmp_path):
-    write_image(tmp_path / "two.png", picture(2))
+def test_a_image_on_standard_input(run, tmp_path):
+    write_image(tmp_path / "two.png", image(2))
     run("-", "-o", "out", input=(tmp_path / "two.png").read_bytes())
     assert names("out") == ["stdin.predictions.jpg"]
     result = run("-", "-o", "out", input=b"", code=1)
     assert "Error: standard input: is empty" in result.stderr
 
 
-def test_bad_pictures_are_listed_and_the_rest_goes_on(run, tmp_path):
-    write_image(tmp_path / "photo.jpg", picture(1, 300, 400))
+def test_bad_images_are_listed_and_the_rest_goes_on(run, tmp_path):
+    write_image(tmp_path / "photo.jpg", image(1, 300, 400))
     data = (tmp_path / "photo.jpg").read_bytes()
     (tmp_path / "cut.jpg").write_bytes(data[: len(data) // 2])
     (tmp_path / "empty.png").write_bytes(b"")
-    (tmp_path / "text.txt").write_text("not a picture")
+    (tmp_path / "text.txt").write_text("not an image")
     result = run(
         "cut.jpg", "missing.jpg", "photo.jpg", "empty.png", "text.txt", "-o", "out", code=1
     )
     assert names("out") == ["photo.jpg.predictions.jpg"]
-    assert "1 pictures, 1 people" in result.stdout
+    assert "1 images, 1 people" in result.stdout
     complaints = result.stderr.splitlines()
     for complaint, name in zip(
         complaints, ("cut.jpg", "missing.jpg", "empty.png", "text.txt"), strict=False
@@ -268,7 +268,7 @@ def test_a_cut_video_gives_what_it_has(run, tmp_path):
 
 
 def test_ctrl_c_keeps_whole_files(run, tmp_path, predictor):
-    write_image(tmp_path / "a.png", picture(1))
+    write_image(tmp_path / "a.png", image(1))
     make_video(tmp_path / "clip.mp4", [1] * 10)
     predictor.interrupt_after = 6
     run("a.png", "clip.mp4", "-o", "out", "--json-output", "out", "--csv-output", "t.csv", code=1)
@@ -285,7 +285,7 @@ def test_ctrl_c_keeps_whole_files(run, tmp_path, predictor):
 
 @pytest.mark.parametrize("option", ["-o", "--json-output", "--csv-output"])
 def test_an_output_that_cannot_be_written_is_one_line(run, tmp_path, option):
-    write_image(tmp_path / "a.png", picture(1))
+    write_image(tmp_path / "a.png", image(1))
     (tmp_path / "file").write_text("in the way")
     result = run("a.png", option, "file/out", code=1)
     assert "Error: file/out" in result.stderr
@@ -325,5 +325,5 @@ def test_usage_errors_exit_with_2(run):
 
 
 def test_quiet_prints_results_only(run, tmp_path):
-    write_image(tmp_path / "a.png", picture(1))
+    write_image(tmp_path / "a.png", image(1))
     assert "Weights" not in run("a.png", "-q").output

@@ -1,4 +1,4 @@
-"""Small annotated sets for tests: made from a seed, or picture by picture."""
+"""Small annotated sets for tests: made from a seed, or image by image."""
 
 import json
 from typing import Any
@@ -15,7 +15,7 @@ PAW = JointSet("paw", ("nose", "l_ear", "r_ear", "tail"), (), (0, 2, 1, 3), (DEF
 def make_set(
     images: int = 6, joints: JointSet = CROWDPOSE, *, seed: int = 0, crowd_index: bool = True
 ) -> dict[str, Any]:
-    """A COCO dictionary: zero to four people a picture, some joints unlabelled, some crowds."""
+    """A COCO dictionary: zero to four people an image, some joints unlabelled, some crowds."""
     rng = np.random.default_rng(seed)
     J = len(joints)
     raw: dict[str, Any] = {"images": [], "annotations": []}
@@ -66,8 +66,8 @@ def results_of(raw: dict[str, Any], *, noise: float = 0.0, seed: int = 0) -> lis
     return results
 
 
-def write_pictures(folder, raw):
-    """Noise for every picture of a COCO dictionary."""
+def write_images(folder, raw):
+    """Noise for every image of a COCO dictionary."""
     (folder / "images").mkdir(exist_ok=True)
     rng = np.random.default_rng(raw["images"][0]["id"])
     for image in raw["images"]:
@@ -76,7 +76,7 @@ def write_pictures(folder, raw):
 
 
 class CrowdFolder:
-    """A CrowdPose folder of PNG pictures, written on demand."""
+    """A CrowdPose folder of PNG images, written on demand."""
 
     def __init__(self, root):
         self.root = root
@@ -85,16 +85,16 @@ class CrowdFolder:
         (root / "images").mkdir()
         (root / "json").mkdir()
 
-    def picture(self, rgb=None, **fields):
+    def image(self, rgb=None, **fields):
         n = len(self.raw["images"]) + 1
         rgb = np.zeros((130, 180, 3), np.uint8) if rgb is None else rgb
-        image = {"id": n, "file_name": f"{n}.png", "height": rgb.shape[0], "width": rgb.shape[1]}
-        self.raw["images"].append(image | fields)
+        entry = {"id": n, "file_name": f"{n}.png", "height": rgb.shape[0], "width": rgb.shape[1]}
+        self.raw["images"].append(entry | fields)
         write_image(self.root / "images" / f"{n}.png", rgb)
         return self
 
     def person(self, joints, **fields):
-        """Of the last picture; joints: {name: (x, y, v)}."""
+        """Of the last image; joints: {name: (x, y, v)}."""
         keypoints = [v for name in CROWDPOSE.names for v in joints.get(name, (0, 0, 0))]
         person = {
             "id": len(self.raw["annotations"]) + 1,
@@ -125,7 +125,7 @@ STANDING = np.array(
 
 
 def standing_set(people, *, swap=(), seed=0):
-    """One person a picture, turned and jittered; `swap` exchanges these pairs in the first."""
+    """One person an image, turned and jittered; `swap` exchanges these pairs in the first."""
     rng = np.random.default_rng(seed)
     raw = make_set(images=people, crowd_index=False)
     raw["annotations"] = []

@@ -43,7 +43,7 @@ def person(pose: Pose, look: Look | None = None, *, depth: float = 0.0, x: float
 
 
 def draw(*people: Person) -> tuple[Canvas, np.ndarray]:
-    """The people on a grey picture of 200 x 200, and their keypoints [P, 14, 3]."""
+    """The people on a grey image of 200 x 200, and their keypoints [P, 14, 3]."""
     canvas = draw_crowd(np.full((200, 200, 3), 128.0), list(people), FRONTAL)
     return canvas, np.array([seen_keypoints(canvas, p, k) for k, p in enumerate(people)])
 
@@ -68,7 +68,7 @@ def test_bones_keep_their_lengths(seed: int, pitch: float) -> None:
 
 
 @pytest.mark.parametrize(("yaw", "side"), [(0, 1), (25, 1), (180, -1), (-150, -1)])
-def test_left_is_on_the_right_of_the_picture_for_who_faces_us(yaw: float, side: int) -> None:
+def test_left_is_on_the_right_of_the_image_for_who_faces_us(yaw: float, side: int) -> None:
     joints = pose_body(standing(yaw)).joints
     assert (side * (joints[LEFT, 0] - joints[RIGHT, 0]) > 0.05).all()
 
@@ -141,15 +141,15 @@ def test_an_ellipsoid_is_seen_as_its_projection(seed: int) -> None:
 
 def test_what_is_nearer_hides_what_is_farther_in_any_order() -> None:
     near, far = np.array((0.0, 0, 30)), np.zeros(3)
-    pictures = []
+    images = []
     for order in ((near, far), (far, near)):
         tool = brush()
         for centre in order:
             colour = np.array((1.0, 0, 0)) if centre is near else np.array((0, 1.0, 0))
             draw_ellipsoid(tool, centre, np.eye(3), (9.0, 9.0, 9.0), colour)
-        pictures.append(tool.canvas.rgb[28:36, 28:36])
-    for picture in pictures:
-        assert (picture == (1, 0, 0)).all()
+        images.append(tool.canvas.rgb[28:36, 28:36])
+    for image in images:
+        assert (image == (1, 0, 0)).all()
 
 
 # Looks
@@ -158,7 +158,7 @@ def test_what_is_nearer_hides_what_is_farther_in_any_order() -> None:
 @pytest.mark.parametrize("yaw", [0, 180])
 @pytest.mark.parametrize("seed", range(12))
 def test_left_and_right_look_alike(seed: int, yaw: float) -> None:
-    """Somebody symmetric, lit from the camera, is drawn as a symmetric picture."""
+    """Somebody symmetric, lit from the camera, is drawn as a symmetric image."""
     canvas, _ = draw(person(standing(yaw), random_look(np.random.default_rng(seed))))
     difference = np.abs(canvas.rgb - canvas.rgb[:, ::-1]).max(-1)
     assert (difference > 2).mean() < 0.002  # ties of the depth buffer where two parts meet
@@ -223,14 +223,14 @@ def test_a_bar_before_the_legs_hides_the_knees_only() -> None:
 
 
 def test_the_far_side_of_a_profile_is_hidden() -> None:
-    """Somebody who faces the picture's right shows the right side and hides the left one."""
+    """Somebody who faces the image's right shows the right side and hides the left one."""
     _, keypoints = draw(person(standing(90)))
     for name in ("shoulder", "elbow", "knee"):
         assert keypoints[0, CROWDPOSE.names.index(f"right_{name}"), 2] == 2
         assert keypoints[0, CROWDPOSE.names.index(f"left_{name}"), 2] == 1
 
 
-def test_joints_outside_the_picture_are_not_labelled() -> None:
+def test_joints_outside_the_image_are_not_labelled() -> None:
     _, keypoints = draw(person(standing(), x=0.0))
     outside = keypoints[0, RIGHT]  # faces us, so the right side lies beyond the left border
     assert (outside == 0).all()
@@ -280,7 +280,7 @@ def test_scenes_span_the_levels_of_crowding(scenes: list[Scene]) -> None:
     people = [len(scene.boxes) for scene in scenes]
     assert min(people) == 1
     assert max(people) >= 8
-    # Ten times as many joints seen as outside: a picture holds its people.
+    # Ten times as many joints seen as outside: an image holds its people.
     v = np.concatenate([scene.keypoints[..., 2].ravel() for scene in scenes])
     assert (v == 2).sum() > 10 * (v == 0).sum()
 
@@ -304,12 +304,12 @@ def test_the_same_seed_writes_the_same_bytes(folder: Path, tmp_path: Path) -> No
     assert all(other[name] != data for name, data in contents(folder).items())
 
 
-def test_a_picture_does_not_depend_on_how_many_there_are(folder: Path, tmp_path: Path) -> None:
+def test_a_image_does_not_depend_on_how_many_there_are(folder: Path, tmp_path: Path) -> None:
     fewer = contents(generate(tmp_path / "fewer", 5, 5, config=SMALL))
     whole = contents(folder)
-    pictures = [name for name in fewer if name.endswith(".jpg")]
-    assert len(pictures) == 5
-    assert all(fewer[name] == whole[name] for name in pictures)
+    images = [name for name in fewer if name.endswith(".jpg")]
+    assert len(images) == 5
+    assert all(fewer[name] == whole[name] for name in images)
 
 
 def test_the_folder_is_a_crowdpose_folder(folder: Path) -> None:
@@ -324,8 +324,8 @@ def test_the_folder_is_a_crowdpose_folder(folder: Path) -> None:
     assert sorted(a["id"] for a in annotations) == list(range(1, len(annotations) + 1))
     assert len({image["id"] for image in images}) == 12
     for image in images:
-        picture = cv2.imread(str(folder / "images" / image["file_name"]))
-        assert picture.shape == (image["height"], image["width"], 3)
+        pixels = cv2.imread(str(folder / "images" / image["file_name"]))
+        assert pixels.shape == (image["height"], image["width"], 3)
         people = [a for a in annotations if a["image_id"] == image["id"]]
         keypoints = np.array([a["keypoints"] for a in people]).reshape(-1, 14, 3)
         boxes = np.array([a["bbox"] for a in people])
@@ -359,7 +359,7 @@ def test_the_command(tmp_path: Path) -> None:
     out = tmp_path / "crowds"
     command = ["data", "synth", str(out), "--images", "3", "--size", "96", "--processes", "1"]
     first = CliRunner().invoke(main, command)
-    assert (first.exit_code, first.stdout) == (0, f"{out}: 3 pictures\n")
+    assert (first.exit_code, first.stdout) == (0, f"{out}: 3 images\n")
     train = json.loads((out / "json" / "crowdpose_train.json").read_text())
     assert [image["id"] for image in train["images"]] == [1]
 

@@ -21,7 +21,7 @@ def make_learner(*overrides: str) -> Learner:
 
 
 def make_batch(images: int = 4, *, masked: bool = True, seed: int = 0) -> Batch:
-    """Noise with zero to two people a picture, the first picture partly ignored."""
+    """Noise with zero to two people an image, the first image partly ignored."""
     g = torch.Generator().manual_seed(seed)
     keypoints = torch.rand(images, 2, 14, 3, generator=g) * 64
     keypoints[..., 2] = (torch.rand(images, 2, 14, generator=g) > 0.3) * 2
@@ -62,7 +62,7 @@ def test_an_update_moves_every_weight():
     assert update.images == 4
     assert update.loss.total.isfinite()
     after = learner.model.state_dict()
-    # Not the biases of hidden units that no picture reaches.
+    # Not the biases of hidden units that no image reaches.
     assert sum(not torch.equal(after[name], before[name]) for name in before) > 0.9 * len(before)
     assert learner.best is learner.model
 
@@ -86,7 +86,7 @@ def test_parts_give_the_gradient_of_the_whole(cuts, foreground):
     torch.testing.assert_close(gradients(learners[1]), gradients(learners[0]), rtol=1e-4, atol=1e-5)
 
 
-def test_a_picture_that_cannot_be_read_adds_nothing():
+def test_a_image_that_cannot_be_read_adds_nothing():
     batch = part(make_batch(), slice(0, 2))
     two_of_two, two_of_four = make_learner(), make_learner()
     two_of_two.update([batch], 2, 1e-3)

@@ -62,7 +62,7 @@ def test_curves_are_drawn(two, tmp_path):
     assert (abs(one.astype(int) - (0x00, 0x5E, 0xD5)).sum(-1) < 30).sum() == 0
 
 
-def test_unknown_picture_format(two, tmp_path):
+def test_unknown_image_format(two, tmp_path):
     result = logs(*two, "-o", tmp_path / "curves.xyz")
     assert result.exit_code == 1
     assert "curves.xyz" in result.stderr

@@ -148,7 +148,7 @@ def test_nobody_and_one_person_give_finite_losses_and_gradients(P, foreground, l
         torch.testing.assert_close(loss.heatmaps, plain)
 
 
-def test_a_picture_without_people_counts_in_the_batch_mean():
+def test_a_image_without_people_counts_in_the_batch_mean():
     tags = torch.zeros(1, 2, 4, 4)
     tags[0, 0, 0, 0], tags[0, 1, 0, 1] = 1.0, 3.0
     keypoints = people([(0, 0, 2), (7.9, 3.9, 1)])

@@ -94,7 +94,7 @@ def test_an_evaluation_is_no_part_of_the_speed(tmp_path, clock):
     assert [line["images_per_second"] for line in lines_of(tmp_path)] == [2.0, 2.0]
 
 
-def test_skipped_updates_and_pictures_that_cannot_be_read(tmp_path, clock, capsys):
+def test_skipped_updates_and_images_that_cannot_be_read(tmp_path, clock, capsys):
     with Record(tmp_path, 1, 3, quiet=True) as record:
         record.start(0)
         record.skip(["a.jpg", "b.jpg"])
@@ -179,7 +179,7 @@ def test_other_processes_write_and_say_nothing(tmp_path, clock, capsys):
         record.start(0)
         run_epoch(record, clock, [1.0])
         record.epoch(1, {})
-        record.pictures(1, iter([np.zeros((8, 8, 3), np.uint8)]))
+        record.images(1, iter([np.zeros((8, 8, 3), np.uint8)]))
     assert list(tmp_path.iterdir()) == []
     assert capsys.readouterr() == ("", "")
 
@@ -196,7 +196,7 @@ def test_a_full_disk_is_one_line(tmp_path, full_disk):
 
 
 def events(folder):
-    """What TensorBoard shows of a folder: steps and values by tag, steps of pictures by tag."""
+    """What TensorBoard shows of a folder: steps and values by tag, steps of images by tag."""
     accumulator = pytest.importorskip(
         "tensorboard.backend.event_processing.event_accumulator"
     ).EventAccumulator(str(folder), size_guidance={"images": 0, "scalars": 0})
@@ -208,15 +208,15 @@ def events(folder):
     return scalars, {tag: accumulator.Images(tag) for tag in tags["images"]}
 
 
-def test_tensorboard_shows_the_lines_and_pictures(tmp_path, clock):
-    picture = np.zeros((8, 12, 3), np.uint8)
+def test_tensorboard_shows_the_lines_and_images(tmp_path, clock):
+    image = np.zeros((8, 12, 3), np.uint8)
     with Record(tmp_path, 2, 1, tensorboard=True, quiet=True) as record:
         record.start(0)
         for epoch in (1, 2):
             run_epoch(record, clock, [float(epoch)])
             stats = {"AP": 0.5, "AP_easy": 0.75} if epoch == 2 else {}
             if stats:
-                record.pictures(epoch, iter([picture, picture]))
+                record.images(epoch, iter([image, image]))
             record.epoch(epoch, stats)
     scalars, images = events(tmp_path)
     assert scalars["loss/loss"] == [(1, 1.0), (2, 2.0)]
@@ -225,10 +225,10 @@ def test_tensorboard_shows_the_lines_and_pictures(tmp_path, clock):
     written = {tag.partition("/")[2] for tag in scalars}
     assert written == set().union(*lines_of(tmp_path)) - {"epoch"}
     assert {tag: [e.step for e in shown] for tag, shown in images.items()} == {
-        "pictures/0": [2],
-        "pictures/1": [2],
+        "images/0": [2],
+        "images/1": [2],
     }
-    assert (images["pictures/0"][0].width, images["pictures/0"][0].height) == (12, 8)
+    assert (images["images/0"][0].width, images["images/0"][0].height) == (12, 8)
 
 
 def test_tensorboard_forgets_what_a_resumed_run_repeats(tmp_path, clock):
@@ -256,7 +256,7 @@ def test_missing_tensorboard_is_said_once(tmp_path, clock, monkeypatch, capsys):
             record.start(0)
             for epoch in (1, 2):
                 run_epoch(record, clock, [1.0])
-                record.pictures(epoch, iter([]))
+                record.images(epoch, iter([]))
                 record.epoch(epoch, {})
         err = capsys.readouterr().err
         assert err.count("pip install 'dhn[curves]'") == (not quiet)
@@ -264,16 +264,16 @@ def test_missing_tensorboard_is_said_once(tmp_path, clock, monkeypatch, capsys):
     assert [path.name for path in tmp_path.iterdir()] == ["metrics.jsonl"]
 
 
-def test_without_tensorboard_no_picture_is_drawn(tmp_path):
+def test_without_tensorboard_no_image_is_drawn(tmp_path):
     def draw():
         raise AssertionError("drawn")
         yield
 
     with Record(tmp_path, 1, 1, quiet=True) as record:
-        record.pictures(1, draw())
+        record.images(1, draw())
 
 
-def test_training_writes_pictures_at_evaluations_and_stays_the_same(crowds, tmp_path):
+def test_training_writes_images_at_evaluations_and_stays_the_same(crowds, tmp_path):
     common = ["data.eval_split=val", "train.epochs=3", "train.eval_every=2"]
     for name in ("off", "auto"):
         config = settings(crowds, *common, f"train.tensorboard={name}")
@@ -284,7 +284,7 @@ def test_training_writes_pictures_at_evaluations_and_stays_the_same(crowds, tmp_
 
     scalars, images = events(tmp_path / "auto")
     assert [step for step, _ in scalars["loss/loss"]] == [1, 2, 3]
-    (validation,) = images  # there is one picture
+    (validation,) = images  # there is one image
     assert len(images) == min(SHEETS, 1)
     assert [event.step for event in images[validation]] == [2, 3]
     assert images[validation][0].width == images[validation][0].height == 768

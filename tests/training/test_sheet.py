@@ -61,7 +61,7 @@ def test_people_have_the_colours_of_their_tags():
     assert np.ptp(elsewhere) == 0  # grey: nobody
 
 
-def test_labels_and_target_of_a_masked_picture():
+def test_labels_and_target_of_a_masked_image():
     keypoints = np.zeros((1, 14, 3), np.float32)
     keypoints[0, :2] = (16, 16, 2), (48, 16, 1)
     mask = np.ones((S, S), np.uint8)

@@ -89,7 +89,7 @@ def test_best_exists_where_a_split_is_held_out(crowds, tmp_path, monkeypatch):
     assert scored == {2: 0.2, 4: 0.5, 5: 0.4}  # and always after the last
 
 
-def test_held_out_pictures_are_really_scored(crowds, tmp_path):
+def test_held_out_images_are_really_scored(crowds, tmp_path):
     config = settings(crowds, "data.eval_split=val", "train.epochs=1", "train.eval_every=1")
     dhn.training.loop.train(config, tmp_path, CPU, quiet=True)
     (line,) = lines_of(tmp_path)
@@ -116,16 +116,16 @@ def test_losses_that_stay_broken_end_the_run(crowds, tmp_path, monkeypatch):
 
 
 def small_copy(crowds, tmp_path) -> Path:
-    """The pictures as links, which can be broken."""
+    """The images as links, which can be broken."""
     copy = tmp_path / "copy"
     (copy / "images").mkdir(parents=True)
     (copy / "json").symlink_to(crowds / "json")
-    for picture in (crowds / "images").iterdir():
-        (copy / "images" / picture.name).symlink_to(picture)
+    for image in (crowds / "images").iterdir():
+        (copy / "images" / image.name).symlink_to(image)
     return copy
 
 
-def test_bad_pictures_are_told_once_and_left_out(crowds, tmp_path):
+def test_bad_images_are_told_once_and_left_out(crowds, tmp_path):
     copy = small_copy(crowds, tmp_path)
     (copy / "images" / "000001.jpg").unlink()
     (copy / "images" / "000004.jpg").unlink()
@@ -136,22 +136,22 @@ def test_bad_pictures_are_told_once_and_left_out(crowds, tmp_path):
     warnings = result.stderr.splitlines()
     assert len(warnings) == 2
     assert any("000001.jpg: cannot be read" in line for line in warnings)
-    assert any("000004.jpg: is not a picture" in line for line in warnings)
+    assert any("000004.jpg: is not an image" in line for line in warnings)
 
 
-def test_pictures_that_are_all_bad_end_the_run(crowds, tmp_path):
+def test_images_that_are_all_bad_end_the_run(crowds, tmp_path):
     copy = small_copy(crowds, tmp_path)
-    for picture in (copy / "images").iterdir():
-        picture.unlink()
-        picture.write_text("<html>")
+    for image in (copy / "images").iterdir():
+        image.unlink()
+        image.write_text("<html>")
     result = invoke("-q", "--output", tmp_path / "run", *TINY, f"data.dataset={copy}")
     assert result.exit_code == 1
-    assert result.stderr.splitlines()[-1].startswith("Error: 8 of 8 pictures cannot be read")
+    assert result.stderr.splitlines()[-1].startswith("Error: 8 of 8 images cannot be read")
     assert not (tmp_path / "run" / "last.pt").exists()
 
 
 @pytest.mark.parametrize("missing", ["train", "val"])
-def test_missing_pictures_are_one_line_before_anything_is_trained(crowds, tmp_path, missing):
+def test_missing_images_are_one_line_before_anything_is_trained(crowds, tmp_path, missing):
     copy = small_copy(crowds, tmp_path)
     truth = json.loads((crowds / "json" / f"crowdpose_{missing}.json").read_text())
     for image in truth["images"]:
@@ -160,7 +160,7 @@ def test_missing_pictures_are_one_line_before_anything_is_trained(crowds, tmp_pa
     result = invoke("--output", tmp_path / "run", *arguments)
     assert result.exit_code == 1
     count = len(truth["images"])
-    assert f"images: none of the {count} pictures of split {missing} is there" in result.stderr
+    assert f"images: none of the {count} images of split {missing} is there" in result.stderr
     assert result.stderr.count("\n") == 1
 
 
@@ -275,22 +275,22 @@ def test_more_people_than_the_limit_are_counted_once(crowds, tmp_path):
     arguments = [f"data.dataset={crowds}", "data.max_people=1", "train.epochs=2"]
     result = invoke("--output", tmp_path / "run", *TINY, *arguments)
     assert result.exit_code == 0
-    told = f"{len(beyond)} pictures show more than data.max_people=1 people; their {sum(beyond)}"
+    told = f"{len(beyond)} images show more than data.max_people=1 people; their {sum(beyond)}"
     assert result.stderr.count(told) == 1
 
 
-def test_more_bad_pictures_than_the_limit_end_the_run(crowds, tmp_path):
+def test_more_bad_images_than_the_limit_end_the_run(crowds, tmp_path):
     copy = small_copy(crowds, tmp_path)
     for name in ("000001.jpg", "000004.jpg"):
         (copy / "images" / name).unlink()
-    arguments = [*TINY, f"data.dataset={copy}", "data.max_bad_pictures=1", "train.epochs=1"]
+    arguments = [*TINY, f"data.dataset={copy}", "data.max_bad_images=1", "train.epochs=1"]
     result = invoke("-q", "--output", tmp_path / "run", *arguments)
     assert result.exit_code == 1
-    assert "Error: 2 of 8 pictures cannot be read" in result.stderr.splitlines()[-1]
-    assert "data.max_bad_pictures (1)" in result.stderr
+    assert "Error: 2 of 8 images cannot be read" in result.stderr.splitlines()[-1]
+    assert "data.max_bad_images (1)" in result.stderr
 
 
-def test_a_skipped_update_names_its_pictures(crowds, tmp_path, monkeypatch):
+def test_a_skipped_update_names_its_images(crowds, tmp_path, monkeypatch):
     update, count, names = Learner.update, itertools.count(1), []
 
     def poison_the_second(learner, parts, *arguments):

@@ -329,11 +329,11 @@ def published(server, monkeypatch, tmp_path):
 
 
 def test_predict_by_name(published, server, tmp_path):
-    picture = tmp_path / "picture.png"
-    cv2.imwrite(str(picture), np.zeros((40, 60, 3), np.uint8))
+    image = tmp_path / "image.png"
+    cv2.imwrite(str(image), np.zeros((40, 60, 3), np.uint8))
 
     def predict(*options):
-        command = ["predict", str(picture), "--json-output", str(tmp_path / "out.json")]
+        command = ["predict", str(image), "--json-output", str(tmp_path / "out.json")]
         return CliRunner().invoke(main, [*command, "--device", "cpu", *options])
 
     offline = predict("--checkpoint", "tiny_coco", "--offline")

@@ -39,7 +39,7 @@ def official(model):
 
 
 def mmpose(model, version="0.x"):
-    """Names of MMPose: `backbone.` and its head; 1.x keeps mean and deviation of pictures too."""
+    """Names of MMPose: `backbone.` and its head; 1.x keeps mean and deviation of images too."""
     head = {"0.x": "keypoint_head.", "1.x": "head."}[version]
     weights = {
         key if key.startswith("backbone.") else head + re.sub("^head", "final_layer", key): value
@@ -299,9 +299,9 @@ def test_warm_start_of_doublehighernet_from_higherhrnet(tmp_path):
     assert set(rest(report, "left out")) == {"final_layers", "deconv_layers"}
     assert "coarse_head_quarter" not in rest(report, "fresh")
     # The coarse 1/4 map is the teacher's from the first step.
-    picture = torch.randn(1, 3, 64, 64)
+    image = torch.randn(1, 3, 64, 64)
     with torch.no_grad():
-        ours, theirs = model.eval()(picture), source.eval()(picture)
+        ours, theirs = model.eval()(image), source.eval()(image)
     torch.testing.assert_close(ours.heatmaps[0], theirs.heatmaps[0])
     torch.testing.assert_close(ours.tags[0], theirs.tags[0])
 
@@ -356,9 +356,9 @@ def test_a_bad_checkpoint_is_one_line_of_predict(tmp_path, kind):
         path.write_bytes(path.read_bytes()[:-1000])
     else:
         saved(path, classifier() if kind == "classifier" else resnet())
-    (tmp_path / "picture.png").touch()
+    (tmp_path / "image.png").touch()
     result = CliRunner().invoke(
-        main, ["predict", str(tmp_path / "picture.png"), "--checkpoint", str(path)]
+        main, ["predict", str(tmp_path / "image.png"), "--checkpoint", str(path)]
     )
     assert result.exit_code == 1
     assert result.stderr.startswith(f"Error: {path}: ")
