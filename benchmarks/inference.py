@@ -26,11 +26,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dhn.base.console import Bar
 from dhn.base.device import multiplies_bfloat16
 from dhn.base.environment import environment
 from dhn.bench.operators import machine
 from dhn.bench.scenes import Scene, generated_scenes
+from dhn.commands.console import Bar
 from dhn.data.joints import CROWDPOSE
 from dhn.inference.predictor import Predictor, Timing
 from dhn.model import HigherHRNet, HRNet

@@ -18,10 +18,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dhn.base.console import Bar
 from dhn.base.environment import environment
 from dhn.base.files import write_json
 from dhn.bench.scenes import ColourNetwork, randomise, scene_from_keypoints
+from dhn.commands.console import Bar
 from dhn.data.geometry import official_transform
 from dhn.data.joints import COCO, CROWDPOSE, JointSet
 from dhn.inference.decode import decode_poses

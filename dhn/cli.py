@@ -8,6 +8,7 @@ import click
 import dhn
 from dhn.base.errors import DhnError
 from dhn.commands.bench import bench
+from dhn.commands.console import show_warnings
 from dhn.commands.data import data
 from dhn.commands.eval import evaluate
 from dhn.commands.export import export
@@ -23,6 +24,7 @@ class _Group(click.Group):
 
     def invoke(self, ctx: click.Context) -> Any:
         signal.signal(signal.SIGTERM, _interrupt)
+        show_warnings()
         try:
             return super().invoke(ctx)
         except DhnError as error:

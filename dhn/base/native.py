@@ -2,9 +2,12 @@
 
 import ctypes
 import hashlib
+import logging
 from pathlib import Path
 
 from dhn.base.errors import DhnError
+
+_log = logging.getLogger(__name__)
 
 PACKAGE = Path(__file__).resolve().parents[1]
 REBUILD = "pip install --no-build-isolation -e ."
@@ -41,11 +44,9 @@ def load() -> None:
     if (PACKAGE / "_C_cuda.so").exists():
         _load_library("_C_cuda", "dhn_cuda", CUDA_PARTS)
     else:
-        from dhn.base.console import (
-            warn,  # here, because setup.py reads this file before click is there
+        _log.warning(
+            "dhn was built without a CUDA toolkit, CUDA tensors will fail; with nvcc: %s", REBUILD
         )
-
-        warn(f"dhn was built without a CUDA toolkit, CUDA tensors will fail; with nvcc: {REBUILD}")
 
 
 def built_for() -> dict[str, str]:

@@ -13,9 +13,9 @@ from typing import Any
 import torch
 from rich.table import Table
 
-from dhn.base.console import progress
 from dhn.base.device import Precision, multiplies_bfloat16
 from dhn.base.errors import DhnError
+from dhn.base.progress import Progress, silent, tracked
 from dhn.bench.operators import Timing, machine, make_table, measure, milliseconds
 from dhn.data.joints import CROWDPOSE
 from dhn.inference.predictor import Predictor
@@ -50,7 +50,7 @@ def run(
     compile: bool = False,
     threads: int | None = None,
     seconds: float = 3.0,
-    quiet: bool = False,
+    progress: Progress = silent,
 ) -> dict[str, Any]:
     """Times `Predictor.maps` (network, flip test, aggregation) on square images.
 
@@ -87,7 +87,7 @@ def run(
         raise DhnError(f"--model: {error}") from error
     rows = []
     spawn = multiprocessing.get_context("spawn")
-    for setting in progress(settings, "Networks", quiet=quiet):
+    for setting in tracked(settings, progress, "Networks"):
         with ProcessPoolExecutor(1, mp_context=spawn) as process:
             timing, memory = process.submit(time_network, setting).result()
         rate = batch_size / timing.median

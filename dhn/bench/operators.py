@@ -20,8 +20,8 @@ from rich.table import Table
 from torch import Tensor
 
 from dhn import ops
-from dhn.base.console import progress
 from dhn.base.files import written_whole
+from dhn.base.progress import Progress, silent, tracked
 from dhn.bench.scenes import Scene, annotated_scenes, crowd, generated_scenes, scene_from_keypoints
 from dhn.inference.decode import DecodeConfig, decode_poses
 from dhn.ops import reference
@@ -286,7 +286,7 @@ def run(
     images: int = 20,
     threads: int | None = None,
     seconds: float = 0.3,
-    quiet: bool = False,
+    progress: Progress = silent,
 ) -> dict[str, Any]:
     """Everything `dhn bench` times: machine, kernels, and with `decode` and `sweep` those."""
     if threads:
@@ -297,10 +297,10 @@ def run(
     elif decode:
         scenes = generated_scenes(images, INPUT)
     result: dict[str, Any] = {"machine": machine(device)}
-    cases = progress(kernel_cases(device), "Operators", quiet=quiet)
+    cases = tracked(kernel_cases(device), progress, "Operators")
     result["kernels"] = time_kernels(cases, device, seconds)
     if decode:
-        result["decode"] = time_decode(progress(scenes, "Decode", quiet=quiet), device, seconds)
+        result["decode"] = time_decode(tracked(scenes, progress, "Decode"), device, seconds)
     if sweep:
         result["sweep"] = time_sweep(device, seconds)
     return result

@@ -5,6 +5,7 @@ from pathlib import Path
 import click
 
 from dhn.commands import options
+from dhn.commands.console import progress
 
 
 @click.command()
@@ -126,7 +127,7 @@ def bench(
             compile=compile,
             threads=threads,
             seconds=10 * seconds,
-            quiet=quiet,
+            progress=progress(quiet),
         )
         console.print(bench_network.table(result))
         if json_output:
@@ -140,7 +141,7 @@ def bench(
         images=images,
         threads=threads,
         seconds=seconds,
-        quiet=quiet,
+        progress=progress(quiet),
     )
     for table in benchmark.tables(result):
         console.print(table)

@@ -6,6 +6,7 @@ from pathlib import Path
 import click
 
 from dhn.commands import options
+from dhn.commands.console import progress
 
 
 @click.group()
@@ -55,7 +56,7 @@ def synth(
         config=CrowdConfig(size=size),
         processes=processes or os.cpu_count() or 1,
         overwrite=overwrite,
-        quiet=quiet,
+        progress=progress(quiet),
     )
     click.echo(f"{out}: {images} images")
 
@@ -104,7 +105,9 @@ def check(
     from dhn.base.files import write_json
     from dhn.data.check import check_dataset, tables
 
-    report = check_dataset(dataset, splits, decode=not quick, max_people=max_people, quiet=quiet)
+    report = check_dataset(
+        dataset, splits, decode=not quick, max_people=max_people, progress=progress(quiet)
+    )
     console = Console()
     if not console.is_terminal:
         console = Console(width=1000)  # no line is folded, so that names can be searched

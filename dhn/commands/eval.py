@@ -6,6 +6,7 @@ from typing import Any
 import click
 
 from dhn.commands import options
+from dhn.commands.console import progress
 
 
 @click.command("eval")
@@ -83,13 +84,16 @@ def evaluate(
         if limit is not None:
             truth = truth.first(limit)
         evaluate(
-            load_predictor(**network, device=world.device, quiet=quiet or not world.main),
+            load_predictor(
+                **network, device=world.device, progress=progress(quiet or not world.main)
+            ),
             truth,
             batch_size=batch_size,
             evaluator=evaluator,
             save_json=save_json,
             output=output,
             quiet=quiet,
+            progress=progress(quiet),
             world=world,
         )
 

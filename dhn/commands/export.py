@@ -6,6 +6,7 @@ from typing import Any
 import click
 
 from dhn.commands import options
+from dhn.commands.console import progress
 
 
 @click.command()
@@ -51,4 +52,4 @@ def export(format: str | None, output: Path | None, quiet: bool, **graph: Any) -
 
     from dhn.inference.export import export_checkpoint
 
-    export_checkpoint(output, format, quiet=quiet, **graph)
+    export_checkpoint(output, format, progress=progress(quiet), **graph)

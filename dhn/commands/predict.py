@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 from dhn.commands import options
+from dhn.commands.console import progress
 
 
 @click.command()
@@ -90,7 +91,9 @@ def predict(
     with connect(network.pop("device"), patience=timedelta(days=7)) as world:
         inputs = list_sources(sources)
         outputs.check(inputs)
-        predictor = load_predictor(**network, device=world.device, quiet=quiet or not world.main)
+        predictor = load_predictor(
+            **network, device=world.device, progress=progress(quiet or not world.main)
+        )
         if world.main and not quiet:
             click.echo(f"Weights: {predictor.source}")
         summary = predict_sources(
@@ -100,7 +103,7 @@ def predict(
             batch_size=batch_size,
             conf=conf,
             vid_stride=vid_stride,
-            quiet=quiet,
+            progress=progress(quiet),
             world=world,
         )
         if world.main:

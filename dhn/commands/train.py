@@ -5,6 +5,7 @@ from pathlib import Path
 import click
 
 from dhn.commands import options
+from dhn.commands.console import progress
 
 
 @click.command()
@@ -94,7 +95,13 @@ def train(
                 f"{run} holds a run: choose another --output, or --resume {run}."
             )
         result = train(
-            config, run, select_device(world.device), world=world, offline=offline, quiet=quiet
+            config,
+            run,
+            select_device(world.device),
+            world=world,
+            offline=offline,
+            quiet=quiet,
+            progress=progress(quiet),
         )
         if world.main:
             click.echo(f"Result: {result}")

@@ -12,8 +12,8 @@ import numpy as np
 from rich.table import Table
 from rich.text import Text
 
-from dhn.base.console import progress
 from dhn.base.errors import DhnError
+from dhn.base.progress import Progress, silent, tracked
 from dhn.data.annotations import (
     AnnotatedImage,
     Annotations,
@@ -78,7 +78,7 @@ def check_dataset(
     *,
     decode: bool = True,
     max_people: int = 30,
-    quiet: bool = False,
+    progress: Progress = silent,
 ) -> Report:
     """Checks annotations and images of a data set.
 
@@ -109,7 +109,7 @@ def check_dataset(
         findings += [Finding(level, what, name, list(cases)) for level, what, cases in found]
         # Without `raw`, which is large.
         images += [(name, image) for image in annotations.images]
-    findings += _check_images(images, decode, quiet)
+    findings += _check_images(images, decode, progress)
     rank = ("error", "warning", "hint")
     findings = [finding for finding in findings if finding.cases]
     return Report(figures, sorted(findings, key=lambda finding: rank.index(finding.level)))
@@ -339,7 +339,7 @@ def _parts(name: str) -> list[str]:
 
 
 def _check_images(
-    images: list[tuple[str, AnnotatedImage]], decode: bool, quiet: bool
+    images: list[tuple[str, AnnotatedImage]], decode: bool, progress: Progress
 ) -> list[Finding]:
     """Reads every image, and finds those that are there twice: same file, or same bytes."""
     troubles: dict[tuple[str, str], list[str]] = defaultdict(list)
@@ -347,7 +347,7 @@ def _check_images(
     look = _read if decode else _exists
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         seen = pool.map(look, [image for _, image in images])
-        shown = progress(seen, "Checking images", total=len(images), quiet=quiet)
+        shown = tracked(seen, progress, "Checking images", total=len(images))
         for (split, image), (content, trouble, detail) in zip(images, shown, strict=True):
             same[content].append((split, image))
             if trouble:

@@ -1,12 +1,14 @@
 """Joint sets: what the J channels of a heatmap mean."""
 
+import logging
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from dhn.base.console import warn
 from dhn.base.errors import DhnError
+
+_log = logging.getLogger(__name__)
 
 # OKS constant of joints for which a file gives none; OpenPifPaf takes it for its car keypoints.
 DEFAULT_SIGMA = 0.05
@@ -171,7 +173,9 @@ def _skeleton(limbs: Any, J: int, where: object) -> tuple[tuple[int, int], ...]:
     inside = tuple((a - 1, b - 1) for a, b in limbs if 1 <= a <= J and 1 <= b <= J)
     if len(inside) < len(limbs):
         dropped = len(limbs) - len(inside)
-        warn(f"{where}: {dropped} of {len(limbs)} limbs dropped, joints are numbered 1 to {J}")
+        _log.warning(
+            f"{where}: {dropped} of {len(limbs)} limbs dropped, joints are numbered 1 to {J}"
+        )
     return inside
 
 

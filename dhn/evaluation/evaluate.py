@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 import click
 import numpy as np
 
-from dhn.base.console import Bar
 from dhn.base.distributed import ALONE, World
 from dhn.base.errors import DhnError
 from dhn.base.files import read_json, write_json
+from dhn.base.progress import Progress, silent
 from dhn.data.annotations import AnnotatedImage, Annotations, load_annotations
 from dhn.data.coco_file import Scoring
 from dhn.evaluation.scoring import Evaluator, score
@@ -29,6 +29,7 @@ def evaluate(
     save_json: Path | None = None,
     output: Path | None = None,
     quiet: bool = False,
+    progress: Progress = silent,
     world: World = ALONE,
 ) -> dict[str, float]:
     """Predicts every image, scores the people, prints the AP table.
@@ -48,7 +49,7 @@ def evaluate(
             is done, images could not be read (they are listed).
     """
     results, failures = predict_dataset(
-        predictor, annotations, batch_size=batch_size, quiet=quiet, world=world
+        predictor, annotations, batch_size=batch_size, progress=progress, world=world
     )
     timing = predictor.timing
     predicted, network_seconds, decode_seconds = world.total(
@@ -124,7 +125,7 @@ def predict_dataset(
     annotations: Annotations,
     *,
     batch_size: int = 1,
-    quiet: bool = False,
+    progress: Progress = silent,
     world: World = ALONE,
 ) -> tuple[list[dict[str, Any]], list[str]]:
     """Predicts the people of every image.
@@ -153,7 +154,7 @@ def predict_dataset(
     share = world.share(batches)
     done: list[tuple[list[dict[str, Any]], list[str]]] = []
     total = sum(len(batch) for batch in share)
-    with Bar("Predicting", total, quiet=quiet or not world.main) as bar:
+    with (progress if world.main else silent)("Predicting", total) as bar:
         for batch in share:
             results: list[dict[str, Any]] = []
             failures: list[str] = []

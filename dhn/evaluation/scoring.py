@@ -6,6 +6,7 @@ from the box, and three subsets by crowdIndex; pycocotools so set up gives its n
 
 import contextlib
 import io
+import logging
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -14,12 +15,13 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from dhn.base.console import warn
 from dhn.base.errors import DhnError
 from dhn.base.files import write_json
 from dhn.data.coco_file import AREA_OF_BOX, CocoFile, Scoring, check_coco, is_number, numbers
 from dhn.data.crowding import CROWD_LEVELS
 from dhn.data.joints import CROWDPOSE
+
+_log = logging.getLogger(__name__)
 
 Evaluator = Literal["pycocotools", "faster-coco-eval", "crowdposetools"]
 
@@ -135,7 +137,9 @@ def _of_category(
         raise DhnError(f"{where}: no result has the annotations' category_id {category}")
     if len(kept) < len(results):
         others = len(results) - len(kept)
-        warn(f"{where}: {others} of {len(results)} results left out, category_id is not {category}")
+        _log.warning(
+            f"{where}: {others} of {len(results)} results left out, category_id is not {category}"
+        )
     return kept
 
 

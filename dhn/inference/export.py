@@ -21,9 +21,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
-from dhn.base.console import Bar
 from dhn.base.errors import DhnError
 from dhn.base.files import written_whole
+from dhn.base.progress import Progress, silent
 from dhn.data.joints import JointSet
 from dhn.inference.aggregate import PoseInference
 from dhn.inference.decode import DecodeConfig, find_peaks
@@ -104,7 +104,7 @@ def _read_tags(tags: Tensor, indices: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def export_checkpoint(
-    output: Path | None, format: str, *, quiet: bool = False, **options: Any
+    output: Path | None, format: str, *, progress: Progress = silent, **options: Any
 ) -> None:
     """Exports what `load_predictor(**options)` would run, and says how exact the file is.
 
@@ -117,7 +117,7 @@ def export_checkpoint(
     """
     if format == "onnx":
         _require("onnx", "onnxscript", "onnxruntime")
-    predictor = load_predictor(device="cpu", precision="float32", quiet=quiet, **options)
+    predictor = load_predictor(device="cpu", precision="float32", progress=progress, **options)
     inference = predictor.inference
     if not isinstance(inference, PoseInference):
         raise DhnError(f"{predictor.source}: is exported already; give the checkpoint")
@@ -130,7 +130,7 @@ def export_checkpoint(
         format,
         name=f"{type(network).__name__}-w{network.backbone.channels[0]}",
         input_size=predictor.input_size,
-        quiet=quiet,
+        progress=progress,
     )
     found = ", ".join(f"{name} {value:.0e}" for name, value in differences.items())
     click.echo(f"{path}: {path.stat().st_size / 1e6:.1f} MB")
@@ -145,7 +145,7 @@ def export(
     *,
     name: str,
     input_size: int,
-    quiet: bool = False,
+    progress: Progress = silent,
 ) -> dict[str, float]:
     """Writes a network as a file that runs elsewhere, and checks it there; whole or not at all.
 
@@ -169,7 +169,7 @@ def export(
     write = _write_onnx if format == "onnx" else _write_torch
     checks = list(_check_inputs(input_size))
     differences = dict.fromkeys(("heatmaps", "tags", "peaks"), 0.0)
-    with Bar("Export", 2 + len(checks), quiet=quiet) as bar, written_whole(path) as temporary:
+    with progress("Export", 2 + len(checks)) as bar, written_whole(path) as temporary:
         program = trace(inference, stable_topk=format == "onnx")
         bar.advance(note="traced")
         write(program, description, temporary)

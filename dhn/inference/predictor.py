@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from dhn.base.device import Precision, inference_dtype, select_device
 from dhn.base.errors import DhnError
+from dhn.base.progress import Progress, silent
 from dhn.data.geometry import Affine, input_transform, official_transform
 from dhn.data.joints import JointSet, official_order
 from dhn.inference.accelerate import accelerated
@@ -193,7 +194,7 @@ def load_predictor(
     max_people: int = 30,
     parity: bool = False,
     offline: bool = False,
-    quiet: bool = False,
+    progress: Progress = silent,
 ) -> Predictor:
     """A predictor from a checkpoint.
 
@@ -205,7 +206,7 @@ def load_predictor(
         input_size: short side of the network input; None takes that of the training.
         flip, fine_only, precision, compile, parity: see `Predictor`.
         refine, subpixel, max_people: see `DecodeConfig`.
-        offline, quiet: see `dhn.weights.published.fetch`.
+        offline, progress: see `dhn.weights.published.fetch`.
 
     Raises:
         DhnError: no checkpoint, one that cannot be used, no such device, or settings that an
@@ -213,7 +214,7 @@ def load_predictor(
     """
     decode = DecodeConfig(max_people=max_people, refine=refine, subpixel=subpixel)
     path = newest_checkpoint() if checkpoint is None else checkpoint
-    path = fetch(path, offline=offline, quiet=quiet)
+    path = fetch(path, offline=offline, progress=progress)
     if is_exported(path):
         exported = load_exported(path, device)
         about = exported.description

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 import click
 import numpy as np
 
-from dhn.base.console import progress
 from dhn.base.distributed import ALONE, World
 from dhn.base.errors import DhnError
+from dhn.base.progress import Progress, silent, tracked
 from dhn.media.sources import Source
 from dhn.media.video import VideoReader
 from dhn.prediction.outputs import Frame, Outputs, People, closed_by, shared_sinks, source_sinks
@@ -58,7 +58,7 @@ def predict(
     batch_size: int = 1,
     conf: float = 0.0,
     vid_stride: int = 1,
-    quiet: bool = False,
+    progress: Progress = silent,
     world: World = ALONE,
 ) -> Summary:
     """Finds the people in all sources and writes what `outputs` asks for.
@@ -76,7 +76,7 @@ def predict(
         batch_size: images or frames given to the predictor at once.
         conf: people who score less are left out.
         vid_stride: take every n-th frame of videos.
-        quiet: no progress bar.
+        progress: shows how many images and frames are done.
         world: the processes that share the work.
 
     Returns:
@@ -87,11 +87,11 @@ def predict(
     """
     outputs.check(sources)
     outcomes = {source: _Outcome() for source in world.share(sources)}
-    frames = progress(
+    frames = tracked(
         _frames(outcomes, vid_stride),
+        progress if world.main else silent,
         "predict",
         total=_frame_count(list(outcomes), vid_stride),
-        quiet=quiet or not world.main,
     )
     results = _results(predictor, frames, batch_size, conf)
     with contextlib.ExitStack() as whole_run:

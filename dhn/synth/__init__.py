@@ -15,9 +15,9 @@ from typing import Any
 import cv2
 import numpy as np
 
-from dhn.base.console import progress
 from dhn.base.errors import DhnError
 from dhn.base.files import write_json, written_whole
+from dhn.base.progress import Progress, silent, tracked
 from dhn.synth.annotate import CATEGORY, annotation
 from dhn.synth.scene import CrowdConfig, Scene, make_scene
 
@@ -41,7 +41,7 @@ def generate(
     config: CrowdConfig | None = None,
     processes: int = 1,
     overwrite: bool = False,
-    quiet: bool = True,
+    progress: Progress = silent,
 ) -> Path:
     """Writes a CrowdPose folder: `images/*.jpg` and `json/crowdpose_{train,val,test}.json`.
 
@@ -55,7 +55,7 @@ def generate(
         config: the knobs of the crowd.
         processes: how many processes draw at the same time.
         overwrite: replace an earlier folder of procedural crowds.
-        quiet: no progress bar.
+        progress: shows how many images are drawn.
 
     Returns:
         `out`.
@@ -75,7 +75,7 @@ def generate(
     with _Workers(processes) as workers:
         drawn = workers.imap(draw, range(images))
         for index, (image, people) in enumerate(
-            progress(drawn, "Drawing crowds", total=images, quiet=quiet)
+            tracked(drawn, progress, "Drawing crowds", total=images)
         ):
             split = splits[split_of(index)]
             split["images"].append(image)

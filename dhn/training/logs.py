@@ -2,6 +2,7 @@
 
 import csv
 import json
+import logging
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,9 +11,10 @@ from typing import Any, NamedTuple
 from rich.table import Table
 from rich.text import Text
 
-from dhn.base.console import warn
 from dhn.base.errors import DhnError
 from dhn.base.files import written_whole
+
+_log = logging.getLogger(__name__)
 
 # What is drawn, as far as any of the runs has it: key, title, whether the axis is logarithmic.
 _PANELS = (
@@ -85,7 +87,7 @@ def read_metrics(run: Path) -> list[dict[str, Any]]:
             values = _parse(line)
         except ValueError as error:
             if number == len(lines):  # the last one has no line feed: it is not whole
-                warn(f"{path}: line {number} is cut short, left out")
+                _log.warning(f"{path}: line {number} is cut short, left out")
                 break
             raise DhnError(
                 f"{path}: line {number}: {error}; remove the line, or the file if there are more"

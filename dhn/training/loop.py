@@ -1,6 +1,7 @@
 """Training, from the settings to checkpoints, read from top to bottom."""
 
 import itertools
+import logging
 import os
 import signal
 import time
@@ -14,9 +15,9 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader
 
-from dhn.base.console import warn
 from dhn.base.distributed import ALONE, World
 from dhn.base.errors import DhnError
+from dhn.base.progress import Progress, silent
 from dhn.data.annotations import Annotations, load_annotations
 from dhn.data.dataset import Augmentation, Batch, EpochSampler, PoseDataset, collate
 from dhn.evaluation.evaluate import predict_dataset
@@ -30,6 +31,8 @@ from dhn.training.record import Record
 from dhn.training.runs import Checkpoints, StopSignals, open_run, seed_everything
 from dhn.training.sheets import draw_sheets
 
+_log = logging.getLogger(__name__)
+
 SHEETS = 4  # images for TensorBoard at each evaluation
 
 
@@ -41,6 +44,7 @@ def train(
     world: World = ALONE,
     offline: bool = False,
     quiet: bool = False,
+    progress: Progress = silent,
 ) -> Path:
     """Trains a network, or goes on with the run that lies in `run`.
 
@@ -63,7 +67,7 @@ def train(
     """
     settings = config.train
     if world.main:
-        _draw_crowds(config, quiet)
+        _draw_crowds(config, progress)
     world.barrier()
     annotations = _annotations(config, "split")
     held_out = _annotations(config, "eval_split") if config.data.eval_split else None
@@ -82,7 +86,7 @@ def train(
     network = config.network.model_dump() | {"num_joints": len(annotations.joints)}
     model = build_model(**network)
     if world.main and settings.init and not (run / "last.pt").exists():
-        _start_from(model, settings.init, offline=offline, quiet=quiet)
+        _start_from(model, settings.init, offline, quiet, progress)
     learner = Learner(config, model, device, world)
     record = Record(
         run,
@@ -91,6 +95,7 @@ def train(
         main=world.main,
         tensorboard=settings.tensorboard == "auto",
         quiet=quiet,
+        progress=progress,
     )
     checkpoints = Checkpoints(run, config, network, annotations.joints, world)
     at = checkpoints.restore(learner, record)
@@ -151,7 +156,7 @@ def _stopped(run: Path) -> DhnError:
     return DhnError(f"stopped; go on with: dhn train --resume {run}")
 
 
-def _draw_crowds(config: Config, quiet: bool) -> None:
+def _draw_crowds(config: Config, progress: Progress) -> None:
     """Makes the procedural crowds that the settings ask for, unless there is a data set already."""
     folder = Path(config.data.dataset)
     elsewhere = config.data.dataset in ("crowdpose", "coco") or folder.suffix == ".json"
@@ -163,7 +168,7 @@ def _draw_crowds(config: Config, quiet: bool) -> None:
         seed=0,
         processes=os.cpu_count() or 1,
         overwrite=True,
-        quiet=quiet,
+        progress=progress,
     )
 
 
@@ -193,24 +198,26 @@ def _dataset(config: Config, annotations: Annotations, quiet: bool) -> PoseDatas
     if not len(dataset):
         raise DhnError(f"{data.dataset}: no image of split {data.split} has a labelled joint")
     if dataset.left_out and not quiet:
-        warn(
+        _log.warning(
             f"{len(dataset.left_out)} images show more than data.max_people={data.max_people} "
             f"people; their {sum(dataset.left_out)} smallest are not learnt"
         )
     return dataset
 
 
-def _start_from(model: PoseNetwork, init: str, *, offline: bool, quiet: bool) -> None:
+def _start_from(
+    model: PoseNetwork, init: str, offline: bool, quiet: bool, progress: Progress
+) -> None:
     """Loads what fits; published weights that cannot be had are no reason not to train."""
     from dhn.weights.load import warm_start
     from dhn.weights.published import PUBLISHED, fetch
 
     try:
-        path = fetch(init, offline=offline, quiet=quiet)
+        path = fetch(init, offline=offline, progress=progress)
     except DhnError as error:
         if init not in PUBLISHED:
             raise
-        warn(f"{error}; training starts from scratch (train.init=null says so at once)")
+        _log.warning(f"{error}; training starts from scratch (train.init=null says so at once)")
         return
     try:
         told = warm_start(model, path)
@@ -262,7 +269,7 @@ def _report_unreadable(
         return
     for failure in itertools.chain(*world.gather(failures)):
         if failure not in known:
-            warn(failure)
+            _log.warning(failure)
             known.add(failure)
     limit = config.data.max_bad_images
     if len(known) > limit or len(known) == images:
@@ -279,9 +286,9 @@ def _evaluate(
     learner.agree()
     size = config.data.eval_size or config.data.input_size
     predictor = _predictor(learner, held_out, size)
-    results, failures = predict_dataset(predictor, held_out, quiet=True, world=world)
+    results, failures = predict_dataset(predictor, held_out, world=world)
     for failure in failures:
-        warn(failure)
+        _log.warning(failure)
     stats = score(held_out.raw, results, held_out.scoring) if world.main else {}
     return world.broadcast(stats)
 

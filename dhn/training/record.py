@@ -1,6 +1,7 @@
 """What is seen of a training run: a bar, a line per epoch, `metrics.jsonl`, TensorBoard."""
 
 import json
+import logging
 import math
 import os
 import sys
@@ -13,8 +14,8 @@ import click
 import numpy as np
 import torch
 
-from dhn.base.console import Bar, warn
 from dhn.base.errors import DhnError
+from dhn.base.progress import Progress, silent
 from dhn.training.loss import PoseLoss
 
 if TYPE_CHECKING:
@@ -27,6 +28,9 @@ _HEATMAPS = {
     2: ("fine_quarter", "fine_half"),
     4: ("coarse_quarter", "coarse_half", "fine_quarter", "fine_half"),
 }
+
+
+_log = logging.getLogger(__name__)
 
 
 class Record:
@@ -60,12 +64,13 @@ class Record:
         main: bool = True,
         tensorboard: bool = False,
         quiet: bool = False,
+        progress: Progress = silent,
     ) -> None:
         self.path = run / "metrics.jsonl"
         self.epochs = epochs
         self.main = main
         self.quiet = quiet or not main
-        self.bar = Bar("Training", epochs * batches, quiet=self.quiet)
+        self.bar = (progress if main else silent)("Training", epochs * batches)
         self._tensorboard = tensorboard and main
         self._writer: SummaryWriter | None = None
         self._size = 0  # bytes of the file
@@ -114,7 +119,7 @@ class Record:
         """
         self._skipped += 1
         if names:
-            warn(f"loss or gradient not finite, update skipped; images: {', '.join(names)}")
+            _log.warning(f"loss or gradient not finite, update skipped; images: {', '.join(names)}")
         self._tick()
 
     def epoch(self, epoch: int, stats: dict[str, float]) -> None:
@@ -194,7 +199,7 @@ class Record:
             except ImportError:
                 self._tensorboard = False
                 if not self.quiet:
-                    warn(
+                    _log.warning(
                         "no curves and images for TensorBoard, which is not installed: "
                         "pip install 'dhn[curves]', or train.tensorboard=off"
                     )

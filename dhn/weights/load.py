@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 from torch import Tensor, nn
 
 from dhn.base.errors import DhnError
+from dhn.base.progress import Progress, silent
 from dhn.data.joints import COCO, CROWDPOSE, JointSet
 from dhn.model import PoseNetwork, build_model
 from dhn.weights.checkpoint import as_checkpoint, is_checkpoint, read_file
@@ -51,7 +52,7 @@ class OpenedNetwork(NamedTuple):
 
 
 def open_network(
-    checkpoint: str | os.PathLike[str], *, offline: bool = False, quiet: bool = False
+    checkpoint: str | os.PathLike[str], *, offline: bool = False, progress: Progress = silent
 ) -> OpenedNetwork:
     """Opens any `--checkpoint`: a path, a published name (`dhn models`) or an https:// address.
 
@@ -59,12 +60,12 @@ def open_network(
     shapes, 14 joints are CrowdPose's and 17 COCO's; every key must then match.
 
     Args:
-        offline, quiet: see `dhn.weights.published.fetch`.
+        offline, progress: see `dhn.weights.published.fetch`.
 
     Raises:
         DhnError: not to be had or read, or not the weights of a pose network known here.
     """
-    path = fetch(checkpoint, offline=offline, quiet=quiet)
+    path = fetch(checkpoint, offline=offline, progress=progress)
     content = read_file(path)
     if is_checkpoint(content):
         loaded = as_checkpoint(content, path)

@@ -16,8 +16,8 @@ from typing import IO, NamedTuple
 
 import dhn
 from dhn.base.cache import cache_folder
-from dhn.base.console import Bar
 from dhn.base.errors import DhnError
+from dhn.base.progress import Progress, silent
 
 try:
     import fcntl
@@ -91,7 +91,7 @@ def cached(address: str) -> Path:
 
 
 def fetch(
-    checkpoint: str | os.PathLike[str], *, offline: bool = False, quiet: bool = False
+    checkpoint: str | os.PathLike[str], *, offline: bool = False, progress: Progress = silent
 ) -> Path:
     """The file that a `--checkpoint` means; downloads it if need be.
 
@@ -99,7 +99,7 @@ def fetch(
         checkpoint: a path, which is returned as it is (a `Path` always is one); a name of
             `PUBLISHED`, unless there is a file of that name; or an `https://` address.
         offline: never touch the network: the cache only.
-        quiet: no progress bar.
+        progress: shows how far a download is.
 
     A download goes on where an earlier one was cut off, is compared with the SHA-256 whose first
     digits its name carries (if any), and gets its name when it is whole.
@@ -129,7 +129,7 @@ def fetch(
     try:
         with _alone(path.parent):
             if not path.is_file():  # another process may have just brought it
-                _download(address, path, quiet)
+                _download(address, path, progress)
     except OSError as error:
         raise DhnError(f"{path}: cannot be written ({error.strerror or error})") from error
     return path
@@ -139,7 +139,7 @@ class _CutOffError(Exception):
     """A transfer that failed on its way: worth another attempt."""
 
 
-def _download(address: str, path: Path, quiet: bool) -> None:
+def _download(address: str, path: Path, progress: Progress) -> None:
     part = path.with_name(path.name + ".part")
     digits = _HASH.search(path.name)
     if not digits:
@@ -148,7 +148,7 @@ def _download(address: str, path: Path, quiet: bool) -> None:
     for attempt in range(ATTEMPTS):
         time.sleep(PAUSE * 2 ** (attempt - 1) if attempt else 0)
         try:
-            resumed = _transfer(address, part, quiet)
+            resumed = _transfer(address, part, progress)
         except _CutOffError as error:
             problem = str(error)
             continue
@@ -167,7 +167,7 @@ def _download(address: str, path: Path, quiet: bool) -> None:
     )
 
 
-def _transfer(address: str, part: Path, quiet: bool) -> bool:
+def _transfer(address: str, part: Path, progress: Progress) -> bool:
     """Brings what `part` lacks, or all where the server will not go on; returns if it did."""
     have = part.stat().st_size if part.exists() else 0
     with _open(address, have) as response:
@@ -180,7 +180,7 @@ def _transfer(address: str, part: Path, quiet: bool) -> bool:
         megabytes = None if total is None else total // 10**6
         with (
             part.open("ab" if resumed else "wb") as file,
-            Bar(f"Downloading {part.stem} (MB)", megabytes, quiet=quiet) as bar,
+            progress(f"Downloading {part.stem} (MB)", megabytes) as bar,
         ):
             bar.advance(done // 10**6)
             for chunk in _chunks(response):

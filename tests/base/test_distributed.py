@@ -14,8 +14,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-import dhn.base.device
 from coco_sets import make_set
+from dhn.base import device as device_module
 from dhn.base.distributed import World, _local_device, connect
 from dhn.base.errors import DhnError
 from dhn.data.joints import CROWDPOSE
@@ -91,7 +91,7 @@ def test_one_process_needs_no_torchrun(monkeypatch):
 
 
 def test_every_process_gets_a_gpu_of_its_own(monkeypatch):
-    monkeypatch.setattr(dhn.device, "select_device", torch.device)
+    monkeypatch.setattr(device_module, "select_device", torch.device)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     taken = []
     monkeypatch.setattr(torch.cuda, "set_device", taken.append)

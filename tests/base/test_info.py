@@ -11,12 +11,12 @@ from dhn.base import environment as info
 from dhn.base import native as _native
 from dhn.base.cache import cache_folder
 from dhn.cli import main
-from dhn.model import build_model
+from dhn.model import build_model, cost
 
 
 @pytest.fixture(autouse=True)
 def _one_small_network(monkeypatch):
-    monkeypatch.setattr(info, "NETWORKS", ("hrnet_w8",))
+    monkeypatch.setattr(cost, "NETWORKS", ("hrnet_w8",))
 
 
 def run(*options):

@@ -66,13 +66,13 @@ def test_nothing_is_found_in_a_clean_set(clean):
     result = check(clean)
     assert result.exit_code == 0, result.output
     assert result.output.splitlines()[-1] == f"{clean}: no errors, 0 warnings"
-    assert serious(check_dataset(clean, quiet=True)) == []
+    assert serious(check_dataset(clean)) == []
 
 
 def test_procedural_crowds_are_clean(tmp_path):
     """Their own crowdIndex, num_keypoints and boxes included."""
     out = generate(tmp_path / "crowds", 10, 0, config=CrowdConfig(size=96))
-    report = check_dataset(out, quiet=True)
+    report = check_dataset(out)
     assert serious(report) == []
     assert report.splits.keys() == {"train", "val", "test"}
     for figures in report.splits.values():
@@ -80,7 +80,7 @@ def test_procedural_crowds_are_clean(tmp_path):
 
 
 def test_figures_of_a_split(clean):
-    figures = check_dataset(clean, quiet=True).splits["train"]
+    figures = check_dataset(clean).splits["train"]
     raw = clean_set()
     flags = np.array([person["keypoints"] for person in raw["annotations"]])[:, 2::3]
     people = [person["image_id"] for person in raw["annotations"]]
@@ -119,7 +119,7 @@ def test_one_planted_fault_is_found(folder, level, what, plant):
     raw = clean_set()
     plant(raw)
     write_labels(folder, train=raw)
-    (finding,) = serious(check_dataset(folder, decode=False, quiet=True))
+    (finding,) = serious(check_dataset(folder, decode=False))
     assert (finding.level, finding.split, len(finding.cases)) == (level, "train", 1)
     assert finding.what.startswith(what)
     wanted = str(raw["annotations"][0]["id"])
@@ -133,7 +133,7 @@ def test_a_place_without_a_flag(folder):
     person["num_keypoints"] -= 1
     person["keypoints"][2] = 0
     write_labels(folder, train=raw)
-    (finding,) = serious(check_dataset(folder, decode=False, quiet=True))
+    (finding,) = serious(check_dataset(folder, decode=False))
     assert finding.what == "keypoint with a place but v = 0 (not used)"
     assert "person 1, nose at" in finding.cases[0]
 
@@ -171,7 +171,7 @@ def shrink(path):
 def test_a_harmed_image_is_found(folder, harm, what, detail):
     path = folder / "images" / "103.png"
     harm(path)
-    (finding,) = serious(check_dataset(folder, quiet=True))
+    (finding,) = serious(check_dataset(folder))
     assert finding[:3] == ("error", what, "val")
     (case,) = finding.cases
     assert case.startswith(f"{path} (id 103)")
@@ -186,7 +186,7 @@ def test_a_malformed_mask_is_found(folder):
     raw = clean_set()
     raw["annotations"][0] |= {"iscrowd": 1, "segmentation": {"size": [3, 3], "counts": [9]}}
     write_labels(folder, train=raw)
-    (finding,) = serious(check_dataset(folder, quiet=True))
+    (finding,) = serious(check_dataset(folder))
     assert finding.what == "image or mask unreadable"
     assert "1.png (id 1): segmentation of annotation 1 is malformed" in finding.cases[0]
 
@@ -200,7 +200,7 @@ def test_a_malformed_mask_is_found(folder):
 )
 def test_the_same_image_under_another_name(folder, copied, level, what):
     shutil.copy(folder / "images" / copied, folder / "images" / "1.png")
-    (finding,) = serious(check_dataset(folder, quiet=True))
+    (finding,) = serious(check_dataset(folder))
     assert (finding.level, finding.what) == (level, what)
     (case,) = finding.cases
     assert "1.png (id 1) = " in case
@@ -211,21 +211,21 @@ def test_the_same_file_in_two_splits_is_seen_without_reading(folder):
     raw = clean_set(first_id=101, seed=1)
     raw["images"][0]["file_name"] = "4.png"
     write_labels(folder, val=raw)
-    (finding,) = serious(check_dataset(folder, decode=False, quiet=True))
+    (finding,) = serious(check_dataset(folder, decode=False))
     assert finding[:3] == ("error", "same image in two splits", "train and val")
 
 
 def test_trainval_is_no_leak_of_train(folder):
     write_labels(folder, trainval=clean_set())
-    assert check_dataset(folder, quiet=True).splits.keys() == {"train", "val"}
-    report = check_dataset(folder, ["train", "trainval"], quiet=True)
+    assert check_dataset(folder).splits.keys() == {"train", "val"}
+    report = check_dataset(folder, ["train", "trainval"])
     assert serious(report)[0].what == "same image in two splits"
 
 
 def test_trainval_where_there_is_no_train(folder):
     write_labels(folder, trainval=clean_set(), test=clean_set(first_id=201))
     (folder / "annotations" / "person_keypoints_train2017.json").unlink()
-    report = check_dataset(folder, decode=False, quiet=True)
+    report = check_dataset(folder, decode=False)
     assert report.splits.keys() == {"trainval", "test"}
 
 
@@ -233,7 +233,7 @@ def test_a_malformed_split_leaves_the_others(folder):
     raw = clean_set()
     raw["images"][1]["id"] = 1
     write_labels(folder, train=raw)
-    report = check_dataset(folder, quiet=True)
+    report = check_dataset(folder)
     (finding,) = serious(report)
     assert finding[:3] == ("error", "annotations cannot be used", "train")
     assert "image 1: appears twice" in finding.cases[0]
@@ -245,18 +245,18 @@ def test_people_beyond_the_limit_and_images_without_any(folder):
     first = [person for person in raw["annotations"] if person["image_id"] == 1]
     raw["annotations"] = first
     write_labels(folder, train=raw)
-    report = check_dataset(folder, ["train"], decode=False, max_people=len(first) - 1, quiet=True)
+    report = check_dataset(folder, ["train"], decode=False, max_people=len(first) - 1)
     hints = {finding.what: finding.cases for finding in report.findings}
     (case,) = hints[f"more than {len(first) - 1} people (the largest are kept)"]
     assert case.endswith(f"1.png (id 1): {len(first)}")
     assert len(hints["image without a labelled person (not trained on)"]) == 5
-    report = check_dataset(folder, ["train"], decode=False, max_people=len(first), quiet=True)
+    report = check_dataset(folder, ["train"], decode=False, max_people=len(first))
     assert not any("the largest" in finding.what for finding in report.findings)
 
 
 def test_a_split_without_labels_is_an_error(folder):
     write_labels(folder, train=clean_set() | {"annotations": []})
-    report = check_dataset(folder, decode=False, quiet=True)
+    report = check_dataset(folder, decode=False)
     assert [f.what for f in serious(report)] == ["no image with a labelled person"]
     write_labels(folder, train=clean_set() | {"annotations": [], "images": []})
     result = check(folder)
@@ -267,7 +267,7 @@ def test_a_split_without_labels_is_an_error(folder):
 def findings_of(tmp_path, raw):
     path = tmp_path / "set.json"
     path.write_text(json.dumps(raw))
-    report = check_dataset(path, decode=False, quiet=True)
+    report = check_dataset(path, decode=False)
     return {f.what: f for f in report.findings if f.what != "image is not there"}
 
 
@@ -334,7 +334,7 @@ def test_keypoint_checks_equal_plain_loops(seed):
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "set.json"
         path.write_text(json.dumps(raw))
-        report = check_dataset(path, decode=False, quiet=True)
+        report = check_dataset(path, decode=False)
     counts = {key: sum(len(f.cases) for f in report.findings if key in f.what) for key in wanted}
     assert counts == wanted
 
@@ -369,12 +369,12 @@ def test_markup_in_file_names_is_shown_as_it_is(folder):
     raw["images"][0]["file_name"] = "[red]1.png"
     write_labels(folder, train=raw)
     assert "[red]1.png" in check(folder, "--quick").stdout
-    assert len(tables(check_dataset(folder, quiet=True))) == 2
+    assert len(tables(check_dataset(folder))) == 2
 
 
 def test_official_annotations_show_what_is_known_of_them(shared):
     path = shared / "data" / "crowdpose" / "json" / "crowdpose_val.json"
-    report = check_dataset(path, decode=False, quiet=True)
+    report = check_dataset(path, decode=False)
     counts = {finding.what: len(finding.cases) for finding in report.findings}
     assert counts.pop("image is not there") == 2000
     assert counts == {
@@ -386,6 +386,6 @@ def test_official_annotations_show_what_is_known_of_them(shared):
 
 
 def test_official_images_are_clean(shared):
-    report = check_dataset(shared / "data" / "coco_mini", quiet=True)
+    report = check_dataset(shared / "data" / "coco_mini")
     assert serious(report) == []
     assert report.splits["train"]["images"] == 44

@@ -171,9 +171,9 @@ def predictor_module(monkeypatch, oracle):
         calls.append((checkpoint, options))
         return oracle
 
-    module = types.ModuleType("dhn.predictor")
+    module = types.ModuleType("dhn.inference.predictor")
     module.load_predictor = load_predictor
-    monkeypatch.setitem(sys.modules, "dhn.predictor", module)
+    monkeypatch.setitem(sys.modules, "dhn.inference.predictor", module)
     return calls
 
 
@@ -183,7 +183,7 @@ def test_command_on_a_network(folder, predictor_module, oracle):
                  "--device", "cpu", "--quiet")  # fmt: skip
     assert result.exit_code == 0, result.output
     ((weights, options),) = predictor_module
-    given = {"device": "cpu", "flip": True, "input_size": 128, "refine": False, "quiet": True}
+    given = {"device": "cpu", "flip": True, "input_size": 128, "refine": False}
     assert weights == "w.pt"
     assert options | given == options
     assert oracle.batches == [2, 1]

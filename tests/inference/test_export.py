@@ -263,7 +263,7 @@ def test_missing_packages_are_one_line(files, tmp_path, monkeypatch):
 
 def write(path: Path, format: str, **kwargs) -> None:
     inference = pixels_inference(False)
-    export(inference, CROWDPOSE, path, format, name="n", input_size=64, quiet=True, **kwargs)
+    export(inference, CROWDPOSE, path, format, name="n", input_size=64, **kwargs)
 
 
 def test_a_file_that_gives_other_numbers_is_not_kept(tmp_path, monkeypatch):

@@ -73,7 +73,7 @@ def predictor():
 def run(monkeypatch, tmp_path, predictor):
     """`dhn predict` in an empty folder; returns click's result."""
     module = SimpleNamespace(load_predictor=lambda checkpoint, **options: predictor)
-    monkeypatch.setitem(sys.modules, "dhn.predictor", module)
+    monkeypatch.setitem(sys.modules, "dhn.inference.predictor", module)
     monkeypatch.chdir(tmp_path)
 
     def command(*arguments, code=0, **options):

@@ -46,9 +46,7 @@ def exporter(folder: Path) -> Callable[..., Path]:
         if key not in made:
             path = folder / f"{flip}-{halves}{SUFFIXES[format]}"
             inference = pixels_inference(flip, halves)
-            differences = export(
-                inference, CROWDPOSE, path, format, name="Pixels", input_size=128, quiet=True
-            )
+            differences = export(inference, CROWDPOSE, path, format, name="Pixels", input_size=128)
             assert set(differences) == {"heatmaps", "tags", "peaks"}
             assert max(differences.values()) < 1e-5
             assert [p for p in folder.iterdir() if p not in made.values()] == [path]

@@ -6,6 +6,7 @@ import torch
 
 import dhn.training.record
 from dhn.base.errors import DhnError
+from dhn.commands.console import Bar, progress
 from dhn.training.loop import SHEETS, train
 from dhn.training.loss import PoseLoss
 from dhn.training.record import Record
@@ -25,7 +26,7 @@ class Clock:
 @pytest.fixture
 def clock(monkeypatch):
     clock = Clock()
-    monkeypatch.setattr(dhn.record, "time", clock)
+    monkeypatch.setattr(dhn.training.record, "time", clock)
     return clock
 
 
@@ -114,7 +115,7 @@ def test_losses_are_read_from_the_device_only_when_shown(tmp_path, monkeypatch):
     means = Record._means
     monkeypatch.setattr(Record, "_means", lambda self: read.append(1) or means(self))
     for quiet in (True, False):  # not quiet: a plain line every ten seconds
-        with Record(tmp_path, 1, 50, quiet=quiet) as record:
+        with Record(tmp_path, 1, 50, progress=progress(quiet)) as record:
             record.start(0)
             for _ in range(50):
                 record.step(losses(1.0), 1, 0.0, 1e-3)
@@ -122,8 +123,8 @@ def test_losses_are_read_from_the_device_only_when_shown(tmp_path, monkeypatch):
 
 
 def test_what_is_shown(tmp_path, clock, monkeypatch, capsys):
-    monkeypatch.setattr("dhn.base.console.Bar._PLAIN_EVERY", 0)
-    with Record(tmp_path, 300, 10) as record:
+    monkeypatch.setattr("dhn.commands.console.Bar._PLAIN_EVERY", 0)
+    with Record(tmp_path, 300, 10, progress=Bar) as record:
         record.start(20)
         run_epoch(record, clock, [0.5])
         record.epoch(3, {"AP": 0.501})
@@ -179,7 +180,7 @@ def test_other_processes_write_and_say_nothing(tmp_path, clock, capsys):
         record.start(0)
         run_epoch(record, clock, [1.0])
         record.epoch(1, {})
-        record.images(1, iter([np.zeros((8, 8, 3), np.uint8)]))
+        record.sheets(1, iter([np.zeros((8, 8, 3), np.uint8)]))
     assert list(tmp_path.iterdir()) == []
     assert capsys.readouterr() == ("", "")
 
@@ -216,7 +217,7 @@ def test_tensorboard_shows_the_lines_and_images(tmp_path, clock):
             run_epoch(record, clock, [float(epoch)])
             stats = {"AP": 0.5, "AP_easy": 0.75} if epoch == 2 else {}
             if stats:
-                record.images(epoch, iter([image, image]))
+                record.sheets(epoch, iter([image, image]))
             record.epoch(epoch, stats)
     scalars, images = events(tmp_path)
     assert scalars["loss/loss"] == [(1, 1.0), (2, 2.0)]
@@ -256,7 +257,7 @@ def test_missing_tensorboard_is_said_once(tmp_path, clock, monkeypatch, capsys):
             record.start(0)
             for epoch in (1, 2):
                 run_epoch(record, clock, [1.0])
-                record.images(epoch, iter([]))
+                record.sheets(epoch, iter([]))
                 record.epoch(epoch, {})
         err = capsys.readouterr().err
         assert err.count("pip install 'dhn[curves]'") == (not quiet)
@@ -270,7 +271,7 @@ def test_without_tensorboard_no_image_is_drawn(tmp_path):
         yield
 
     with Record(tmp_path, 1, 1, quiet=True) as record:
-        record.images(1, draw())
+        record.sheets(1, draw())
 
 
 def test_training_writes_images_at_evaluations_and_stays_the_same(crowds, tmp_path):

@@ -12,8 +12,8 @@ import pytest
 import torch
 import yaml
 
-import dhn.training.loop
 from dhn.base.errors import DhnError
+from dhn.training import loop
 from dhn.training.learner import Learner
 from dhn.training.runs import StopSignals
 from dhn.weights.checkpoint import load_checkpoint, save_checkpoint
@@ -37,7 +37,7 @@ EVERYTHING = [
 @pytest.fixture(scope="session")
 def uninterrupted(crowds, tmp_path_factory):
     run = tmp_path_factory.mktemp("run") / "whole"
-    dhn.training.loop.train(settings(crowds, *EVERYTHING), run, CPU, quiet=True)
+    loop.train(settings(crowds, *EVERYTHING), run, CPU, quiet=True)
     return run
 
 
@@ -100,13 +100,13 @@ def test_a_stop_during_an_evaluation_comes_at_once_and_costs_nothing(
 
     config = settings(crowds, *EVERYTHING)
     with monkeypatch.context() as patch:
-        patch.setattr(dhn.train, "predict_dataset", stopped)
+        patch.setattr(loop, "predict_dataset", stopped)
         with pytest.raises(DhnError, match="stopped; go on with"):
-            dhn.training.loop.train(config, tmp_path, CPU, quiet=True)
+            loop.train(config, tmp_path, CPU, quiet=True)
     done = load_checkpoint(tmp_path / "last.pt").progress
     assert (done["epoch"], done["step"]) == (1, 3)  # nothing but the evaluation is left
     monkeypatch.setattr(Learner, "update", lambda *_: pytest.fail("trains again"))
-    dhn.training.loop.train(config, tmp_path, CPU, quiet=True)
+    loop.train(config, tmp_path, CPU, quiet=True)
     assert_same_run(tmp_path, uninterrupted)
 
 
@@ -117,14 +117,14 @@ def test_a_full_disk_keeps_the_last_good_checkpoint(
     with monkeypatch.context() as patch:
         do_at_update(patch, 2, lambda: os.kill(os.getpid(), signal.SIGTERM))
         with pytest.raises(DhnError, match="stopped"):
-            dhn.training.loop.train(config, tmp_path, CPU, quiet=True)
+            loop.train(config, tmp_path, CPU, quiet=True)
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
     size = len(before["last.pt"])
     with full_disk(size // 2), pytest.raises(DhnError, match=r"epoch1.pt: cannot be written \("):
-        dhn.training.loop.train(config, tmp_path, CPU, quiet=True)
+        loop.train(config, tmp_path, CPU, quiet=True)
     assert (tmp_path / "last.pt").read_bytes() == before["last.pt"]
     assert {path.name for path in tmp_path.iterdir()} == before.keys() | {"metrics.jsonl"}
-    dhn.training.loop.train(config, tmp_path, CPU, quiet=True)
+    loop.train(config, tmp_path, CPU, quiet=True)
     assert_same_run(tmp_path, uninterrupted)
 
 
@@ -204,13 +204,13 @@ def test_what_an_earlier_version_wrote_is_named(crowds, tmp_path, uninterrupted)
 def test_the_average_is_what_others_open_and_what_is_scored(crowds, tmp_path, monkeypatch):
     scored = []
 
-    class Look(dhn.training.loop.Predictor):
+    class Look(loop.Predictor):
         def __init__(self, model, *arguments, **named):
             scored.append({k: v.clone() for k, v in model.state_dict().items()})
             super().__init__(model, *arguments, **named)
 
-    monkeypatch.setattr(dhn.train, "Predictor", Look)
-    dhn.training.loop.train(settings(crowds, *EVERYTHING), tmp_path, CPU, quiet=True)
+    monkeypatch.setattr(loop, "Predictor", Look)
+    loop.train(settings(crowds, *EVERYTHING), tmp_path, CPU, quiet=True)
     checkpoint = load_checkpoint(tmp_path / "last.pt")
     (average,) = scored
     assert all(torch.equal(checkpoint.weights[name], average[name]) for name in average)
@@ -219,10 +219,10 @@ def test_the_average_is_what_others_open_and_what_is_scored(crowds, tmp_path, mo
 
 
 def test_averaging_may_begin_in_the_middle_of_a_run(crowds, tmp_path):
-    dhn.training.loop.train(settings(crowds, "train.epochs=1"), tmp_path, CPU, quiet=True)
+    loop.train(settings(crowds, "train.epochs=1"), tmp_path, CPU, quiet=True)
     before = load_checkpoint(tmp_path / "last.pt")
     config = settings(crowds, "train.epochs=2", "train.ema=0.999", "train.lr=1e-5")
-    dhn.training.loop.train(config, tmp_path, CPU, quiet=True)
+    loop.train(config, tmp_path, CPU, quiet=True)
     after = load_checkpoint(tmp_path / "last.pt")
     name = "backbone.conv1.weight"
     steps = [

@@ -10,11 +10,11 @@ import pytest
 import torch
 from click.testing import CliRunner
 
-import dhn.training.loop
 from dhn.base.errors import DhnError
 from dhn.cli import main
 from dhn.model import build_model
 from dhn.synth import CrowdConfig, generate
+from dhn.training import loop
 from dhn.training.config import Config, load_config
 from dhn.training.learner import Learner, Update
 from dhn.training.runs import new_run
@@ -79,9 +79,9 @@ def test_quiet_prints_the_result_alone(crowds, tmp_path):
 
 def test_best_exists_where_a_split_is_held_out(crowds, tmp_path, monkeypatch):
     aps = iter([0.2, 0.5, 0.4])
-    monkeypatch.setattr(dhn.train, "score", lambda *_: {"AP": next(aps)})
+    monkeypatch.setattr(loop, "score", lambda *_: {"AP": next(aps)})
     config = settings(crowds, "data.eval_split=val", "train.epochs=5", "train.eval_every=2")
-    result = dhn.training.loop.train(config, tmp_path, CPU, quiet=True)
+    result = loop.train(config, tmp_path, CPU, quiet=True)
     assert result == tmp_path / "best.pt"
     assert load_checkpoint(result).progress["epoch"] == 4
     assert load_checkpoint(tmp_path / "last.pt").progress["epoch"] == 5
@@ -91,7 +91,7 @@ def test_best_exists_where_a_split_is_held_out(crowds, tmp_path, monkeypatch):
 
 def test_held_out_images_are_really_scored(crowds, tmp_path):
     config = settings(crowds, "data.eval_split=val", "train.epochs=1", "train.eval_every=1")
-    dhn.training.loop.train(config, tmp_path, CPU, quiet=True)
+    loop.train(config, tmp_path, CPU, quiet=True)
     (line,) = lines_of(tmp_path)
     assert {"AP", "AP50", "AR", "AP_easy", "AP_hard"} <= line.keys()
     assert 0 <= line["AP"] <= 1
@@ -107,7 +107,7 @@ def test_losses_that_stay_broken_end_the_run(crowds, tmp_path, monkeypatch):
     monkeypatch.setattr(Learner, "update", break_all_but_the_fifth)
     config = settings(crowds, "train.epochs=999", "train.max_bad_steps=6")
     with pytest.raises(DhnError, match="not finite for 6 updates in a row"):
-        dhn.training.loop.train(config, tmp_path, CPU, quiet=True)
+        loop.train(config, tmp_path, CPU, quiet=True)
     assert next(count) == 5 + 6 + 1
     first, second, third = lines_of(tmp_path)
     assert (first["skipped"], second["skipped"], third["skipped"]) == (3, 2, 3)
@@ -227,15 +227,15 @@ def test_crowds_are_drawn_where_the_settings_ask_for_them(tmp_path, monkeypatch)
         drawn.append((folder, images))
         return generate(folder, images, 0, config=CrowdConfig(size=96), overwrite=True)
 
-    monkeypatch.setattr(dhn.train, "generate", draw)
+    monkeypatch.setattr(loop, "generate", draw)
     data = tmp_path / "data"
     config = settings(data, "data.synthetic=10", "train.epochs=1")
-    dhn.training.loop.train(config, tmp_path / "one", CPU, quiet=True)
+    loop.train(config, tmp_path / "one", CPU, quiet=True)
     assert drawn == [(data, 10)]
-    dhn.training.loop.train(config, tmp_path / "two", CPU, quiet=True)
+    loop.train(config, tmp_path / "two", CPU, quiet=True)
     assert len(drawn) == 1  # they are there
     (data / "json" / "crowdpose_test.json").unlink()  # as if drawing had been interrupted
-    dhn.training.loop.train(config, tmp_path / "three", CPU, quiet=True)
+    loop.train(config, tmp_path / "three", CPU, quiet=True)
     assert len(drawn) == 2
 
 
@@ -243,7 +243,7 @@ def test_somebodys_folder_is_never_drawn_into(tmp_path):
     (tmp_path / "photos").mkdir()
     config = settings(tmp_path / "photos", "data.synthetic=10")
     with pytest.raises(DhnError, match="no annotations of split train"):
-        dhn.training.loop.train(config, tmp_path / "run", CPU, quiet=True)
+        loop.train(config, tmp_path / "run", CPU, quiet=True)
     assert not any((tmp_path / "photos").iterdir())
 
 
@@ -320,7 +320,7 @@ def test_a_skipped_update_names_its_images(crowds, tmp_path, monkeypatch):
 def test_the_same_seed_gives_the_same_run(crowds, tmp_path):
     for name, seed in (("one", 1), ("again", 1), ("other", 2)):
         config = settings(crowds, "train.epochs=1", f"train.seed={seed}")
-        dhn.training.loop.train(config, tmp_path / name, CPU, quiet=True)
+        loop.train(config, tmp_path / name, CPU, quiet=True)
     assert_same_run(tmp_path / "one", tmp_path / "again")
     assert lines_of(tmp_path / "one")[0]["loss"] != lines_of(tmp_path / "other")[0]["loss"]
 

@@ -16,6 +16,7 @@ from click.testing import CliRunner
 from assertions import complaint
 from dhn.base.cache import cache_folder
 from dhn.cli import main
+from dhn.commands.console import Bar
 from dhn.model import build_model
 from dhn.weights import published as download
 from dhn.weights.published import PUBLISHED, Published, cached, fetch
@@ -226,35 +227,33 @@ def test_an_address_names_a_file(name):
 def test_two_at_once_are_one_download(server):
     server.mishaps = [("dribble", 30_000)]
     with ThreadPoolExecutor(4) as pool:
-        paths = set(pool.map(lambda _: fetch(address_of(server), quiet=True), range(4)))
+        paths = set(pool.map(lambda _: fetch(address_of(server)), range(4)))
     assert [path.read_bytes() for path in paths] == [CONTENT]
     assert len(server.requests) == 1
 
 
 def test_a_full_disk_is_one_line(server, full_disk):
     with full_disk(PART):
-        message = complaint(fetch, address_of(server), quiet=True)
+        message = complaint(fetch, address_of(server))
     assert message.startswith(f"{cached(address_of(server))}: cannot be written (")
     assert not cached(address_of(server)).exists()
     assert fetch(address_of(server)).read_bytes() == CONTENT
 
 
-def test_a_bar_shows_megabytes(server, capsys, monkeypatch):
+def test_a_bar_shows_megabytes(server):
     counted = []
 
-    class Bar(download.Bar):
+    class Counting(Bar):
         def advance(self, steps=1, note=""):
-            counted.append((steps, self.total, self.description))
+            counted.append((steps, (self.total, self.description)))
 
-    monkeypatch.setattr(download, "Bar", Bar)
     content = bytes(3_500_000)
     server.files[f"/{named(content)}"] = content
     server.mishaps = [("cut", 1_700_000)]
-    fetch(address_of(server, named(content)))
-    assert sum(steps for steps, *_ in counted) == 1 + 1 + 2  # 1 before the cut; 1 kept and 2 more
-    assert {rest for _, *rest in map(tuple, counted) for rest in [tuple(rest)]} == {
-        (3, f"Downloading {named(content)} (MB)")
-    }
+    fetch(address_of(server, named(content)), progress=Counting)
+    assert sum(steps for steps, _ in counted) == 1 + 1 + 2  # 1 before the cut; 1 kept and 2 more
+    description = f"Downloading {named(content)} (MB)"
+    assert all(about == (3, description) for _, about in counted)
 
 
 @pytest.mark.parametrize("name", ["none.pth", "here.pth", "folder/none", "./none"])

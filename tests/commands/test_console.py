@@ -2,7 +2,7 @@ import sys
 
 import pytest
 
-from dhn.base.console import Bar
+from dhn.commands.console import Bar
 
 
 @pytest.fixture
@@ -14,7 +14,7 @@ def clock(monkeypatch):
             return self.now
 
     clock = Clock()
-    monkeypatch.setattr("dhn.base.console.time", clock)
+    monkeypatch.setattr("dhn.commands.console.time", clock)
     return clock
 
 

@@ -1,21 +1,31 @@
 """What people see while a command works."""
 
+import logging
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Sized
+from collections.abc import Callable, Iterable
 from datetime import timedelta
+from functools import partial
 from math import ceil
 from types import TracebackType
-from typing import TypeVar
 
 import click
 
-Item = TypeVar("Item")
+from dhn.base.progress import Progress
 
 
-def warn(message: str) -> None:
-    """One line on standard error."""
-    click.echo(f"Warning: {message}", err=True)
+class _Warnings(logging.Handler):
+    """Writes the library's warnings as lines on standard error."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        click.echo(f"Warning: {record.getMessage()}", err=True)
+
+
+def show_warnings() -> None:
+    """Sends the warnings of all of dhn to standard error, once however often it is called."""
+    log = logging.getLogger("dhn")
+    if not any(isinstance(handler, _Warnings) for handler in log.handlers):
+        log.addHandler(_Warnings())
 
 
 class Bar:
@@ -115,13 +125,6 @@ def _rich_bar():
     )
 
 
-def progress(
-    items: Iterable[Item], description: str, *, total: int | None = None, quiet: bool = False
-) -> Iterator[Item]:
-    """Yields `items` behind a `Bar`."""
-    if total is None and isinstance(items, Sized):
-        total = len(items)
-    with Bar(description, total, quiet=quiet) as bar:
-        for item in items:
-            yield item
-            bar.advance()
+def progress(quiet: bool) -> Progress:
+    """What shows the progress of a command: a `Bar`, or nothing where it is to be quiet."""
+    return partial(Bar, quiet=quiet)
