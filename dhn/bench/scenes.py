@@ -72,10 +72,10 @@ def scene_from_keypoints(keypoints: Tensor, size: tuple[int, int], seed: int = 0
     tags = 0.3 * torch.randn(J, 2, h, w, generator=g)
     rows, columns = torch.arange(h)[:, None], torch.arange(w)
     for p in range(P):
-        for j, (x, y, v) in enumerate(keypoints[0, p].tolist()):
+        for j, (x, y, visibility) in enumerate(keypoints[0, p].tolist()):
             score = 0.05 + 0.95 * torch.rand((), generator=g)
             drift = 0.1 * torch.randn(2, 1, 1, generator=g)
-            if v <= 0:
+            if visibility <= 0:
                 continue
             u, v = x / 2 - 0.5, y / 2 - 0.5
             disc = torch.exp(-((columns - u) ** 2) / 8) * torch.exp(-((rows - v) ** 2) / 8)

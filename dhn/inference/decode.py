@@ -26,42 +26,7 @@ from torch import Tensor
 
 from dhn import ops
 from dhn.base.errors import DhnError
-
-
-@dataclass(frozen=True)
-class DecodeConfig:
-    """How maps become people; the defaults are the published ones.
-
-    Attributes:
-        nms_kernel: odd side of the window in which a peak is the maximum, in input pixels.
-        max_people: candidates per joint, and people a candidate is matched with.
-        detection_threshold: only scores above it are candidates; in [0, 1].
-        tag_threshold: a candidate joins a person if their tags are nearer than this.
-        joint_order: the order in which joints are grouped, a permutation of 0..J-1; None is that
-            itself.
-        refine: whether a person's missing joints are searched in the maps.
-        subpixel: peaks by a second-order fit at map resolution (after DARK) in place of the
-            published quarter offset; more accurate.
-        munkres: among equally good groupings of a joint (rounded tag distances make many) take
-            the one that the official code takes, see `ops.group_tags`.
-    """
-
-    nms_kernel: int = 5
-    max_people: int = 30
-    detection_threshold: float = 0.1
-    tag_threshold: float = 1.0
-    joint_order: Sequence[int] | None = None
-    refine: bool = True
-    subpixel: bool = False
-    munkres: bool = False
-
-    def __post_init__(self) -> None:
-        if self.nms_kernel < 1 or self.nms_kernel % 2 == 0:
-            raise ValueError(f"nms_kernel must be odd and positive, got {self.nms_kernel}")
-        if self.max_people < 1:
-            raise ValueError(f"max_people must be positive, got {self.max_people}")
-        if not 0 <= self.detection_threshold <= 1:
-            raise ValueError(f"detection_threshold must be in [0, 1]: {self.detection_threshold}")
+from dhn.ops.settings import DecodeConfig
 
 
 class Peaks(NamedTuple):
@@ -135,19 +100,7 @@ def decode_poses(
     if heatmaps.device.type == "cuda":
         peaks = find_peaks(heatmaps, tags, size, config)
         return _decode_by_steps(heatmaps, tags, size, config, peaks)
-    keypoints, scores, finite = ops.decode_poses(
-        heatmaps,
-        tags,
-        size,
-        config.joint_order,
-        config.max_people,
-        config.nms_kernel,
-        config.tag_threshold,
-        config.detection_threshold,
-        config.refine,
-        config.subpixel,
-        config.munkres,
-    )
+    keypoints, scores, finite = ops.decode_poses(heatmaps, tags, size, config)
     if not all(finite.tolist()):
         raise DhnError(_BROKEN)
     return [Poses(*fields) for fields in zip(keypoints, scores, strict=True)]

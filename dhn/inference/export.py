@@ -38,7 +38,7 @@ from dhn.inference.exported import (
 )
 from dhn.inference.predictor import load_predictor
 from dhn.model import PoseNetwork
-from dhn.ops.reference import quarter_positions, taps, upsample
+from dhn.ops.plain import quarter_positions, taps, upsample
 
 OPSET = 18
 # Every peak counts here: the detection threshold stays a choice of who runs the file.

@@ -14,8 +14,9 @@ from dhn.ops.decoding import (
     refine_people,
     topk_peaks,
 )
+from dhn.ops.settings import DecodeConfig
 from dhn.ops.targets import (
-    Form,
+    Target,
     Units,
     heatmap_mse,
     kernel_units,
@@ -24,7 +25,8 @@ from dhn.ops.targets import (
 )
 
 __all__ = [
-    "Form",
+    "DecodeConfig",
+    "Target",
     "Units",
     "aggregate_heatmaps",
     "decode_poses",

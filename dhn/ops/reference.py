@@ -1,7 +1,7 @@
 """Each operator of dhn.ops in plain PyTorch, slow and obvious; tests and bench compare with it.
 
-Same signatures. Computes in the dtype it is given, float64 included. An exported graph holds
-`upsample` and `quarter_positions` as they stand here.
+The signatures are those of `dhn.ops`. Everything is computed in the dtype of the input, float64
+included.
 """
 
 from collections.abc import Callable, Sequence
@@ -10,8 +10,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from dhn.inference.decode import DecodeConfig, Poses
-from dhn.ops.targets import Form, Units, kernel_units
+from dhn.ops.plain import quarter_positions, upsample, widen
+from dhn.ops.settings import DecodeConfig
+from dhn.ops.targets import Target, Units, kernel_units
 
 
 def render_heatmaps(
@@ -21,15 +22,15 @@ def render_heatmaps(
     sigma: float,
     tau: float,
     units: Units = "input",
-    form: Form = "disc",
+    target: Target = "disc",
 ) -> Tensor:
-    sigma, tau = (kernel_units(value, stride, units, form) for value in (sigma, tau))
+    sigma, tau = (kernel_units(value, stride, units, target) for value in (sigma, tau))
     h, w = size
-    x, y, v = keypoints[:, :, :, None, None].unbind(-1)  # [B, P, J, 1, 1]
+    x, y, visibility = keypoints[:, :, :, None, None].unbind(-1)  # [B, P, J, 1, 1]
     rows = torch.arange(h, dtype=keypoints.dtype, device=keypoints.device)[:, None]
     columns = torch.arange(w, dtype=keypoints.dtype, device=keypoints.device)
-    drawn = (v > 0) & x.isfinite() & y.isfinite()
-    if form == "disc":
+    drawn = (visibility > 0) & x.isfinite() & y.isfinite()
+    if target == "disc":
         dx, dy = (columns + 0.5) * stride - x, (rows + 0.5) * stride - y
         drawn = drawn & (dx**2 + dy**2 <= tau**2)
         values = torch.exp(-(dx**2 + dy**2) / sigma**2)  # [B, P, J, h, w]
@@ -50,10 +51,10 @@ def render_heatmap_pyramid(
     sigmas: Sequence[float],
     taus: Sequence[float],
     units: Units = "input",
-    form: Form = "disc",
+    target: Target = "disc",
 ) -> list[Tensor]:
     each = zip(sizes, strides, sigmas, taus, strict=True)
-    return [render_heatmaps(keypoints, *one, units, form) for one in each]
+    return [render_heatmaps(keypoints, *one, units, target) for one in each]
 
 
 def heatmap_mse(
@@ -64,44 +65,15 @@ def heatmap_mse(
     sigma: float,
     tau: float,
     units: Units = "input",
-    form: Form = "disc",
+    target: Target = "disc",
 ) -> Tensor:
     h, w = prediction.shape[-2:]
     dtype = torch.float64 if prediction.dtype == torch.float64 else torch.float32
-    target = render_heatmaps(keypoints.to(dtype), (h, w), stride, sigma, tau, units, form)
-    error = (prediction.to(dtype) - target) ** 2
+    drawn = render_heatmaps(keypoints.to(dtype), (h, w), stride, sigma, tau, units, target)
+    error = (prediction.to(dtype) - drawn) ** 2
     if mask is not None:
         error = error * mask[:, None].to(dtype)
     return error.mean(dim=(1, 2, 3))
-
-
-def upsample(maps: Tensor, size: tuple[int, int]) -> Tensor:
-    """[..., h, w] -> [..., H, W], bilinear, align_corners=False.
-
-    torch's interpolate to within rounding; the order of operations is that of common/bilinear.h,
-    so that ties between mirrored pixels are ties here too.
-    """
-    h, w = maps.shape[-2:]
-    left, right, along_x = taps(w, size[1], maps)
-    top, bottom, along_y = taps(h, size[0], maps)
-    lines = (1 - along_x) * maps[..., left] + along_x * maps[..., right]
-    along_y = along_y[:, None]
-    return (1 - along_y) * lines[..., top, :] + along_y * lines[..., bottom, :]
-
-
-def taps(in_size: int, out_size: int, like: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Of each output pixel the two pixels it reads and the second one's weight, [out_size] each."""
-    out = torch.arange(out_size, device=like.device)
-    numerator = ((2 * out + 1) * in_size - out_size).clamp(min=0)
-    low = (numerator // (2 * out_size)).clamp(max=in_size - 1)
-    weight = (numerator - low * 2 * out_size).to(like.dtype) / (2 * out_size)
-    weight = torch.where(low == in_size - 1, 0, weight)
-    return low, (low + 1).clamp(max=in_size - 1), weight
-
-
-def widen(maps: Tensor) -> Tensor:
-    """float64 stays, everything else becomes float32."""
-    return maps if maps.dtype == torch.float64 else maps.float()
 
 
 def topk_peaks(
@@ -141,20 +113,6 @@ def read_peaks(
     tag_maps = upsample(widen(tags), size).flatten(3).movedim(2, 3)  # [B, J, H W, T]
     T = tags.shape[2]
     return xy, tag_maps.gather(2, indices[..., None].expand(-1, -1, -1, T))
-
-
-def quarter_positions(maps: Tensor, indices: Tensor) -> Tensor:
-    H, W = maps.shape[-2:]
-    y = indices // W
-    x = indices - y * W  # no %: ONNX has none by a size that is open
-
-    def offset(ahead: Tensor, behind: Tensor) -> Tensor:
-        ahead, behind = (maps.flatten(2).gather(2, i) for i in (ahead, behind))
-        return torch.where(ahead > behind, 0.25, -0.25).to(maps.dtype)
-
-    dx = offset(y * W + (x + 1).clamp(max=W - 1), y * W + (x - 1).clamp(min=0))
-    dy = offset((y + 1).clamp(max=H - 1) * W + x, (y - 1).clamp(min=0) * W + x)
-    return torch.stack([x + 0.5 + dx, y + 0.5 + dy], dim=-1)
 
 
 def _subpixel_positions(maps: Tensor, indices: Tensor, size: tuple[int, int]) -> Tensor:
@@ -318,17 +276,21 @@ def decode_poses(
     size: tuple[int, int],
     config: DecodeConfig,
     upsample: Callable[[Tensor, tuple[int, int]], Tensor] = upsample,
-) -> list[Poses]:
+) -> tuple[list[Tensor], list[Tensor]]:
     """The published decode, step by step over really upsampled maps (HigherHRNet's inference).
 
     `upsample` may be torch's interpolate, which is faster (bench) but may break ties between
     mirrored pixels.
+
+    Returns:
+        keypoints and scores of every image, as `ops.decode_poses` returns them; it assumes finite
+        maps.
     """
-    poses = []
+    keypoints, scores = [], []
     for b in range(len(heatmaps)):
         maps = upsample(widen(heatmaps[b : b + 1]), size)  # [1, J, H, W]
         tag_maps = upsample(widen(tags[b]), size)[None]  # [1, J, T, H, W]
-        scores, indices = topk_peaks(
+        peak_scores, indices = topk_peaks(
             maps, config.max_people, config.nms_kernel, None, config.detection_threshold
         )
         xy = quarter_positions(maps, indices)
@@ -337,7 +299,7 @@ def decode_poses(
         at = indices[..., None].expand(-1, -1, -1, tags.shape[2])
         peak_tags = tag_maps.flatten(3).movedim(2, 3).gather(2, at)
         people, counts = group_tags(
-            scores,
+            peak_scores,
             xy,
             peak_tags,
             config.joint_order,
@@ -346,12 +308,12 @@ def decode_poses(
             config.detection_threshold,
         )
         people = people[0, : int(counts)]
-        person_scores = people[..., 2].mean(1)
+        scores.append(people[..., 2].mean(1))
         if config.refine:
             for person in people:
                 _refine_person(person, heatmaps[b], maps[0], tag_maps[0], size, config.subpixel)
-        poses.append(Poses(people[..., :3], person_scores))
-    return poses
+        keypoints.append(people[..., :3])
+    return keypoints, scores
 
 
 def _refine_person(

@@ -11,7 +11,7 @@ from dhn.base import native
 native.load()
 
 Units = Literal["input", "heatmap"]
-Form = Literal["disc", "square"]
+Target = Literal["disc", "square"]
 
 
 def render_heatmaps(
@@ -21,7 +21,7 @@ def render_heatmaps(
     sigma: float,
     tau: float,
     units: Units = "input",
-    form: Form = "disc",
+    target: Target = "disc",
 ) -> Tensor:
     """Heatmaps a network is trained towards; the maximum over people, 0 elsewhere.
 
@@ -32,7 +32,7 @@ def render_heatmaps(
         stride: input pixels per map pixel.
         sigma, tau: width and cut of the Gaussian, in `units`.
         units: whether distances, sigma and tau are in input pixels or in heatmap pixels.
-        form: `disc`: exp(-d^2 / sigma^2) where d <= tau; a joint outside the map still casts what
+        target: `disc`: exp(-d^2 / sigma^2) where d <= tau; a joint outside the map still casts what
             of its disc falls inside. `square`: HigherHRNet's own target, exp(-d^2 / 2 sigma^2)
             on the square +-(3 sigma + 1) map pixels around the centre truncated to a whole map
             pixel; `tau` is not used, and a joint whose centre lies outside the map is dropped.
@@ -40,7 +40,7 @@ def render_heatmaps(
     Returns:
         [B, J, h, w], the dtype of `keypoints`.
     """
-    return render_heatmap_pyramid(keypoints, [size], [stride], [sigma], [tau], units, form)[0]
+    return render_heatmap_pyramid(keypoints, [size], [stride], [sigma], [tau], units, target)[0]
 
 
 def render_heatmap_pyramid(
@@ -50,14 +50,14 @@ def render_heatmap_pyramid(
     sigmas: Sequence[float],
     taus: Sequence[float],
     units: Units = "input",
-    form: Form = "disc",
+    target: Target = "disc",
 ) -> list[Tensor]:
     """`render_heatmaps` for several maps at once: sizes, strides, sigmas and taus of each."""
-    sigmas = [kernel_units(s, k, units, form) for s, k in zip(sigmas, strides, strict=True)]
-    taus = [kernel_units(t, k, units, form) for t, k in zip(taus, strides, strict=True)]
+    sigmas = [kernel_units(s, k, units, target) for s, k in zip(sigmas, strides, strict=True)]
+    taus = [kernel_units(t, k, units, target) for t, k in zip(taus, strides, strict=True)]
     heights, widths = [h for h, _ in sizes], [w for _, w in sizes]
     return torch.ops.dhn.render_heatmaps(
-        keypoints, heights, widths, list(map(float, strides)), sigmas, taus, form == "square"
+        keypoints, heights, widths, list(map(float, strides)), sigmas, taus, target == "square"
     )
 
 
@@ -69,7 +69,7 @@ def heatmap_mse(
     sigma: float,
     tau: float,
     units: Units = "input",
-    form: Form = "disc",
+    target: Target = "disc",
 ) -> Tensor:
     """Masked mean squared error to `render_heatmaps(keypoints, ...)`, which is never written.
 
@@ -77,26 +77,26 @@ def heatmap_mse(
 
     Args:
         prediction: [B, J, h, w], float32, float64, bfloat16 or float16.
-        keypoints, stride, sigma, tau, units, form: as for `render_heatmaps`.
+        keypoints, stride, sigma, tau, units, target: as for `render_heatmaps`.
         mask: [B, h, w] weights (bool: 1 counts), or None for all ones.
 
     Returns:
         [B] float32 (float64 for float64 predictions): per image, the sum over joints and pixels of
         mask * (prediction - target)^2, divided by J h w. Masked pixels count as 0.
     """
-    sigma, tau = (kernel_units(value, stride, units, form) for value in (sigma, tau))
+    sigma, tau = (kernel_units(value, stride, units, target) for value in (sigma, tau))
     return torch.ops.dhn.heatmap_mse(
-        prediction, keypoints, mask, float(stride), sigma, tau, form == "square"
+        prediction, keypoints, mask, float(stride), sigma, tau, target == "square"
     )
 
 
-def kernel_units(length: float, stride: float, units: Units, form: Form) -> float:
+def kernel_units(length: float, stride: float, units: Units, target: Target) -> float:
     """What the kernels take: input pixels for a disc, map pixels for a square."""
     if units not in ("input", "heatmap"):
         raise ValueError(f"units must be 'input' or 'heatmap', got {units!r}")
-    if form not in ("disc", "square"):
-        raise ValueError(f"form must be 'disc' or 'square', got {form!r}")
-    if form == "disc":
+    if target not in ("disc", "square"):
+        raise ValueError(f"target must be 'disc' or 'square', got {target!r}")
+    if target == "disc":
         return float(length * stride if units == "heatmap" else length)
     return float(length / stride if units == "input" else length)
 

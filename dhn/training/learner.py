@@ -140,7 +140,7 @@ class Learner:
             sigma=settings.sigma,
             taus=settings.tau,
             units=settings.units,
-            form=settings.target,
+            target=settings.target,
             foreground=foreground,
             pull=settings.pull,
             push=settings.push,

@@ -304,7 +304,7 @@ def _sheets(config: Config, learner: Learner, annotations: Annotations) -> Itera
         sigma=loss.sigma,
         tau=loss.tau[-1],
         units=loss.units,
-        form=loss.target,
+        target=loss.target,
     )
 
 

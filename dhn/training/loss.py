@@ -13,6 +13,7 @@ from torch import Tensor
 
 from dhn import ops
 from dhn.model import PoseMaps
+from dhn.ops.plain import widen
 
 PULL_FACTOR = 1e-3  # HigherHRNet's
 PUSH_FACTOR = 1e-3
@@ -38,7 +39,7 @@ def grouping_loss(tags: Tensor, keypoints: Tensor, stride: float = 4.0) -> Group
         stride: input pixels per map pixel.
     """
     B, J, h, w = tags.shape
-    tags = _widen(tags)
+    tags = widen(tags)
     column = torch.floor(keypoints[..., 0] / stride)  # [B, P, J]
     row = torch.floor(keypoints[..., 1] / stride)
     seen = (keypoints[..., 2] > 0) & (column >= 0) & (column < w) & (row >= 0) & (row < h)
@@ -87,7 +88,7 @@ def pose_loss(
     sigma: float = 7.0,
     taus: tuple[float, float] = (10.0, 7.0),
     units: str = "input",
-    form: str = "disc",
+    target: str = "disc",
     foreground: float = 0.0,
     pull: float = PULL_FACTOR,
     push: float = PUSH_FACTOR,
@@ -99,7 +100,7 @@ def pose_loss(
         keypoints: float32 [B, P, J, 3] in input pixels.
         mask: uint8 [B, S, S] at input resolution, 0 = ignored; None counts everything.
         input_size: S.
-        sigma, taus, units, form: of the targets (`dhn.ops.render_heatmaps`); taus for the coarse
+        sigma, taus, units, target: of the targets (`dhn.ops.render_heatmaps`); taus for the coarse
             and the fine stage, networks of one stage use the fine one.
         foreground: a pixel weighs 1 + foreground * target; 0 is the paper's plain mean.
         pull, push: factors of the tag losses.
@@ -110,21 +111,21 @@ def pose_loss(
     for k, heatmap in enumerate(maps.heatmaps):
         stride = input_size / heatmap.shape[-1]
         tau = taus[len(taus) - stages + k // per_stage]
-        target: dict[str, Any] = {
+        drawing: dict[str, Any] = {
             "stride": stride,
             "sigma": sigma,
             "tau": tau,
             "units": units,
-            "form": form,
+            "target": target,
         }
         weight = None if mask is None else _shrink(mask, heatmap.shape[-2:])
         if foreground:
-            loss, flat = _weighted_mse(heatmap, keypoints, weight, foreground, target)
+            loss, flat = _weighted_mse(heatmap, keypoints, weight, foreground, drawing)
         else:
-            loss = ops.heatmap_mse(heatmap, keypoints, weight, **target).mean()
+            loss = ops.heatmap_mse(heatmap, keypoints, weight, **drawing).mean()
             if k == len(maps.heatmaps) - 1:
                 zero = torch.zeros_like(heatmap)
-                flat = ops.heatmap_mse(zero, keypoints, weight, **target).mean()
+                flat = ops.heatmap_mse(zero, keypoints, weight, **drawing).mean()
         losses.append(loss)
     grouping = [grouping_loss(t, keypoints, input_size / t.shape[-1]) for t in maps.tags]
     pulls = torch.stack([g.pull for g in grouping]).sum()
@@ -143,17 +144,12 @@ def _weighted_mse(
     keypoints: Tensor,
     mask: Tensor | None,
     foreground: float,
-    target: dict[str, Any],
+    drawing: dict[str, Any],
 ) -> tuple[Tensor, Tensor]:
     """MSE with pixels weighted by 1 + foreground * target, and that of an all-zero map."""
     h, w = heatmap.shape[-2:]
-    drawn = ops.render_heatmaps(keypoints, (h, w), **target)  # [B, J, h, w]
+    drawn = ops.render_heatmaps(keypoints, (h, w), **drawing)  # [B, J, h, w]
     weight = 1 + foreground * drawn
     if mask is not None:
         weight = weight * mask[:, None]
-    return (weight * (_widen(heatmap) - drawn) ** 2).mean(), (weight * drawn**2).mean()
-
-
-def _widen(maps: Tensor) -> Tensor:
-    """float64 stays, everything else becomes float32."""
-    return maps if maps.dtype == torch.float64 else maps.float()
+    return (weight * (widen(heatmap) - drawn) ** 2).mean(), (weight * drawn**2).mean()

@@ -21,13 +21,13 @@ _SIDE = 256  # pixels of a tile
 
 
 def draw_sheets(
-    predictor: Predictor, dataset: PoseDataset, count: int, **target: Any
+    predictor: Predictor, dataset: PoseDataset, count: int, **drawing: Any
 ) -> Iterator[np.ndarray]:
     """Sheets of a data set's first images; each is made when it is asked for.
 
     Args:
         predictor: of the data set's input size.
-        target: sigma, tau, units and form of the last heatmap, for `ops.render_heatmaps`.
+        drawing: sigma, tau, units and target of the last heatmap, for `ops.render_heatmaps`.
     """
     for index in range(min(count, len(dataset))):
         sample = dataset[0, index]
@@ -41,7 +41,7 @@ def draw_sheets(
         h, w = maps.heatmaps[-1].shape[-2:]
         stride = len(sample.image) / w
         keypoints = torch.from_numpy(sample.keypoints)[None]
-        (drawn,) = ops.render_heatmaps(keypoints, (h, w), stride, **target)
+        (drawn,) = ops.render_heatmaps(keypoints, (h, w), stride, **drawing)
         (prediction,) = predictor([sample.image])
         yield draw_sheet(sample, drawn, maps, prediction.keypoints, predictor.joints)
 

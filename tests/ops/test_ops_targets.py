@@ -30,15 +30,15 @@ def close(ours, theirs, tolerance):
 
 
 class TestRenderHeatmaps:
-    @pytest.mark.parametrize(("form", "sigma", "tau"), TARGETS)
+    @pytest.mark.parametrize(("target", "sigma", "tau"), TARGETS)
     @pytest.mark.parametrize("units", ["input", "heatmap"])
     @pytest.mark.parametrize(
         ("P", "size", "stride"),
         [(0, (9, 7), 4), (5, (61, 67), 4), (31, (33, 1), 2), (3, (16, 24), 3)],
     )
-    def test_equals_reference(self, device, P, size, stride, units, form, sigma, tau):
+    def test_equals_reference(self, device, P, size, stride, units, target, sigma, tau):
         keypoints = random_keypoints(2, P, 3, stride * max(size))
-        args = (size, stride, sigma, tau, units, form)
+        args = (size, stride, sigma, tau, units, target)
         close(
             ops.render_heatmaps(keypoints.to(device), *args),
             reference.render_heatmaps(keypoints.double(), *args),
@@ -101,14 +101,14 @@ class TestRenderHeatmaps:
 
 
 class TestHeatmapMse:
-    @pytest.mark.parametrize(("form", "sigma", "tau"), TARGETS)
+    @pytest.mark.parametrize(("target", "sigma", "tau"), TARGETS)
     @pytest.mark.parametrize("masked", [False, True])
     @pytest.mark.parametrize("P", [0, 1, 6])
-    def test_loss_and_gradient_equal_reference(self, device, P, masked, form, sigma, tau):
+    def test_loss_and_gradient_equal_reference(self, device, P, masked, target, sigma, tau):
         keypoints = random_keypoints(3, P, 4, 120)
         prediction = torch.rand(3, 4, 30, 37, generator=seeded(1))
         mask = torch.rand(3, 30, 37, generator=seeded(2)) > 0.3 if masked else None
-        args = (4, sigma, tau, "heatmap" if form == "square" else "input", form)
+        args = (4, sigma, tau, "heatmap" if target == "square" else "input", target)
 
         ours = prediction.to(device, copy=True).requires_grad_()
         moved = mask if mask is None else mask.to(device)

@@ -194,9 +194,9 @@ def shrunk(mask: Tensor, size: int) -> Tensor:
 
 
 TARGETS = [
-    {"sigma": 7.0, "taus": (10.0, 7.0), "units": "input", "form": "disc"},
-    {"sigma": 2.0, "taus": (3.0, 2.5), "units": "heatmap", "form": "disc"},
-    {"sigma": 2.0, "taus": (3.0, 2.5), "units": "heatmap", "form": "square"},
+    {"sigma": 7.0, "taus": (10.0, 7.0), "units": "input", "target": "disc"},
+    {"sigma": 2.0, "taus": (3.0, 2.5), "units": "heatmap", "target": "disc"},
+    {"sigma": 2.0, "taus": (3.0, 2.5), "units": "heatmap", "target": "square"},
 ]
 
 
@@ -210,12 +210,12 @@ def test_heatmap_part_is_the_masked_mean_to_the_rendered_target(target, masked, 
         mask = (torch.rand(2, 32, 32, generator=torch.Generator().manual_seed(1)) > 0.4).byte()
         mask[0, 3:20, 5:30] = 0
     loss = pose_loss(maps, keypoints, mask, input_size=32, foreground=foreground, **target)
-    form = {"units": target["units"], "form": target["form"]}
+    kind = {"units": target["units"], "target": target["target"]}
     for k, (heatmap, got) in enumerate(zip(maps.heatmaps, loss.heatmaps, strict=True)):
         size = heatmap.shape[-1]
         tau = target["taus"][k // 2]  # coarse, coarse, fine, fine
         drawn = reference.render_heatmaps(
-            keypoints, (size, size), 32 / size, target["sigma"], tau, **form
+            keypoints, (size, size), 32 / size, target["sigma"], tau, **kind
         )
         weight = 1 + foreground * drawn
         if mask is not None:

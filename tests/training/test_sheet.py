@@ -91,7 +91,7 @@ def test_sheets_of_a_data_set(tmp_path, name):
     torch.manual_seed(0)
     model = build_model(name, width=8, modules=(1, 1, 1), blocks=1, stem=8)
     predictor = Predictor(model, CROWDPOSE, input_size=S, precision="float32")
-    target = {"sigma": 7.0, "tau": 7.0, "units": "input", "form": "disc"}
+    target = {"sigma": 7.0, "tau": 7.0, "units": "input", "target": "disc"}
     sheets = list(draw_sheets(predictor, dataset, 9, **target))
     assert len(sheets) == 4
     assert len(list(draw_sheets(predictor, dataset, 2, **target))) == 2

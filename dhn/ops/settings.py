@@ -1,0 +1,40 @@
+"""The settings of decode, from heatmaps and tag maps to people."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class DecodeConfig:
+    """How maps become people; the defaults are the published ones.
+
+    Attributes:
+        nms_kernel: odd side of the window in which a peak is the maximum, in input pixels.
+        max_people: candidates per joint, and people a candidate is matched with.
+        detection_threshold: only scores above it are candidates; in [0, 1].
+        tag_threshold: a candidate joins a person if their tags are nearer than this.
+        joint_order: the order in which joints are grouped, a permutation of 0..J-1; None is that
+            itself.
+        refine: whether a person's missing joints are searched in the maps.
+        subpixel: peaks by a second-order fit at map resolution (after DARK) in place of the
+            published quarter offset; more accurate.
+        munkres: among equally good groupings of a joint (rounded tag distances make many) take
+            the one that the official code takes, see `ops.group_tags`.
+    """
+
+    nms_kernel: int = 5
+    max_people: int = 30
+    detection_threshold: float = 0.1
+    tag_threshold: float = 1.0
+    joint_order: Sequence[int] | None = None
+    refine: bool = True
+    subpixel: bool = False
+    munkres: bool = False
+
+    def __post_init__(self) -> None:
+        if self.nms_kernel < 1 or self.nms_kernel % 2 == 0:
+            raise ValueError(f"nms_kernel must be odd and positive, got {self.nms_kernel}")
+        if self.max_people < 1:
+            raise ValueError(f"max_people must be positive, got {self.max_people}")
+        if not 0 <= self.detection_threshold <= 1:
+            raise ValueError(f"detection_threshold must be in [0, 1]: {self.detection_threshold}")
