@@ -14,7 +14,6 @@ from dhn.base.cache import cache_folder
 from dhn.cli import main
 from dhn.model import build_model, cost
 
-
 cost_once = functools.cache(cost.network_cost)
 
 
