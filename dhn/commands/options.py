@@ -42,7 +42,7 @@ def graph(command: Callable[..., Any]) -> Callable[..., Any]:
                 "--weights",
                 "checkpoint",
                 metavar="FILE|NAME|URL",
-                help="The trained network: a file, a name from `dhn models`, or an https:// address. "
+                help="The trained network: a file, a name of `dhn models`, or an https:// address. "
                 "By default the best of the newest run, else its last.",
             ),
             click.option("--offline", is_flag=True, help="Download nothing."),
