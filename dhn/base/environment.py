@@ -1,6 +1,7 @@
 """What a bug report and a run folder need to know about this machine."""
 
 import platform
+import sys
 from importlib import metadata
 from typing import Any
 
@@ -35,7 +36,7 @@ def environment() -> dict[str, Any]:
         "torch": torch.__version__,
         "packages": {name: _version(name) for name in _PACKAGES},
         "device": str(device),
-        "device_name": torch.cuda.get_device_name(device) if device.type == "cuda" else _cpu(),
+        "device_name": torch.cuda.get_device_name(device) if device.type == "cuda" else cpu_name(),
         "bfloat16_in_hardware": multiplies_bfloat16(device),
         "cpu_features": [
             name
@@ -53,6 +54,35 @@ def report() -> dict[str, Any]:
     return environment() | {"cache": str(cache_folder())}
 
 
+def cpu_name() -> str:
+    """The processor's name as its maker writes it, else the machine's type."""
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8") as lines:
+            names = [line.partition(":")[2].strip() for line in lines if "model name" in line]
+        return names[0] if names else platform.machine()
+    except OSError:
+        return platform.processor() or platform.machine()
+
+
+def peak_memory(device: torch.device | None = None) -> int:
+    """The most memory in use at any time so far, in bytes.
+
+    Args:
+        device: a CUDA device counts the tensors on it; anything else counts this process.
+
+    Returns:
+        0 on Windows, which does not say.
+    """
+    if device is not None and device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    if sys.platform == "win32":
+        return 0
+    import resource
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else 1024 * peak
+
+
 def _version(package: str) -> str | None:
     try:
         return metadata.version(package)
@@ -64,12 +94,3 @@ def _gpu(index: int) -> str:
     properties = torch.cuda.get_device_properties(index)
     capability = f"{properties.major}.{properties.minor}"
     return f"{properties.name} (sm {capability}, {properties.total_memory / 2**30:.0f} GiB)"
-
-
-def _cpu() -> str:
-    try:
-        with open("/proc/cpuinfo", encoding="utf-8") as lines:
-            names = [line.partition(":")[2].strip() for line in lines if "model name" in line]
-        return names[0] if names else platform.machine()
-    except OSError:
-        return platform.processor() or platform.machine()
