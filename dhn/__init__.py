@@ -2,7 +2,8 @@
 
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"
+from dhn.base.version import __version__
+
 __all__ = ["__version__", "build_model", "load_weights"]
 
 if TYPE_CHECKING:

@@ -4,6 +4,11 @@ import contextlib
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
+
+# No test may depend on how fast the machine is.
+settings.register_profile("dhn", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("dhn")
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 

@@ -1,4 +1,4 @@
-"""What a bug report and a run folder need to know about this machine."""
+"""What a bug report and the record of a run say about this machine."""
 
 import platform
 import sys
@@ -7,30 +7,33 @@ from typing import Any
 
 import torch
 
-import dhn
-from dhn.base import native as _native
+from dhn.base import native
 from dhn.base.cache import cache_folder
-from dhn.base.device import multiplies_bfloat16, select_device
+from dhn.base.device import cpu_features, multiplies_bfloat16, select_device
+from dhn.base.version import __version__
 
-_PACKAGES = (
-    *("numpy", "opencv-python", "av", "pycocotools", "pydantic", "click", "rich", "safetensors"),
-    # Not everybody has these:
-    *("onnx", "onnxruntime", "tensorboard", "matplotlib"),
-)
-# Private names, so their absence means no.
-_CPU_FEATURES = {
-    "AVX2": "_is_avx2_supported",
-    "AVX512": "_is_avx512_supported",
-    "AVX512-BF16": "_is_avx512_bf16_supported",
-    "AMX": "_is_amx_tile_supported",
-}
+_PACKAGES = [
+    "numpy",
+    "opencv-python",
+    "av",
+    "pycocotools",
+    "pydantic",
+    "click",
+    "rich",
+    "safetensors",
+    # Optional ones:
+    "onnx",
+    "onnxruntime",
+    "tensorboard",
+    "matplotlib",
+]
 
 
 def environment() -> dict[str, Any]:
     """Versions, devices and kernels, as plain values."""
     device = select_device()
     return {
-        "dhn": dhn.__version__,
+        "dhn": __version__,
         "python": platform.python_version(),
         "system": platform.platform(),
         "torch": torch.__version__,
@@ -38,19 +41,15 @@ def environment() -> dict[str, Any]:
         "device": str(device),
         "device_name": torch.cuda.get_device_name(device) if device.type == "cuda" else cpu_name(),
         "bfloat16_in_hardware": multiplies_bfloat16(device),
-        "cpu_features": [
-            name
-            for name, check in _CPU_FEATURES.items()
-            if getattr(torch.cpu, check, lambda: False)()
-        ],
+        "cpu_features": cpu_features(),
         "threads": torch.get_num_threads(),
         "gpus": [_gpu(index) for index in range(torch.cuda.device_count())],
-        **{f"{device}_kernels": state for device, state in _native.built_for().items()},
+        **{f"{device}_kernels": state for device, state in native.built_for().items()},
     }
 
 
 def report() -> dict[str, Any]:
-    """What `dhn info` tells: the environment, and folders, which a run's record leaves out."""
+    """The environment, and the cache folder, which the record of a run leaves out."""
     return environment() | {"cache": str(cache_folder())}
 
 

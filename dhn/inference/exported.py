@@ -75,8 +75,7 @@ class Description:
         fields = json.loads(text)
         if fields.pop("format") != FORMAT:
             raise ValueError("another format")
-        joints = {key: _tuples(value) for key, value in fields.pop("joints").items()}
-        return cls(joints=JointSet(**joints), **fields)
+        return cls(joints=JointSet.from_dict(fields.pop("joints")), **fields)
 
 
 class ExportedNetwork:
@@ -235,7 +234,3 @@ def _description(path: Path, text: str | None) -> Description:
         raise DhnError(
             f"{path}: was not exported by this version of dhn; export it again"
         ) from error
-
-
-def _tuples(value: Any) -> Any:
-    return tuple(_tuples(v) for v in value) if isinstance(value, list) else value

@@ -25,8 +25,8 @@ from dhn.inference.exported import ExportedNetwork, is_exported, load_exported
 from dhn.model import channels_last
 from dhn.model.fold import folded
 from dhn.weights.checkpoint import newest_checkpoint
-from dhn.weights.load import open_network
-from dhn.weights.published import fetch
+from dhn.weights.download import fetch
+from dhn.weights.load import open_file
 
 
 class Prediction(NamedTuple):
@@ -206,7 +206,7 @@ def load_predictor(
         input_size: short side of the network input; None takes that of the training.
         flip, fine_only, precision, compile, parity: see `Predictor`.
         refine, subpixel, max_people: see `DecodeConfig`.
-        offline, progress: see `dhn.weights.published.fetch`.
+        offline, progress: see `dhn.weights.download.fetch`.
 
     Raises:
         DhnError: no checkpoint, one that cannot be used, no such device, or settings that an
@@ -230,7 +230,7 @@ def load_predictor(
             parity=parity,
             source=str(path),
         )
-    network = open_network(path)
+    network = open_file(path)
     return Predictor(
         network.model,
         network.joints,

@@ -209,8 +209,9 @@ def _start_from(
     model: PoseNetwork, init: str, offline: bool, quiet: bool, progress: Progress
 ) -> None:
     """Loads what fits; published weights that cannot be had are no reason not to train."""
+    from dhn.weights.download import fetch
     from dhn.weights.load import warm_start
-    from dhn.weights.published import PUBLISHED, fetch
+    from dhn.weights.zoo import PUBLISHED
 
     try:
         path = fetch(init, offline=offline, progress=progress)

@@ -277,7 +277,7 @@ def slots(value, path=()):
         yield from slots(child, (*path, key))
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(data=st.data(), junk=JUNK, remove=st.booleans())
 def test_junk_anywhere_is_one_line_or_loads(tmp_path_factory, data, junk, remove):
     raw = make_set(2)

@@ -349,7 +349,7 @@ def test_an_epoch_goes_on_where_it_was_left():
     assert list(sampler) == []
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(
     length=st.integers(1, 40),
     batch_size=st.integers(1, 12),

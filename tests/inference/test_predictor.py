@@ -373,5 +373,5 @@ def test_load_predictor_takes_the_newest_run(tmp_path, monkeypatch):
 @pytest.mark.parametrize("device", ["gpu", "cuda:99", "meta", "cpu0"])
 def test_a_device_that_is_not_there_is_named(tmp_path, device):
     save_run(tmp_path / "last.pt")
-    with pytest.raises(DhnError, match=f"--device {device}: "):
+    with pytest.raises(DhnError, match=f"device {device}: "):
         load_predictor(str(tmp_path / "last.pt"), device=device)

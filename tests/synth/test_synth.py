@@ -57,7 +57,7 @@ def scenes() -> list[Scene]:
 
 
 @given(seed=st.integers(0, 2**32 - 1), pitch=st.floats(-20, 30))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_bones_keep_their_lengths(seed: int, pitch: float) -> None:
     body = pose_body(random_pose(np.random.default_rng(seed)), pitch=pitch)
     straight = pose_body(standing())
@@ -126,7 +126,7 @@ def test_a_bone_that_points_at_us_is_a_disc() -> None:
 
 
 @given(seed=st.integers(0, 2**32 - 1))
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_an_ellipsoid_is_seen_as_its_projection(seed: int) -> None:
     rng = np.random.default_rng(seed)
     frame = np.linalg.qr(rng.normal(size=(3, 3)))[0]
@@ -175,7 +175,7 @@ def test_front_and_back_look_different(seed: int) -> None:
 
 
 @given(seed=st.integers(0, 2**32 - 1))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_keypoints_lie_on_the_drawn_body(seed: int) -> None:
     rng = np.random.default_rng(seed)
     canvas, keypoints = draw(person(random_pose(rng), random_look(rng)))
@@ -188,7 +188,7 @@ def test_keypoints_lie_on_the_drawn_body(seed: int) -> None:
 
 
 @given(seed=st.integers(0, 2**32 - 1))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_the_box_holds_the_drawn_body_and_little_more(seed: int) -> None:
     rng = np.random.default_rng(seed)
     somebody = person(random_pose(rng), random_look(rng))
@@ -238,7 +238,6 @@ def test_joints_outside_the_image_are_not_labelled() -> None:
 
 
 @given(st.integers(0, 6), st.integers(0, 2**32 - 1))
-@settings(deadline=None)
 def test_crowd_index_equals_its_definition(people: int, seed: int) -> None:
     rng = np.random.default_rng(seed)
     keypoints = np.concatenate(

@@ -260,7 +260,7 @@ def test_weights_of_another_task_are_named(tmp_path, content, named):
 
 
 def rest(report, what):
-    """What a report says is `fresh` or `left out`, as {layer: tensors}."""
+    """The layers that a report calls `fresh` or `left out`, as {layer: tensors}."""
     (text,) = re.findall(rf"{what}[^:]*: (.*)", report)
     return {m[1]: int(m[2]) for m in re.finditer(r"([\w.]+) \((\d+)\)", text)}
 
