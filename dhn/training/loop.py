@@ -16,7 +16,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from dhn.base.distributed import ALONE, World
-from dhn.base.errors import DhnError
+from dhn.base.errors import DhnError, SettingError
 from dhn.base.progress import Progress, silent
 from dhn.data.annotations import Annotations, load_annotations
 from dhn.data.dataset import Augmentation, Batch, EpochSampler, PoseDataset, collate
@@ -174,7 +174,10 @@ def _draw_crowds(config: Config, progress: Progress) -> None:
 
 def _annotations(config: Config, setting: Literal["split", "eval_split"]) -> Annotations:
     split = getattr(config.data, setting)
-    annotations = load_annotations(config.data.dataset, split, option=f"data.{setting}=")
+    try:
+        annotations = load_annotations(config.data.dataset, split)
+    except SettingError as error:
+        raise DhnError(error.line(f"data.{setting}")) from error
     images = annotations.images
     if images and not any(image.path.is_file() for image in images):
         raise DhnError(
