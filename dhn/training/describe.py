@@ -3,6 +3,7 @@
 python -m dhn.training.describe docs/settings.md      # after a change of settings or presets
 """
 
+import itertools
 import sys
 import textwrap
 from collections.abc import Iterator
@@ -36,6 +37,8 @@ def commented_yaml(config: Config) -> str:
 
 def _commented_lines(config: Config) -> Iterator[str]:
     for name, section in config:
+        if name != "network":
+            yield ""
         yield from _wrapped(_doc(section), "# ")
         yield f"{name}:"
         values = section.model_dump(mode="json")
@@ -66,20 +69,16 @@ def _preset_lines() -> Iterator[str]:
     yield "What a preset sets to something other than the default:\n"
     for name in presets():
         yield f"### {name}\n"
-        yield from _wrapped(preset_summary(name))
+        yield from _wrapped(" ".join(preset_comment(name)))
         yield "\n```yaml"
         yield from _differences(load_config(name))
         yield "```\n"
 
 
-def preset_summary(name: str) -> str:
-    """What the comment at the head of a preset says."""
-    lines = []
-    for line in preset_text(name).splitlines():
-        if not line.startswith("#"):
-            break
-        lines.append(line.removeprefix("#").strip())
-    return " ".join(lines)
+def preset_comment(name: str) -> list[str]:
+    """The lines of the comment at the head of a preset; the first one says what it is."""
+    lines = itertools.takewhile(lambda line: line.startswith("#"), preset_text(name).splitlines())
+    return [line.removeprefix("#").strip() for line in lines]
 
 
 def _differences(config: Config) -> Iterator[str]:
