@@ -14,6 +14,11 @@ import click
 from dhn.base.progress import Progress
 
 
+def count(number: int, one: str, many: str | None = None) -> str:
+    """`1 image`, `2 images`; `many` is given where it is not `one` with an s."""
+    return f"{number} {one if number == 1 else many or one + 's'}"
+
+
 class _Warnings(logging.Handler):
     """Writes the library's warnings as lines on standard error."""
 

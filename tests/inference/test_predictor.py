@@ -13,7 +13,8 @@ from dhn.data.geometry import input_transform
 from dhn.data.joints import COCO, CROWDPOSE
 from dhn.inference.aggregate import aggregate
 from dhn.inference.decode import DecodeConfig
-from dhn.inference.predictor import Predictor, load_predictor
+from dhn.inference.load import load
+from dhn.inference.predictor import Predictor
 from dhn.model import PoseMaps, build_model
 from dhn.model.normalise import normalise
 from dhn.ops import reference
@@ -65,7 +66,7 @@ def random_maps(stages: int, seed: int, halves: bool = True, B: int = 1) -> Pose
 
 
 def slow_aggregate(plain, mirrored, flip, fine_only):
-    """Paper section 3.5 and design.md, joint by joint."""
+    """Paper section 3.5, joint by joint."""
 
     def up(m):
         return F.interpolate(m[None, None], scale_factor=2, mode="bilinear", align_corners=False)[
@@ -348,30 +349,30 @@ def save_run(path, joints=CROWDPOSE, config=None):
     save_checkpoint(path, Checkpoint(arguments, joints, weights, config or {}, {}))
 
 
-def test_load_predictor_takes_the_settings_of_the_training(tmp_path):
+def test_load_takes_the_settings_of_the_training(tmp_path):
     path = tmp_path / "last.pt"
     save_run(path, COCO, {"data": {"input_size": 192}})
-    predictor = load_predictor(str(path), device="cpu", flip=True, refine=False, max_people=5)
+    predictor = load(str(path), device="cpu", flip=True, refine=False, max_people=5)
     assert (predictor.input_size, predictor.joints, predictor.source) == (192, COCO, str(path))
     assert predictor.maps(torch.zeros(1, 3, 64, 64, dtype=torch.uint8))[1].shape[2] == 2  # T
     assert predictor.decode == DecodeConfig(
         refine=False, max_people=5, joint_order=COCO.grouping_order
     )
-    assert load_predictor(str(path), input_size=64).input_size == 64
+    assert load(str(path), input_size=64).input_size == 64
     save_run(path)
-    assert load_predictor(str(path)).input_size == 512
+    assert load(str(path)).input_size == 512
 
 
-def test_load_predictor_takes_the_newest_run(tmp_path, monkeypatch):
+def test_load_takes_the_newest_run(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(DhnError, match="no checkpoint in runs/"):
-        load_predictor()
+        load()
     save_run(tmp_path / "runs" / "one" / "last.pt")
-    assert load_predictor(device="cpu").source == "runs/one/last.pt"
+    assert load(device="cpu").source == "runs/one/last.pt"
 
 
 @pytest.mark.parametrize("device", ["gpu", "cuda:99", "meta", "cpu0"])
 def test_a_device_that_is_not_there_is_named(tmp_path, device):
     save_run(tmp_path / "last.pt")
-    with pytest.raises(DhnError, match=f"device {device}: "):
-        load_predictor(str(tmp_path / "last.pt"), device=device)
+    with pytest.raises(DhnError, match=f"^device {device}: "):
+        load(str(tmp_path / "last.pt"), device=device)
