@@ -34,7 +34,7 @@ def as_rgb(image: Any, name: str = "image") -> np.ndarray:
         name: what error messages call the image; a path is called by its own name.
 
     Returns:
-        RGB uint8 [H, W, 3], contiguous. An array that is all of that already is returned itself.
+        RGB uint8 [H, W, 3], contiguous. It shares the memory of an array that is all of that.
 
     Raises:
         DhnError: a file that cannot be read; an object of another kind or shape; no pixels;
