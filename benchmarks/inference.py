@@ -28,8 +28,8 @@ from torch import Tensor, nn
 
 from dhn.base.device import multiplies_bfloat16
 from dhn.base.environment import environment
-from dhn.bench.operators import machine
-from dhn.bench.scenes import Scene, generated_scenes
+from dhn.bench.scenes import DecodeScene, generated_scenes
+from dhn.bench.timing import machine
 from dhn.commands.console import Bar
 from dhn.data.joints import CROWDPOSE
 from dhn.inference.predictor import Predictor, Timing
@@ -115,7 +115,7 @@ class Ours(Predictor):
         super().__init__(model, CROWDPOSE, input_size=size, flip=True, **settings)
         self.heatmaps = self.tags = torch.empty(0)
 
-    def time(self, image: np.ndarray, scene: Scene) -> tuple[float, float]:
+    def time(self, image: np.ndarray, scene: DecodeScene) -> tuple[float, float]:
         """Seconds until the maps are there, and for the rest."""
         self.scene = scene
         self.timing = Timing()
@@ -136,7 +136,7 @@ class Theirs:
         self.network = self.official.network(self.settings, model)
         self.heatmaps = self.tags = torch.empty(0)
 
-    def time(self, image: np.ndarray, scene: Scene) -> tuple[float, float]:
+    def time(self, image: np.ndarray, scene: DecodeScene) -> tuple[float, float]:
         heatmaps, tags = (upsampled(maps, scene.size) for maps in (scene.heatmaps, scene.tags))
         tags = tags.permute(0, 1, 3, 4, 2).contiguous()
         official, settings = self.official, self.settings

@@ -20,7 +20,8 @@ from torch import Tensor, nn
 
 from dhn.base.environment import environment
 from dhn.base.files import write_json
-from dhn.bench.scenes import ColourNetwork, randomise, scene_from_keypoints
+from dhn.bench.scenes import scene_from_keypoints
+from dhn.bench.untrained import ColourNetwork, randomise
 from dhn.commands.console import Bar
 from dhn.data.geometry import official_transform
 from dhn.data.joints import COCO, CROWDPOSE, JointSet

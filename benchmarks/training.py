@@ -32,7 +32,7 @@ from torch.utils.data import DataLoader, default_collate
 
 import dhn.training.learner
 from dhn.base.environment import environment
-from dhn.bench.operators import Timing, machine
+from dhn.bench.timing import Timing, machine
 from dhn.data.annotations import load_annotations
 from dhn.data.dataset import Batch, EpochSampler, PoseDataset, collate
 from dhn.data.joints import COCO
@@ -272,7 +272,7 @@ def marked(learner: Learner, mark: Callable[[str], None]) -> Iterator[None]:
         learner.optimiser.register_step_pre_hook(lambda *_: mark("backward")),
         learner.optimiser.register_step_post_hook(lambda *_: mark("optimiser")),
     ]
-    with mock.patch.object(dhn.learner, "pose_loss", marked_loss):
+    with mock.patch.object(dhn.training.learner, "pose_loss", marked_loss):
         yield
     for hook in hooks:
         hook.remove()

@@ -16,8 +16,9 @@ from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
 from dhn.base.errors import DhnError
-from dhn.data.annotations import AnnotatedImage, Annotations, Person, ignore_mask
+from dhn.data.annotations import AnnotatedImage, Annotations, Person
 from dhn.data.geometry import Affine, crop_transform
+from dhn.data.masks import ignore_mask
 from dhn.media.images import read_image
 
 

@@ -10,9 +10,10 @@ from torch.utils.data import DataLoader
 
 from coco_sets import CrowdFolder
 from dhn.base.errors import DhnError
-from dhn.data.annotations import ignore_mask, load_annotations
+from dhn.data.annotations import load_annotations
 from dhn.data.dataset import Augmentation, EpochSampler, PoseDataset, Sample, collate
 from dhn.data.joints import CROWDPOSE
+from dhn.data.masks import ignore_mask
 from dhn.media.images import write_image
 from dhn.model.normalise import MEAN, STD, normalise
 
