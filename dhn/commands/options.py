@@ -63,7 +63,7 @@ def graph(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def network(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Options of commands that run a network: the keywords of `load_predictor`, and batch size."""
+    """Options of commands that run a network: the keywords of `dhn.load`, and batch size."""
     for option in reversed(
         (
             click.option(
