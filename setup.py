@@ -21,6 +21,8 @@ except ImportError:
 
 ROOT = Path(__file__).resolve().parent
 os.chdir(ROOT)
+# torch looks for ninja on PATH, where that of an environment that is not activated is missing.
+os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
 sys.path.insert(0, str(ROOT))  # pip does not put the project there
 from dhn.base.native import CPU_PARTS, CUDA_PARTS, source_hash  # noqa: E402
 
@@ -77,5 +79,10 @@ def extensions() -> list[Extension]:
 setup(
     ext_modules=extensions(),
     cmdclass={"build_ext": cpp_extension.BuildExtension.with_options(no_python_abi_suffix=True)},
-    options={"bdist_wheel": {"py_limited_api": "cp310"}},
+    options={
+        "bdist_wheel": {"py_limited_api": "cp310"},
+        # One place for every kind of build: pip's editable one has a temporary one, so that what
+        # it compiled would be compiled again for a wheel.
+        "build_ext": {"build_temp": "build/objects"},
+    },
 )
