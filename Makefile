@@ -85,7 +85,7 @@ coverage: build
 	$(BIN)/coverage report
 
 docs: install
-	$(BIN)/mkdocs build -q --strict
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 wheel: build
 	$(BIN)/python tools/build_wheel.py dist
