@@ -83,6 +83,9 @@ coverage: build
 	OMP_NUM_THREADS=1 $(BIN)/coverage run -m pytest $(PYTEST)
 	$(BIN)/coverage combine -q
 	$(BIN)/coverage report
+	@$(BIN)/coverage json -q -o build/coverage/report.json
+	@$(BIN)/python -c "import json; print('lines {percent_statements_covered:.1f} %, branches" \
+	  "{percent_branches_covered:.1f} %'.format(**json.load(open('build/coverage/report.json'))['totals']))"
 
 docs: install
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
