@@ -76,13 +76,19 @@ def extensions() -> list[Extension]:
     return found
 
 
+class BuildOperators(cpp_extension.BuildExtension):
+    """Keeps objects in one folder, so that no command compiles what another has compiled.
+
+    Left alone, an editable installation keeps them in a temporary one.
+    """
+
+    def finalize_options(self) -> None:
+        super().finalize_options()
+        self.build_temp = "build/objects"
+
+
 setup(
     ext_modules=extensions(),
-    cmdclass={"build_ext": cpp_extension.BuildExtension.with_options(no_python_abi_suffix=True)},
-    options={
-        "bdist_wheel": {"py_limited_api": "cp310"},
-        # One place for every kind of build: pip's editable one has a temporary one, so that what
-        # it compiled would be compiled again for a wheel.
-        "build_ext": {"build_temp": "build/objects"},
-    },
+    cmdclass={"build_ext": BuildOperators.with_options(no_python_abi_suffix=True)},
+    options={"bdist_wheel": {"py_limited_api": "cp310"}},
 )
