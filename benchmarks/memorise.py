@@ -1,4 +1,4 @@
-"""Can a small network memorise real images? A network that cannot has a bug.
+"""Can a small network learn real images by heart? A network that cannot has a bug.
 
 Trains from scratch on every labelled image of a small COCO folder and scores the folder with
 the flip test. Writes benchmarks/results/memorise.{json,png}.

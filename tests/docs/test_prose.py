@@ -11,7 +11,9 @@ from dhn.cli import main
 from doc_pages import PAGES, PROSE, ROOT, name, prose
 
 # Words that stood here in place of those that everybody uses.
-UNUSUAL = r"whence|thereof|mend(?:s|ed|ing)?|by heart|founds a person|(?:picture|image) of the house"
+UNUSUAL = (
+    r"whence|thereof|mend(?:s|ed|ing)?|by heart|founds a person|(?:picture|image) of the house"
+)
 
 
 @pytest.mark.parametrize(("page", "most"), [("README.md", 900), ("docs/architecture.md", 899)])
