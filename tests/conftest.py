@@ -10,7 +10,6 @@ from hypothesis import HealthCheck, settings
 settings.register_profile("dhn", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("dhn")
 
-from locks import built_once, shared_folder
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 
