@@ -1,4 +1,4 @@
-"""The command line: gathers `commands/`, and turns errors a user can mend into one line."""
+"""The command line: gathers `commands/`, and turns errors that users can fix into one line."""
 
 import signal
 from typing import Any
@@ -6,7 +6,7 @@ from typing import Any
 import click
 
 import dhn
-from dhn.base.errors import DhnError
+from dhn.base.errors import DhnError, SettingError
 from dhn.commands.bench import bench
 from dhn.commands.console import show_warnings
 from dhn.commands.data import data
@@ -20,7 +20,7 @@ from dhn.commands.train import train
 
 
 class _Group(click.Group):
-    """Turns the errors a user can mend into one line and exit code 1."""
+    """Turns the errors that users can fix into one line and exit code 1."""
 
     def invoke(self, ctx: click.Context) -> Any:
         signal.signal(signal.SIGTERM, _interrupt)
@@ -30,12 +30,19 @@ class _Group(click.Group):
         except DhnError as error:
             if ctx.meta.get("dhn.debug"):
                 raise
-            raise click.ClickException(str(error)) from error
+            raise click.ClickException(_line(error)) from error
         except OSError as error:
             if ctx.meta.get("dhn.debug") or error.strerror is None:
                 raise
             where = f"{error.filename}: " if error.filename else ""
             raise click.ClickException(f"{where}{error.strerror}") from error
+
+
+def _line(error: DhnError) -> str:
+    """The error's message, which names an option where the library names a setting."""
+    if isinstance(error, SettingError):
+        return error.line("--" + error.setting.replace("_", "-"))
+    return str(error)
 
 
 def _interrupt(*_: Any) -> None:

@@ -1,11 +1,14 @@
-"""Where dhn keeps what it can make or download again."""
+"""The folder of what dhn can compute or download again."""
 
 import os
 from pathlib import Path
 
 
 def cache_folder() -> Path:
-    """`DHN_HOME`, else the platform's cache folder for dhn. It need not exist."""
+    """The folder named by `DHN_HOME`, else the platform's cache folder for dhn.
+
+    It need not exist yet.
+    """
     if home := os.environ.get("DHN_HOME"):
         return Path(home).expanduser()
     import platformdirs

@@ -4,16 +4,26 @@ from typing import Literal
 
 import torch
 
-from dhn.base.errors import DhnError
+from dhn.base.errors import SettingError
 
 Precision = Literal["auto", "float32", "bfloat16"]
 
+_CPU_FEATURES = {
+    "AVX2": "_is_avx2_supported",
+    "AVX512": "_is_avx512_supported",
+    "AVX512-BF16": "_is_avx512_bf16_supported",
+    "AMX": "_is_amx_tile_supported",
+}
+_KNOWN = "must be auto, cpu, cuda, cuda:N or mps"
+
 
 def select_device(name: str = "auto") -> torch.device:
-    """`auto` takes CUDA, else MPS, else the CPU.
+    """Finds a device by its name: `auto`, `cpu`, `cuda`, `cuda:N` or `mps`.
+
+    `auto` takes CUDA where there is a GPU, else MPS, else the CPU.
 
     Raises:
-        DhnError: no such device, or it is not there.
+        SettingError: the name is none of these, or this machine has no such device.
     """
     if name == "auto":
         if torch.cuda.is_available():
@@ -22,31 +32,39 @@ def select_device(name: str = "auto") -> torch.device:
     try:
         device = torch.device(name)
     except RuntimeError as error:
-        raise DhnError(f"--device {name}: must be auto, cpu, cuda, cuda:N or mps") from error
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise DhnError(
-            f"--device {name}: this machine has {torch.cuda.device_count()} CUDA devices"
-        )
-    if device.type == "mps" and not torch.backends.mps.is_available():
-        raise DhnError(f"--device {name}: MPS is not available here")
+        raise SettingError("device", name, _KNOWN) from error
     if device.type not in ("cpu", "cuda", "mps"):
-        raise DhnError(f"--device {name}: must be auto, cpu, cuda, cuda:N or mps")
+        raise SettingError("device", name, _KNOWN)
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        count = torch.cuda.device_count()
+        plural = "" if count == 1 else "s"
+        raise SettingError("device", name, f"this machine has {count} CUDA device{plural}")
+    if device.type == "mps" and not torch.backends.mps.is_available():
+        raise SettingError("device", name, "MPS is not available here")
     return device
 
 
 def multiplies_bfloat16(device: torch.device) -> bool:
-    """Whether the hardware itself multiplies bfloat16 (elsewhere it would be slower)."""
+    """Whether the hardware itself multiplies bfloat16. Where it does not, float32 is faster."""
     if device.type == "cuda":
         return torch.cuda.get_device_capability(device) >= (8, 0)
     if device.type == "cpu":
-        # Private names, so their absence means no; AVX512-BF16 or AMX.
-        checks = ("_is_amx_tile_supported", "_is_avx512_bf16_supported")
-        return any(getattr(torch.cpu, check, lambda: False)() for check in checks)
+        return bool({"AVX512-BF16", "AMX"} & set(cpu_features()))
     return False
 
 
 def inference_dtype(precision: Precision, device: torch.device) -> torch.dtype:
-    """What a network computes in: `auto` takes bfloat16 where the hardware multiplies it."""
+    """The type a network computes in: `auto` is bfloat16 where the hardware multiplies it."""
     if precision == "auto":
         precision = "bfloat16" if multiplies_bfloat16(device) else "float32"
     return torch.bfloat16 if precision == "bfloat16" else torch.float32
+
+
+def cpu_features() -> list[str]:
+    """The instruction sets of this CPU that matter here, of AVX2, AVX512, AVX512-BF16 and AMX."""
+    return [name for name, check in _CPU_FEATURES.items() if _cpu_has(check)]
+
+
+def _cpu_has(check: str) -> bool:
+    # The functions are private, so PyTorch may drop them; their absence means no.
+    return getattr(torch.cpu, check, lambda: False)()

@@ -4,7 +4,7 @@
         ...
         results = world.collect([work_on(item) for item in world.share(items)])
 
-Nothing but messages between the ranks goes through here: gradients are DDP's business.
+Only messages between the ranks pass through here; DDP exchanges the gradients by itself.
 """
 
 import contextlib
@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, TypeVar
 
-from dhn.base.errors import DhnError
+from dhn.base.errors import DhnError, SettingError
 
 if TYPE_CHECKING:
     import torch.distributed as dist
@@ -31,10 +31,10 @@ class World:
     raise RuntimeError at once in all others, which `connect` turns into an orderly end.
 
     Attributes:
-        rank: 0 to size - 1 over all machines.
-        size: how many processes there are.
-        device: the name of the device on which this one computes, for `select_device`.
-        restarted: torchrun started the processes anew after one had died.
+        rank: the number of this process, 0 to size - 1 over all machines.
+        size: the number of processes.
+        device: the name of the device on which this process computes, for `select_device`.
+        restarted: whether torchrun started the processes anew after one of them had died.
     """
 
     rank: int = 0
@@ -49,7 +49,7 @@ class World:
         return self.rank == 0
 
     def share(self, items: Sequence[T]) -> Sequence[T]:
-        """This rank's share: every `size`-th item. The shares of all ranks are all items, once."""
+        """This rank's share: every `size`-th item. Each item is in the share of one rank."""
         return items[self.rank :: self.size]
 
     def barrier(self) -> None:
@@ -82,7 +82,11 @@ class World:
         return values or []
 
     def collect(self, results: Sequence[T]) -> list[T]:
-        """What each rank made of its `share`, in the order of the items, in rank 0; else empty."""
+        """Puts together, in rank 0, what each rank made of its `share`.
+
+        Returns:
+            the results in the order of the items; in all other ranks, an empty list.
+        """
         shares = self.gather(results)
         return [shares[i % self.size][i // self.size] for i in range(sum(map(len, shares)))]
 
@@ -97,9 +101,10 @@ class World:
         return values[0]
 
     def once(self, name: str, value: str) -> str:
-        """The value that was given first under this name in the life of the job.
+        """The value that was first given under this name since torchrun started the job.
 
-        Restarts are the same job, so this is how a run finds again the folder that it named.
+        The job outlives a restart of its processes. This is how a restarted run finds the folder
+        that it chose.
         """
         if self._store is None:
             return value
@@ -115,16 +120,16 @@ def connect(
 ) -> Iterator[World]:
     """Joins the processes that torchrun started, and leaves them again.
 
-    If ranks fail, the first one's exception is raised in it; the others, which fail because it
-    did (or for the same reason), exit with code 1 and say nothing.
+    If ranks fail, the exception is raised in the first one that failed. The others, which fail
+    because it did or for the same reason, exit silently with code 1.
 
     Args:
         device: as for `select_device`; `auto` and `cuda` give each process a GPU of its own.
-        patience: how long ranks wait for one that lives but does not answer.
+        patience: how long the ranks wait for one that is alive but does not answer.
 
     Raises:
-        DhnError: there is no such device, or not one for each process; or another process died
-            without being able to say why.
+        SettingError: there is no such device, or not one for each process.
+        DhnError: another process died without reporting an error.
     """
     if "TORCHELASTIC_RUN_ID" not in os.environ:
         yield World(device=device)
@@ -136,8 +141,8 @@ def connect(
         for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "TORCHELASTIC_RESTART_COUNT")
     )
     job_store, _, _ = next(dist.rendezvous("env://"))
-    # torchrun's store outlives a restart, and with it the addresses of the dead: each start of
-    # the processes needs names of its own.
+    # torchrun's store outlives a restart and still holds the addresses of the dead processes, so
+    # each start needs names of its own.
     store = dist.PrefixStore(f"dhn/start {restarts} of {size}", job_store)
     with _first_failure_speaks(store):
         device = _local_device(device, local_rank, size)
@@ -150,7 +155,7 @@ def connect(
                 timeout=patience,
             )
         yield World(rank, size, device, restarts > 0, job_store)
-        # Not after a failure: it would wait for work that the others never finish.
+        # Not after a failure: this would wait for work that the others never finish.
         if size > 1:
             dist.destroy_process_group()
 
@@ -176,7 +181,7 @@ def _is_first(store: "dist.Store") -> bool:
     try:
         return store.add("failures", 1) == 1
     except RuntimeError:
-        return True  # the store is gone: who knows; better said twice than never
+        return True  # the store is gone, so nobody knows; two reports are better than none
 
 
 def _local_device(name: str, local_rank: int, size: int) -> str:
@@ -190,13 +195,15 @@ def _local_device(name: str, local_rank: int, size: int) -> str:
     if device.type == "mps":
         if name == "auto":
             return "cpu"
-        raise DhnError("--device mps: serves one process; take --device cpu, or start one")
+        raise SettingError("device", name, "serves one process; take cpu, or start one process")
     if device.index is not None:
-        raise DhnError(f"--device {name}: is one GPU for {size} processes; leave the number out")
+        raise SettingError("device", name, f"is one GPU for {size} processes; leave the number out")
     if local_rank >= torch.cuda.device_count():
-        raise DhnError(
+        raise SettingError(
+            "device",
+            name,
             f"this machine has {torch.cuda.device_count()} GPUs, too few for process "
-            f"{local_rank + 1}; give torchrun that --nproc-per-node, or take --device cpu"
+            f"{local_rank + 1}; start as many processes as there are GPUs, or take cpu",
         )
     torch.cuda.set_device(local_rank)
     return f"cuda:{local_rank}"

@@ -1,56 +1,91 @@
-"""What a bug report and a run folder need to know about this machine."""
+"""What a bug report and the record of a run say about this machine."""
 
+import contextlib
 import platform
+import sys
 from importlib import metadata
 from typing import Any
 
 import torch
 
-import dhn
-from dhn.base import native as _native
+from dhn.base import native
 from dhn.base.cache import cache_folder
-from dhn.base.device import multiplies_bfloat16, select_device
+from dhn.base.device import cpu_features, multiplies_bfloat16, select_device
+from dhn.base.version import __version__
 
-_PACKAGES = (
-    *("numpy", "opencv-python", "av", "pycocotools", "pydantic", "click", "rich", "safetensors"),
-    # Not everybody has these:
-    *("onnx", "onnxruntime", "tensorboard", "matplotlib"),
-)
-# Private names, so their absence means no.
-_CPU_FEATURES = {
-    "AVX2": "_is_avx2_supported",
-    "AVX512": "_is_avx512_supported",
-    "AVX512-BF16": "_is_avx512_bf16_supported",
-    "AMX": "_is_amx_tile_supported",
-}
+_PACKAGES = [
+    "numpy",
+    "opencv-python",
+    "av",
+    "pycocotools",
+    "pydantic",
+    "click",
+    "rich",
+    "safetensors",
+    # Optional ones:
+    "onnx",
+    "onnxruntime",
+    "tensorboard",
+    "matplotlib",
+]
 
 
 def environment() -> dict[str, Any]:
     """Versions, devices and kernels, as plain values."""
     device = select_device()
     return {
-        "dhn": dhn.__version__,
+        "dhn": __version__,
         "python": platform.python_version(),
         "system": platform.platform(),
         "torch": torch.__version__,
         "packages": {name: _version(name) for name in _PACKAGES},
         "device": str(device),
-        "device_name": torch.cuda.get_device_name(device) if device.type == "cuda" else _cpu(),
+        "device_name": torch.cuda.get_device_name(device) if device.type == "cuda" else cpu_name(),
         "bfloat16_in_hardware": multiplies_bfloat16(device),
-        "cpu_features": [
-            name
-            for name, check in _CPU_FEATURES.items()
-            if getattr(torch.cpu, check, lambda: False)()
-        ],
+        "cpu_features": cpu_features(),
         "threads": torch.get_num_threads(),
         "gpus": [_gpu(index) for index in range(torch.cuda.device_count())],
-        **{f"{device}_kernels": state for device, state in _native.built_for().items()},
+        **{f"{device}_kernels": state for device, state in native.built_for().items()},
     }
 
 
 def report() -> dict[str, Any]:
-    """What `dhn info` tells: the environment, and folders, which a run's record leaves out."""
+    """The environment, and the cache folder, which the record of a run leaves out."""
     return environment() | {"cache": str(cache_folder())}
+
+
+def cpu_name() -> str:
+    """The processor's name as its maker writes it, else the machine's type."""
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8") as lines:
+            names = [line.partition(":")[2].strip() for line in lines if "model name" in line]
+        return names[0] if names else platform.machine()
+    except OSError:
+        return platform.processor() or platform.machine()
+
+
+def peak_memory(device: torch.device | None = None) -> int:
+    """The most memory in use at any time so far, in bytes.
+
+    Args:
+        device: a CUDA device counts the tensors on it; anything else counts this process.
+
+    Returns:
+        0 on Windows, which does not say.
+    """
+    if device is not None and device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    if sys.platform == "win32":
+        return 0
+    with contextlib.suppress(OSError), open("/proc/self/status", encoding="utf-8") as lines:
+        # Linux starts the getrusage figure of a spawned process at the peak of its parent.
+        for line in lines:
+            if line.startswith("VmHWM:"):
+                return 1024 * int(line.split()[1])
+    import resource
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else 1024 * peak
 
 
 def _version(package: str) -> str | None:
@@ -64,12 +99,3 @@ def _gpu(index: int) -> str:
     properties = torch.cuda.get_device_properties(index)
     capability = f"{properties.major}.{properties.minor}"
     return f"{properties.name} (sm {capability}, {properties.total_memory / 2**30:.0f} GiB)"
-
-
-def _cpu() -> str:
-    try:
-        with open("/proc/cpuinfo", encoding="utf-8") as lines:
-            names = [line.partition(":")[2].strip() for line in lines if "model name" in line]
-        return names[0] if names else platform.machine()
-    except OSError:
-        return platform.processor() or platform.machine()

@@ -1,9 +1,37 @@
-"""The one error that users see."""
+"""The errors that users see."""
 
 
 class DhnError(Exception):
-    """Something the user can mend: bad input, a missing file, weights of another network.
+    """Something that the user can fix: bad input, a missing file, weights of another network.
 
-    The message is one line that names the file (or option) and says what to do. The command
-    line prints it without a traceback and exits with 1; library users catch it by this name.
+    The message is one line that names the file and says what to do. The command line prints it
+    without a traceback and exits with 1; library users catch it by this name.
     """
+
+
+class SettingError(DhnError):
+    """A setting that cannot be had, as in `device cuda:9: this machine has 1 CUDA device`.
+
+    Library code knows settings by the names of its keyword arguments. The command line knows its
+    options: it prints this error as `--device cuda:9: ...` (see `line`).
+
+    Attributes:
+        setting: the keyword, like `device` or `fine_only`.
+        value: what was asked for. The message leaves out True, the value of a switch, and None,
+            which stands for nothing at all.
+        problem: what is wrong with it, and what to do.
+    """
+
+    def __init__(self, setting: str, value: object, problem: str) -> None:
+        super().__init__(setting, value, problem)
+        self.setting = setting
+        self.value = value
+        self.problem = problem
+
+    def __str__(self) -> str:
+        return self.line(self.setting)
+
+    def line(self, name: str) -> str:
+        """The message, with `name` in place of the setting's own."""
+        plain = self.value is None or self.value is True
+        return f"{name}: {self.problem}" if plain else f"{name} {self.value}: {self.problem}"

@@ -15,13 +15,13 @@ from dhn.base.errors import DhnError
 def written_whole(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Yields a temporary path beside `path`; renames it to `path` if the block succeeds.
 
-    Parent folders are made. The temporary name keeps the suffix of `path`, because encoders
+    Parent folders are created. The temporary name keeps the suffix of `path`, because encoders
     choose their format by it. A failure (full disk, Ctrl-C) removes the temporary file and
-    leaves whatever stood at `path` before. A device or pipe (/dev/null, /dev/stdout) is yielded
-    itself: it must not be replaced by a file.
+    leaves `path` as it was. A device or pipe (/dev/null, /dev/stdout) is itself yielded, because
+    a file must not replace it.
 
     Raises:
-        DhnError: the file cannot be written; names `path` and the reason.
+        DhnError: the file cannot be written; the message names `path` and the reason.
     """
     path = Path(path)
     temporary = None
@@ -61,12 +61,12 @@ def read_json(path: str | os.PathLike[str]) -> Any:
     """Reads a JSON file.
 
     Raises:
-        DhnError: no such file, not readable, or not JSON; names the file.
+        DhnError: there is no such file, it cannot be read, or it is not JSON.
     """
     try:
         return json.loads(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
         raise DhnError(f"{path}: cannot be read ({error.strerror or error})") from error
-    # ValueError: wrong text, or a number of thousands of digits; RecursionError: nested as deep.
+    # ValueError: not JSON, or a number with thousands of digits. RecursionError: nested too deep.
     except (ValueError, RecursionError) as error:
         raise DhnError(f"{path}: is not JSON ({error})") from error

@@ -16,8 +16,8 @@ REBUILD = "pip install --no-build-isolation -e ."
 def source_hash(csrc: Path, *parts: str) -> str:
     """Hash of the C++ sources in `csrc` under `parts` (files or folders), names and contents.
 
-    setup.py compiles it into the library, `load` compares: a library that does not fit the
-    sources beside it is told at import, not by a wrong result.
+    setup.py compiles the hash into the library and `load` compares it, so that a library older
+    than the sources beside it fails when it is loaded, not by a wrong result.
     """
     files = [file for part in parts for file in [csrc / part, *(csrc / part).glob("*")]]
     digest = hashlib.sha256()
@@ -31,7 +31,7 @@ CUDA_PARTS = ("checks.h", "common", "cuda")
 
 
 def load() -> None:
-    """Loads dhn/_C, and dhn/_C_cuda where torch is a CUDA build; registers torch.ops.dhn.
+    """Registers torch.ops.dhn: loads dhn/_C, and dhn/_C_cuda where torch is a CUDA build.
 
     Raises:
         DhnError: the library is missing, does not load, or was built from other sources.
@@ -50,7 +50,10 @@ def load() -> None:
 
 
 def built_for() -> dict[str, str]:
-    """By device, the instruction sets or GPU architectures inside its library, or what is wrong."""
+    """For each device, what its library was built for, or why it cannot be used.
+
+    A library is built for instruction sets (CPU) or GPU architectures (CUDA).
+    """
     import torch
 
     def state(name: str, prefix: str, parts: tuple[str, ...]) -> str:
@@ -78,7 +81,7 @@ def _load_library(name: str, prefix: str, parts: tuple[str, ...]) -> str:
     except (OSError, AttributeError) as error:
         raise DhnError(f"{path}: does not load ({error}); rebuild it with: {REBUILD}") from error
     csrc = PACKAGE.parent / "csrc"
-    # In an installed wheel, which has no csrc, library and Python code came together.
+    # An installed wheel has no csrc, but its library and Python code came together.
     if csrc.is_dir() and compiled != source_hash(csrc, *parts):
         raise DhnError(f"{path}: is older than the sources in csrc; rebuild it with: {REBUILD}")
     return target

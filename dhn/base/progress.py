@@ -1,10 +1,12 @@
-"""How functions that take long report how far they are; what shows it is handed in.
+"""How functions that take long report their progress.
 
-def work(items, *, progress: Progress = silent):
-    with progress("Working", len(items)) as bar:
-        for item in items:
-            ...
-            bar.advance()
+    def work(items, *, progress: Progress = silent):
+        with progress("Working", len(items)) as bar:
+            for item in items:
+                ...
+                bar.advance()
+
+The caller hands in what shows the progress, so that the function need not know of any console.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sized
@@ -15,7 +17,7 @@ Item = TypeVar("Item")
 
 
 class Bar(Protocol):
-    """One piece of work, while it goes on; a context manager."""
+    """Shows one piece of work while it runs; a context manager."""
 
     def __enter__(self) -> "Bar": ...
 
@@ -27,18 +29,21 @@ class Bar(Protocol):
     ) -> None: ...
 
     def begin_at(self, steps: int) -> None:
-        """Counts `steps` as done before the work began: they say nothing about the time left."""
+        """Counts `steps` as done before the work began.
+
+        They are left out of the estimate of the time that remains.
+        """
 
     def advance(self, steps: int = 1, note: str | Callable[[], str] = "") -> None:
         """Counts `steps` more as done.
 
-        `note` describes the state. A note that costs time is given as a function, which is called
-        only when it is shown.
+        `note` describes the state of the work. A note that costs time may be a function, which is
+        called only when the note is shown.
         """
 
 
 class Progress(Protocol):
-    """Starts a bar for `total` steps; a total of None is not known beforehand."""
+    """Makes a bar for `total` steps. The total is None where it is not known beforehand."""
 
     def __call__(self, description: str, total: int | None) -> Bar: ...
 
@@ -60,14 +65,17 @@ class _Silent:
 
 
 def silent(description: str, total: int | None) -> Bar:
-    """The progress that shows nothing; what every function takes unless it is given another."""
+    """The progress that shows nothing, which is the default of every function."""
     return _Silent()
 
 
 def tracked(
     items: Iterable[Item], progress: Progress, description: str, *, total: int | None = None
 ) -> Iterator[Item]:
-    """Yields `items` and advances a bar after each of them."""
+    """Yields `items`, and advances a bar after each of them.
+
+    `total` is needed only for items that have no length.
+    """
     if total is None and isinstance(items, Sized):
         total = len(items)
     with progress(description, total) as bar:

@@ -1,144 +1,136 @@
-"""Times whole networks: `dhn bench --model`.
+"""Times whole networks, from images in memory to aggregated maps.
 
-Each setting runs in a process of its own, so that its peak memory is its own, too.
+Each row is timed in a process of its own, so that the peak memory is its own, too.
 """
 
 import multiprocessing
-import sys
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
-from rich.table import Table
 
 from dhn.base.device import Precision, multiplies_bfloat16
-from dhn.base.errors import DhnError
+from dhn.base.environment import peak_memory
+from dhn.base.errors import SettingError
 from dhn.base.progress import Progress, silent, tracked
-from dhn.bench.operators import Timing, machine, make_table, measure, milliseconds
+from dhn.bench.timing import Timing, machine, measure
 from dhn.data.joints import CROWDPOSE
 from dhn.inference.predictor import Predictor
 from dhn.model import build_model
-from dhn.model.cost import NETWORKS, network_cost
+from dhn.model.cost import NETWORKS, Cost, network_cost
 
-DEFAULT = tuple(name for name in NETWORKS if name.endswith("_w32"))
+DEFAULT_NETWORKS = tuple(name for name in NETWORKS if name.endswith("_w32"))
 
 
 @dataclass(frozen=True)
-class Setting:
-    """One row: a network with fresh weights and how it runs."""
+class NetworkSettings:
+    """What the networks are timed on.
 
-    network: str
+    Attributes:
+        flip: whether the flip test is part of it.
+        batch_size: images at a time.
+        input_size: height and width of the network input, in pixels; a multiple of 64.
+        device: where to compute.
+        threads: CPU threads.
+        seconds: how long each row is timed, after a warm-up.
+    """
+
+    flip: bool = True
+    batch_size: int = 1
+    input_size: int = 512
+    device: str = "cpu"
+    threads: int = 1
+    seconds: float = 3.0
+
+
+class Mode(NamedTuple):
+    """How a network computes: in which precision, and whether torch.compile has fused it."""
+
     precision: Precision
     compile: bool
-    flip: bool
-    batch_size: int
-    input_size: int
-    device: str
-    threads: int
-    seconds: float
 
 
-def run(
-    device: torch.device,
-    networks: Sequence[str] = DEFAULT,
-    *,
-    input_size: int = 512,
-    batch_size: int = 1,
-    flip: bool = True,
-    compile: bool = False,
-    threads: int | None = None,
-    seconds: float = 3.0,
-    progress: Progress = silent,
-) -> dict[str, Any]:
-    """Times `Predictor.maps` (network, flip test, aggregation) on square images.
+def modes(device: torch.device, *, compile: bool) -> list[Mode]:
+    """The modes to compare: float32, bfloat16 where the hardware multiplies it.
 
-    Args:
-        device: where to compute.
-        networks: names for `build_model`; 14 joints.
-        compile: also compiled, in the precision that `auto` takes.
-        threads: CPU threads; None is PyTorch's choice.
-        seconds: how long each network is timed, after a warm-up.
-
-    Returns:
-        `machine` and `rows`: the setting; parameters, and gflops of one image and pass; latency
-        in seconds of a batch, images per second, and peak memory in bytes (on CUDA of tensors;
-        else of the process, with PyTorch, and compilation where that was not cached).
-
-    Raises:
-        DhnError: no such network.
+    With `compile`, a third one is compiled, in the precision that `auto` takes on this device.
     """
     native = multiplies_bfloat16(device)
-    modes: list[tuple[Precision, bool]] = [("float32", False)]
+    compared = [Mode("float32", False)]
     if native:
-        modes.append(("bfloat16", False))
+        compared.append(Mode("bfloat16", False))
     if compile:
-        modes.append(("bfloat16" if native else "float32", True))
-    threads = threads or torch.get_num_threads()
-    settings = [
-        Setting(name, *mode, flip, batch_size, input_size, str(device), threads, seconds)
-        for name in networks
-        for mode in modes
-    ]
-    try:
-        costs = {n: network_cost(n, len(CROWDPOSE), input_size)._asdict() for n in networks}
-    except ValueError as error:
-        raise DhnError(f"--model: {error}") from error
+        compared.append(Mode("bfloat16" if native else "float32", True))
+    return compared
+
+
+def time_networks(
+    names: Sequence[str],
+    settings: NetworkSettings,
+    *,
+    compile: bool = False,
+    progress: Progress = silent,
+) -> dict[str, Any]:
+    """Times `Predictor.maps` (network, flip test, aggregation) with fresh weights for 14 joints.
+
+    Args:
+        names: the networks, as `build_model` takes them.
+        settings: what they are timed on.
+        compile: whether to time them under torch.compile as well, see `modes`.
+        progress: shows how many rows are done.
+
+    Returns:
+        `machine`, and `rows`, each with the network, its mode and the settings; `parameters`, and
+        `gflops` of one image and one pass; `latency` of a batch (as `Timing`, in seconds),
+        `images_per_s`, and `peak_bytes`: on CUDA the memory of tensors, elsewhere that of the
+        process, with PyTorch, and with the compilation unless its result was cached.
+
+    Raises:
+        SettingError: there is no such network.
+    """
+    device = torch.device(settings.device)
+    costs = {name: _cost(name, settings.input_size) for name in names}
+    runs = [(name, mode) for name in names for mode in modes(device, compile=compile)]
     rows = []
     spawn = multiprocessing.get_context("spawn")
-    for setting in tracked(settings, progress, "Networks"):
+    for name, mode in tracked(runs, progress, "Networks"):
         with ProcessPoolExecutor(1, mp_context=spawn) as process:
-            timing, memory = process.submit(time_network, setting).result()
-        rate = batch_size / timing.median
-        figures = {"latency": asdict(timing), "images_per_s": rate, "peak_bytes": memory}
-        rows.append(asdict(setting) | costs[setting.network] | figures)
+            latency, peak = process.submit(time_network, name, mode, settings).result()
+        row: dict[str, Any] = {"network": name, **mode._asdict(), **asdict(settings)}
+        row |= costs[name]._asdict()
+        row["latency"] = asdict(latency)
+        row["images_per_s"] = settings.batch_size / latency.median
+        row["peak_bytes"] = peak
+        rows.append(row)
     return {"machine": machine(device), "rows": rows}
 
 
-def time_network(setting: Setting) -> tuple[Timing, int]:
-    """Seconds of a batch, and the peak memory in bytes."""
-    torch.set_num_threads(setting.threads)
-    device = torch.device(setting.device)
+def _cost(name: str, input_size: int) -> Cost:
+    try:
+        return network_cost(name, len(CROWDPOSE), input_size)
+    except ValueError as error:
+        raise SettingError("model", name, str(error)) from error
+
+
+def time_network(name: str, mode: Mode, settings: NetworkSettings) -> tuple[Timing, int]:
+    """Times one network in this process.
+
+    Returns:
+        The seconds that a batch takes, and the peak memory in bytes.
+    """
+    torch.set_num_threads(settings.threads)
+    device = torch.device(settings.device)
     predictor = Predictor(
-        build_model(setting.network, len(CROWDPOSE)),
+        build_model(name, len(CROWDPOSE)),
         CROWDPOSE,
         device=device,
-        flip=setting.flip,
-        precision=setting.precision,
-        compile=setting.compile,
+        flip=settings.flip,
+        precision=mode.precision,
+        compile=mode.compile,
     )
-    shape = (setting.batch_size, 3, setting.input_size, setting.input_size)
+    shape = (settings.batch_size, 3, settings.input_size, settings.input_size)
     images = torch.randint(0, 256, shape, dtype=torch.uint8, device=device)
-    timing = measure(lambda: predictor.maps(images), device, setting.seconds)
-    return timing, _peak_memory(device)
-
-
-def _peak_memory(device: torch.device) -> int:
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device)
-    import resource
-
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else 1024 * peak
-
-
-def table(result: dict[str, Any]) -> Table:
-    """What `run` gave, to print."""
-    first = result["rows"][0]
-    size, batch = first["input_size"], first["batch_size"]
-    passes = "plain and mirrored" if first["flip"] else "no flip test"
-    title = f"Networks: {batch} x {size} x {size}, {passes}, {first['threads']} threads"
-    numbers = ("parameters", "GFLOPs", "latency ms", "images/s", "peak MB")
-    made = make_table(title, numbers, ("network", "computed in"))
-    for row in result["rows"]:
-        made.add_row(
-            row["network"],
-            row["precision"] + (", compiled" if row["compile"] else ""),
-            f"{row['parameters'] / 1e6:.2f} M",
-            f"{row['gflops']:.1f}",
-            milliseconds(row["latency"]),
-            f"{row['images_per_s']:.2f}",
-            f"{row['peak_bytes'] / 1e6:.0f}",
-        )
-    return made
+    timing = measure(lambda: predictor.maps(images), device, settings.seconds)
+    return timing, peak_memory(device)

@@ -1,18 +1,17 @@
-"""Made-up or annotated people, the maps a network might give for them, and networks that need no
-training, for bench and tests."""
+"""Scenes to decode: people, made up or annotated, and maps that a network might give for them."""
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
-import numpy as np
 import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from dhn.base.errors import DhnError
 from dhn.base.files import read_json
-from dhn.model import PoseMaps
+
+INPUT = (512, 768)  # (H, W) of the network input in inference
 
 # A standing person of height 1 in CrowdPose's order (dhn.data.joints.CROWDPOSE): shoulders, elbows,
 # wrists, hips, knees, ankles (left, right), head, neck; x to the right, y down from the head.
@@ -24,14 +23,14 @@ _BODY = (
 
 
 @dataclass(frozen=True)
-class Scene:
-    """An image's people and the maps that a network might give for them.
+class DecodeScene:
+    """The people of one image, and maps that a network might give for them.
 
     Attributes:
-        keypoints: float32 [1, P, J, 3]: x, y in input pixels, v.
+        keypoints: float32 [1, P, J, 3]: x and y in input pixels, and the visibility.
         heatmaps: float32 [1, J, H / 2, W / 2].
         tags: float32 [1, J, 2, H / 2, W / 2].
-        size: (H, W) of the network input.
+        size: (H, W) of the network input, in pixels.
     """
 
     keypoints: Tensor
@@ -41,11 +40,22 @@ class Scene:
 
     @property
     def people(self) -> int:
+        """How many people there are."""
         return self.keypoints.shape[1]
 
 
-def crowd(people: int, size: tuple[int, int] = (512, 768), seed: int = 0) -> Tensor:
-    """Keypoints [1, P, 14, 3] of a generated crowd; a sixth of all joints is not annotated."""
+def crowd(people: int, size: tuple[int, int], seed: int = 0) -> Tensor:
+    """Generates a crowd.
+
+    Args:
+        people: P, how many people stand in it.
+        size: (H, W) of the network input, in pixels.
+        seed: the same seed gives the same crowd.
+
+    Returns:
+        float32 [1, P, 14, 3]: x and y in input pixels, and visibility 2, or 0 for joints outside
+        the image and for a sixth of the others.
+    """
     g = torch.Generator().manual_seed(seed)
     H, W = size
     height = H * (0.25 + 0.6 * torch.rand(people, 1, 1, generator=g))
@@ -60,10 +70,16 @@ def crowd(people: int, size: tuple[int, int] = (512, 768), seed: int = 0) -> Ten
     return torch.cat([xy, 2.0 * (seen & inside)[..., None]], dim=-1)[None]
 
 
-def scene_from_keypoints(keypoints: Tensor, size: tuple[int, int], seed: int = 0) -> Scene:
-    """Maps for keypoints [1, P, J, 3] at half the input's resolution.
+def scene_from_keypoints(keypoints: Tensor, size: tuple[int, int], seed: int = 0) -> DecodeScene:
+    """Draws maps at half the input's resolution.
 
-    Peaks of .05 to 1 where joints are, noise, and tags 2 apart from person to person.
+    Heatmaps have a peak of .05 to 1 at every visible joint, and noise. The tags of one person and
+    of the next are 2 apart.
+
+    Args:
+        keypoints: float32 [1, P, J, 3]: x and y in input pixels, and the visibility.
+        size: (H, W) of the network input, in pixels.
+        seed: the same seed gives the same maps.
     """
     g = torch.Generator().manual_seed(seed)
     _, P, J, _ = keypoints.shape
@@ -83,11 +99,11 @@ def scene_from_keypoints(keypoints: Tensor, size: tuple[int, int], seed: int = 0
             top, left = max(0, round(v) - 4), max(0, round(u) - 4)
             tags[j, :, top : round(v) + 5, left : round(u) + 5] = 2.0 * p + drift
     heatmaps += (0.02 * torch.randn(J, h, w, generator=g)).abs()
-    return Scene(keypoints, heatmaps[None], tags[None], size)
+    return DecodeScene(keypoints, heatmaps[None], tags[None], size)
 
 
-def generated_scenes(count: int, size: tuple[int, int] = (512, 768)) -> list[Scene]:
-    """Crowds of 1 to 30 people, most of them small, as in CrowdPose."""
+def generated_scenes(count: int, size: tuple[int, int]) -> list[DecodeScene]:
+    """Scenes with crowds of 1 to 30 people, most of them small, as in CrowdPose."""
     sizes = [2, 4, 1, 3, 5, 14, 2, 8, 4, 30]
     return [
         scene_from_keypoints(crowd(sizes[i % len(sizes)], size, seed=i), size, seed=i)
@@ -95,8 +111,18 @@ def generated_scenes(count: int, size: tuple[int, int] = (512, 768)) -> list[Sce
     ]
 
 
-def annotated_scenes(path: Path, count: int, short: int = 512, seed: int = 0) -> list[Scene]:
-    """Scenes from a COCO-format keypoint file (CrowdPose's too), short side scaled to `short`."""
+def annotated_scenes(path: Path, count: int, short: int = 512, seed: int = 0) -> list[DecodeScene]:
+    """Makes scenes of the annotated people of some images.
+
+    Args:
+        path: a keypoint file in COCO's format, like CrowdPose's.
+        count: how many images to draw from it at random.
+        short: the short side of the network input, in pixels; sides become multiples of 64.
+        seed: the same seed draws the same images.
+
+    Raises:
+        DhnError: the file is not in this format, or has no image with people.
+    """
     data = read_json(path)
     try:
         people_of: dict[Any, list[Any]] = {}
@@ -108,7 +134,8 @@ def annotated_scenes(path: Path, count: int, short: int = 512, seed: int = 0) ->
         for i in order[:count].tolist():
             image = images[i]
             scale = short / min(image["height"], image["width"])
-            H, W = (int(-(-image[side] * scale // 64) * 64) for side in ("height", "width"))
+            H = 64 * math.ceil(image["height"] * scale / 64)
+            W = 64 * math.ceil(image["width"] * scale / 64)
             people = torch.tensor(people_of[image["id"]], dtype=torch.float32)
             people = people.view(len(people), -1, 3) * torch.tensor([scale, scale, 1])
             scenes.append(scene_from_keypoints(people[None], (H, W), seed=i))
@@ -117,48 +144,3 @@ def annotated_scenes(path: Path, count: int, short: int = 512, seed: int = 0) ->
     if not scenes:
         raise DhnError(f"{path}: has no image with people")
     return scenes
-
-
-Network = TypeVar("Network", bound=nn.Module)
-
-
-def randomise(network: Network, seed: int = 0) -> Network:
-    """Sets random weights, biases and statistics of batch norms, the same on every machine.
-
-    Uniform, from numpy's frozen generator, in the order of the state dict. Maps stay within an
-    order of magnitude of 1 at any depth. Returns the network, in eval mode.
-    """
-    generator = np.random.RandomState(seed)
-    ranges = {"running_var": (0.5, 1.5), "running_mean": (-0.2, 0.2), "bias": (-0.2, 0.2)}
-    with torch.no_grad():
-        for name, value in network.state_dict().items():
-            if not value.is_floating_point():
-                continue
-            low, high = ranges.get(name.rpartition(".")[2], (0.3, 0.7))  # a batch norm's weight
-            if value.dim() > 1:
-                fan_in = value[0].numel() if "deconv" not in name else value[:, 0].numel() / 4
-                low, high = -((3 / fan_in) ** 0.5), (3 / fan_in) ** 0.5
-            uniform = generator.random_sample(tuple(value.shape))
-            value.copy_(torch.from_numpy(low + (high - low) * uniform))
-    return network.eval()
-
-
-class ColourNetwork(nn.Module):
-    """Maps that the image's colours decide: a joint's heatmap is a mixture of the three.
-
-    Takes the place of a network where what counts is the way from image to poses: on any image
-    it sees people, whose tags are alike in places. Maps in HigherHRNet's form.
-    """
-
-    def __init__(self, joints: int, seed: int = 0) -> None:
-        super().__init__()
-        generator = np.random.RandomState(seed)
-        weight = generator.uniform(-0.5, 0.5, (2 * joints, 3, 1, 1))
-        self.weight = nn.Parameter(torch.from_numpy(weight).float(), requires_grad=False)
-
-    def forward(self, x: Tensor) -> PoseMaps:
-        """Normalised images [B, 3, H, W] to heatmaps and tags."""
-        J = len(self.weight) // 2
-        quarter = F.conv2d(F.avg_pool2d(x, 4), self.weight)
-        half = F.conv2d(F.avg_pool2d(x, 2), self.weight[:J])
-        return PoseMaps([quarter[:, :J], half], [quarter[:, J:]])

@@ -1,11 +1,19 @@
 """`dhn bench`."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from dhn.commands import options
 from dhn.commands.console import progress
+
+if TYPE_CHECKING:
+    import torch
+    from rich.table import Table
+
+    from dhn.bench.networks import NetworkSettings
+    from dhn.bench.scenes import DecodeScene
 
 
 @click.command()
@@ -73,10 +81,6 @@ from dhn.commands.console import progress
 @options.common
 def bench(
     models: tuple[str, ...],
-    input_size: int,
-    batch_size: int,
-    flip: bool,
-    compile: bool,
     kernels: bool,
     sweep: bool,
     annotations: Path | None,
@@ -87,15 +91,17 @@ def bench(
     json_output: Path | None,
     plot: Path | None,
     quiet: bool,
+    compile: bool,
+    **network: Any,
 ) -> None:
     """Time the operators against plain PyTorch, and decode against the published decode.
 
-    Figures are medians with quartiles in milliseconds, after a warm-up; GB/s counts what an
-    operator must move at least, beside the bandwidth of a copy in the same run.
+    Figures are medians with quartiles in milliseconds, after a warm-up. GB/s counts what an
+    operator must move at least, and "of copy" is its share of what a copy moves in the same run.
 
-    With --model, time networks with their flip test and aggregation, in float32 and, where the
-    hardware multiplies it, in bfloat16: parameters, GFLOPs of one image and pass, latency of a
-    batch, images per second and peak memory.
+    With --model, time networks with fresh weights, their flip test and aggregation, in float32
+    and, where the hardware multiplies it, in bfloat16: parameters, GFLOPs of one image and pass,
+    latency of a batch, images per second and peak memory.
     """
     if plot and not sweep:
         raise click.UsageError("--plot needs --sweep")
@@ -103,49 +109,89 @@ def bench(
         raise click.UsageError(
             "--model times networks; leave --kernels, --sweep, --annotations out"
         )
-    if input_size % 64:
+    if network["input_size"] % 64:
         raise click.BadParameter("must be a multiple of 64", param_hint="--input-size")
-    from rich.console import Console
+    import torch
 
     from dhn.base.device import select_device
     from dhn.base.files import write_json
-    from dhn.bench import operators as benchmark
+    from dhn.bench.decode import plot_sweep
+
+    where = select_device(device)
+    if models:
+        from dhn.bench.networks import NetworkSettings
+
+        settings = NetworkSettings(
+            **network,
+            device=str(where),
+            threads=threads or torch.get_num_threads(),
+            seconds=10 * seconds,
+        )
+        result = _time_networks(models, settings, compile, quiet)
+    else:
+        if threads:
+            torch.set_num_threads(threads)
+        scenes = [] if kernels else _scenes(annotations, images)
+        result = _time_operators(where, scenes, sweep, seconds, quiet)
+    if plot:
+        plot_sweep(result["sweep"], plot)
+    if json_output:
+        write_json(json_output, result, indent=1)
+
+
+def _time_networks(
+    names: tuple[str, ...], settings: "NetworkSettings", compile: bool, quiet: bool
+) -> dict[str, Any]:
+    """Times and prints the named networks, or those of width 32 where no name is given."""
+    from dhn.bench.networks import DEFAULT_NETWORKS, time_networks
+    from dhn.commands.bench_tables import network_table
+
+    named = [name for name in names if name] or DEFAULT_NETWORKS
+    result = time_networks(named, settings, compile=compile, progress=progress(quiet))
+    _print(network_table(result))
+    return result
+
+
+def _time_operators(
+    device: "torch.device",
+    scenes: "list[DecodeScene]",
+    sweep: bool,
+    seconds: float,
+    quiet: bool,
+) -> dict[str, Any]:
+    """Times and prints the operators, then decode on the scenes, and its sweep if asked for."""
+    from dhn.base.progress import tracked
+    from dhn.bench.decode import time_decode, time_sweep
+    from dhn.bench.operators import operator_cases, time_operators
+    from dhn.bench.timing import machine
+    from dhn.commands.bench_tables import decode_table, operator_table, sweep_table
+
+    result: dict[str, Any] = {"machine": machine(device)}
+    cases = tracked(operator_cases(device), progress(quiet), "Operators")
+    result["kernels"] = time_operators(cases, device, seconds)
+    _print(operator_table(result["kernels"]))
+    if scenes:
+        result["decode"] = time_decode(tracked(scenes, progress(quiet), "Decode"), device, seconds)
+        _print(decode_table(result["decode"]))
+    if sweep:
+        result["sweep"] = time_sweep(device, seconds)
+        _print(sweep_table(result["sweep"]))
+    return result
+
+
+def _scenes(annotations: Path | None, count: int) -> "list[DecodeScene]":
+    from dhn.bench.scenes import INPUT, annotated_scenes, generated_scenes
+
+    if annotations:
+        return annotated_scenes(annotations, count)
+    return generated_scenes(count, INPUT)
+
+
+def _print(table: "Table") -> None:
+    """Prints a table, wide enough for its columns where there is no terminal."""
+    from rich.console import Console
 
     console = Console()
     if not console.is_terminal:
         console = Console(width=140)
-    if models:
-        from dhn.bench import networks as bench_network
-
-        names = [name for name in models if name] or bench_network.DEFAULT
-        result = bench_network.run(
-            select_device(device),
-            names,
-            input_size=input_size,
-            batch_size=batch_size,
-            flip=flip,
-            compile=compile,
-            threads=threads,
-            seconds=10 * seconds,
-            progress=progress(quiet),
-        )
-        console.print(bench_network.table(result))
-        if json_output:
-            write_json(json_output, result, indent=1)
-        return
-    result = benchmark.run(
-        select_device(device),
-        decode=not kernels,
-        sweep=sweep,
-        annotations=annotations,
-        images=images,
-        threads=threads,
-        seconds=seconds,
-        progress=progress(quiet),
-    )
-    for table in benchmark.tables(result):
-        console.print(table)
-    if plot:
-        benchmark.plot_sweep(result["sweep"], plot)
-    if json_output:
-        write_json(json_output, result, indent=1)
+    console.print(table)

@@ -9,15 +9,16 @@ from dhn.commands import options
 
 
 @click.command()
-@click.option("--json", "as_json", is_flag=True, help="For machines: a JSON list.")
+@click.option("--json", "as_json", is_flag=True, help="Print a JSON list.")
 @options.common
 def models(as_json: bool, quiet: bool) -> None:
     """List the published weights that --checkpoint and train.init take by name.
 
-    They are downloaded when first used, to DHN_HOME or the platform's cache folder.
+    They are downloaded when they are first used, to DHN_HOME or the platform's cache folder.
     """
     from dhn.base.cache import cache_folder
-    from dhn.weights.published import PUBLISHED, cached
+    from dhn.weights.download import cached
+    from dhn.weights.zoo import PUBLISHED
 
     rows: list[dict[str, Any]] = []
     for name, known in PUBLISHED.items():
@@ -45,6 +46,6 @@ def models(as_json: bool, quiet: bool) -> None:
         )
     if not quiet:
         click.echo(
-            "\nAP as published, with flip test, on CrowdPose test or COCO val2017. ImageNet: "
-            f"backbones to train from.\nCache: {cache_folder()}"
+            "\nThe AP is the published one, with flip test, on CrowdPose test or COCO val2017. "
+            f"ImageNet weights\nare backbones to train from.\nCache: {cache_folder()}"
         )

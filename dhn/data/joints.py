@@ -10,7 +10,7 @@ from dhn.base.errors import DhnError
 
 _log = logging.getLogger(__name__)
 
-# OKS constant of joints for which a file gives none; OpenPifPaf takes it for its car keypoints.
+# OKS constant of joints whose file gives none. OpenPifPaf uses it for its car keypoints.
 DEFAULT_SIGMA = 0.05
 
 
@@ -21,10 +21,10 @@ class JointSet:
     Attributes:
         name: `crowdpose`, `coco`, or the category's name in a custom file.
         names: J joint names, in channel order.
-        skeleton: limbs to draw, pairs of 0-based joint indices.
-        flip: J indices; a mirrored image's joint j is the original's joint flip[j].
+        skeleton: the limbs to draw, as pairs of 0-based joint indices.
+        flip: J indices; joint j of a mirrored image is joint flip[j] of the original.
         sigmas: J OKS constants (half of pycocotools' k: k = 2 * sigma).
-        grouping_order: the order in which decode visits joints; None is 0..J-1.
+        grouping_order: the order in which decode visits the joints; None is 0 to J - 1.
     """
 
     name: str
@@ -37,9 +37,26 @@ class JointSet:
     def __len__(self) -> int:
         return len(self.names)
 
+    @classmethod
+    def from_dict(cls, fields: Mapping[str, Any]) -> "JointSet":
+        """Reverses `dataclasses.asdict`; lists, which JSON makes of tuples, become tuples again.
+
+        Raises:
+            TypeError, ValueError: these are not the fields of a joint set.
+        """
+        return cls(**{key: _tuples(value) for key, value in dict(fields).items()})
+
+
+def _tuples(value: Any) -> Any:
+    return tuple(_tuples(v) for v in value) if isinstance(value, list | tuple) else value
+
 
 def flip_from_names(names: Sequence[str]) -> tuple[int, ...]:
-    """Pairs `left_x` with `right_x` (also `l_x`, `x_left`, `leftX`; any case)."""
+    """Pairs the names `left_x` and `right_x` (or `l_x`, `x_left`, `leftX`; in any case).
+
+    Returns:
+        for each name the index of its partner, or its own where it has none.
+    """
     lowered = [name.lower().replace("-", "_").replace(" ", "_") for name in names]
     index = {name: j for j, name in enumerate(lowered)}
     return tuple(index.get(_mirrored(name), j) for j, name in enumerate(lowered))
@@ -56,90 +73,136 @@ def _mirrored(name: str) -> str:
     return name
 
 
-_CROWDPOSE_NAMES = (
-    *("left_shoulder", "right_shoulder", "left_elbow", "right_elbow", "left_wrist", "right_wrist"),
-    *("left_hip", "right_hip", "left_knee", "right_knee", "left_ankle", "right_ankle"),
-    *("head", "neck"),
-)
-_COCO_NAMES = (
-    *("nose", "left_eye", "right_eye", "left_ear", "right_ear"),
-    *("left_shoulder", "right_shoulder", "left_elbow", "right_elbow", "left_wrist", "right_wrist"),
-    *("left_hip", "right_hip", "left_knee", "right_knee", "left_ankle", "right_ankle"),
-)
+# Joints in channel order with their OKS constants in tenths, as crowdposetools and pycocotools have
+# them.
+_CROWDPOSE = {
+    "left_shoulder": 0.79,
+    "right_shoulder": 0.79,
+    "left_elbow": 0.72,
+    "right_elbow": 0.72,
+    "left_wrist": 0.62,
+    "right_wrist": 0.62,
+    "left_hip": 1.07,
+    "right_hip": 1.07,
+    "left_knee": 0.87,
+    "right_knee": 0.87,
+    "left_ankle": 0.89,
+    "right_ankle": 0.89,
+    "head": 0.79,
+    "neck": 0.79,
+}
+_COCO = {
+    "nose": 0.26,
+    "left_eye": 0.25,
+    "right_eye": 0.25,
+    "left_ear": 0.35,
+    "right_ear": 0.35,
+    "left_shoulder": 0.79,
+    "right_shoulder": 0.79,
+    "left_elbow": 0.72,
+    "right_elbow": 0.72,
+    "left_wrist": 0.62,
+    "right_wrist": 0.62,
+    "left_hip": 1.07,
+    "right_hip": 1.07,
+    "left_knee": 0.87,
+    "right_knee": 0.87,
+    "left_ankle": 0.89,
+    "right_ankle": 0.89,
+}
 
-CROWDPOSE = JointSet(
-    name="crowdpose",
-    names=_CROWDPOSE_NAMES,
-    skeleton=(
-        *((12, 13), (13, 0), (13, 1), (0, 2), (2, 4), (1, 3), (3, 5)),
-        *((0, 6), (1, 7), (6, 7), (6, 8), (8, 10), (7, 9), (9, 11)),
-    ),
-    flip=flip_from_names(_CROWDPOSE_NAMES),
-    # crowdposetools: [.79 .79 .72 .72 .62 .62 1.07 1.07 .87 .87 .89 .89 .79 .79] / 10
-    sigmas=tuple(
-        s / 10
-        for s in (
-            0.79,
-            0.79,
-            0.72,
-            0.72,
-            0.62,
-            0.62,
-            1.07,
-            1.07,
-            0.87,
-            0.87,
-            0.89,
-            0.89,
-            0.79,
-            0.79,
-        )
+
+def _known_set(
+    name: str,
+    tenths: Mapping[str, float],
+    skeleton: tuple[tuple[int, int], ...],
+    grouping_order: tuple[int, ...] | None = None,
+) -> JointSet:
+    """One of the official joint sets."""
+    names = tuple(tenths)
+    return JointSet(
+        name=name,
+        names=names,
+        skeleton=skeleton,
+        flip=flip_from_names(names),
+        sigmas=tuple(value / 10 for value in tenths.values()),
+        grouping_order=grouping_order,
+    )
+
+
+CROWDPOSE = _known_set(
+    "crowdpose",
+    _CROWDPOSE,
+    (
+        (12, 13),
+        (13, 0),
+        (13, 1),
+        (0, 2),
+        (2, 4),
+        (1, 3),
+        (3, 5),
+        (0, 6),
+        (1, 7),
+        (6, 7),
+        (6, 8),
+        (8, 10),
+        (7, 9),
+        (9, 11),
     ),
 )
 
 # Nose, eyes, ears, shoulders, hips, elbows, wrists, knees, ankles, as HigherHRNet groups COCO.
 _COCO_ORDER = (*range(7), 11, 12, *range(7, 11), *range(13, 17))
 
-COCO = JointSet(
-    name="coco",
-    names=_COCO_NAMES,
-    skeleton=(
-        *((15, 13), (13, 11), (16, 14), (14, 12), (11, 12), (5, 11), (6, 12), (5, 6), (5, 7)),
-        *((6, 8), (7, 9), (8, 10), (1, 2), (0, 1), (0, 2), (1, 3), (2, 4), (3, 5), (4, 6)),
+COCO = _known_set(
+    "coco",
+    _COCO,
+    (
+        (15, 13),
+        (13, 11),
+        (16, 14),
+        (14, 12),
+        (11, 12),
+        (5, 11),
+        (6, 12),
+        (5, 6),
+        (5, 7),
+        (6, 8),
+        (7, 9),
+        (8, 10),
+        (1, 2),
+        (0, 1),
+        (0, 2),
+        (1, 3),
+        (2, 4),
+        (3, 5),
+        (4, 6),
     ),
-    flip=flip_from_names(_COCO_NAMES),
-    # pycocotools: [.26 .25 .25 .35 .35 .79 .79 .72 .72 .62 .62 1.07 1.07 .87 .87 .89 .89] / 10
-    sigmas=tuple(
-        s / 10
-        for s in (
-            *(0.26, 0.25, 0.25, 0.35, 0.35, 0.79, 0.79, 0.72, 0.72),
-            *(0.62, 0.62, 1.07, 1.07, 0.87, 0.87, 0.89, 0.89),
-        )
-    ),
-    grouping_order=_COCO_ORDER,
+    _COCO_ORDER,
 )
 
 
 def official_order(joints: JointSet) -> tuple[int, ...] | None:
     """The order in which the official HigherHRNet code groups joints.
 
-    It has one list, COCO's, and takes its beginning for CrowdPose, whose joints are others.
+    That code has one list, COCO's, and uses the beginning of it for CrowdPose, whose joints are
+    different ones.
     """
     return _COCO_ORDER[:14] if joints.names == CROWDPOSE.names else joints.grouping_order
 
 
 def joints_of_category(category: Mapping[str, Any], where: object) -> JointSet:
-    """Joint set of an entry of COCO's `categories`.
+    """Reads the joint set from an entry of COCO's `categories`.
 
-    The 17 names of COCO and the 14 of CrowdPose give `COCO` and `CROWDPOSE` themselves
-    (CrowdPose's own file lists COCO's skeleton, with indices up to 17). Otherwise names,
-    `skeleton` (1-based pairs) and `sigmas` (J numbers, default `DEFAULT_SIGMA`) are read from
-    the entry; left and right are paired by name. Limbs outside the joints are dropped with
-    a warning.
+    The 17 names of COCO and the 14 of CrowdPose give `COCO` and `CROWDPOSE` themselves, because
+    CrowdPose's own file lists COCO's skeleton, with indices up to 17. For all others, the names,
+    `skeleton` (1-based pairs) and `sigmas` (J numbers, by default `DEFAULT_SIGMA`) come from the
+    entry, and left and right are paired by name. Limbs between joints that do not exist are
+    dropped with a warning.
 
     Args:
         category: has `keypoints`, the list of joint names.
-        where: the file, named in messages.
+        where: the file, for messages.
 
     Raises:
         DhnError: names, skeleton or sigmas are malformed.

@@ -1,12 +1,12 @@
-"""Scores a network on a data set, or anybody's predictions on annotations."""
+"""Scores a network on a data set, or a file of predictions from any system."""
 
-import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-import click
 import numpy as np
+import numpy.typing as npt
 
 from dhn.base.distributed import ALONE, World
 from dhn.base.errors import DhnError
@@ -17,7 +17,44 @@ from dhn.data.coco_file import Scoring
 from dhn.evaluation.scoring import Evaluator, score
 
 if TYPE_CHECKING:
-    from dhn.inference.predictor import Prediction, Predictor
+    from dhn.inference.predictor import Predictor
+
+
+class TimePerImage(NamedTuple):
+    """Mean seconds that an image took.
+
+    Attributes:
+        network: placing the image, the network with its flip test, aggregation.
+        decode: from the aggregated maps to people.
+    """
+
+    network: float
+    decode: float
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """How predictions score on annotations.
+
+    Attributes:
+        predictions: where the predictions came from: weights or a file.
+        annotations: where the annotations came from.
+        images: how many images are annotated.
+        people: how many people are annotated in them, crowds included.
+        stats: what `dhn.evaluation.scoring.score` returns: AP and the like in [0, 1], unrounded.
+        failures: one line for each image that could not be read. Such images were scored as if
+            nobody had been found in them.
+        time: what a network needed; None where predictions were read from a file, or where no
+            image could be read.
+    """
+
+    predictions: str
+    annotations: str
+    images: int
+    people: int
+    stats: dict[str, float]
+    failures: tuple[str, ...] = ()
+    time: TimePerImage | None = None
 
 
 def evaluate(
@@ -27,26 +64,27 @@ def evaluate(
     batch_size: int = 1,
     evaluator: Evaluator = "pycocotools",
     save_json: Path | None = None,
-    output: Path | None = None,
-    quiet: bool = False,
     progress: Progress = silent,
     world: World = ALONE,
-) -> dict[str, float]:
-    """Predicts every image, scores the people, prints the AP table.
-
-    Images that cannot be read count as images in which nobody was found.
+) -> Evaluation | None:
+    """Predicts every image and scores the people.
 
     Args:
-        save_json: file for the predictions, in COCO's format of results.
-        output: file for the statistics, unrounded.
-        world: the processes that share the images; rank 0 scores, prints and writes.
+        predictor: the network; its joints must be those of the annotations.
+        annotations: the images and the people to find.
+        batch_size: how many images are predicted at a time.
+        evaluator: the package that matches people and computes AP, see `score`.
+        save_json: file for the predictions, in COCO's format of results. It is written before
+            the people are scored.
+        progress: shows how many images are done.
+        world: the processes that share the images; rank 0 scores and writes.
 
     Returns:
-        What `dhn.evaluation.scoring.score` returns; nothing in the other ranks.
+        The figures; None in all ranks but 0.
 
     Raises:
-        DhnError: the network predicts other joints, a file cannot be written, or, after all else
-            is done, images could not be read (they are listed).
+        DhnError: the network predicts other joints, none of the images exists, the evaluator is
+            not installed, or the file cannot be written.
     """
     results, failures = predict_dataset(
         predictor, annotations, batch_size=batch_size, progress=progress, world=world
@@ -56,7 +94,7 @@ def evaluate(
         [timing.images, timing.network_seconds, timing.decode_seconds]
     )
     if not world.main:
-        return {}
+        return None
     if save_json is not None:
         write_json(save_json, results)
     stats = score(
@@ -67,23 +105,18 @@ def evaluate(
         evaluator,
         names=(annotations.source, f"predictions of {predictor.source}"),
     )
-    if output is not None:
-        write_json(output, stats, indent=1)
-    if not quiet:
-        click.echo(f"{predictor.source} on {annotations.source} ({_sizes(annotations)}), percent")
-    print_table(stats)
-    if predicted and not quiet:
-        network = 1e3 * network_seconds / predicted
-        decode = 1e3 * decode_seconds / predicted
-        click.echo(f"Time per image: network {network:.1f} ms, decode {decode:.1f} ms")
-    if failures:
-        for failure in failures:
-            click.echo(f"Error: {failure}", err=True)
-        raise DhnError(
-            f"{len(failures)} of {len(annotations.images)} images could not be read and were "
-            "scored as if nobody was found in them; the figures above are too low"
-        )
-    return stats
+    time = None
+    if predicted:
+        time = TimePerImage(network_seconds / predicted, decode_seconds / predicted)
+    return Evaluation(
+        predictions=predictor.source,
+        annotations=annotations.source,
+        images=len(annotations.images),
+        people=_count_people(annotations),
+        stats=stats,
+        failures=tuple(failures),
+        time=time,
+    )
 
 
 def score_file(
@@ -92,17 +125,17 @@ def score_file(
     *,
     scoring: Scoring | None = None,
     evaluator: Evaluator = "pycocotools",
-    output: Path | None = None,
-    quiet: bool = False,
-) -> dict[str, float]:
-    """Scores a file of COCO results by any system and prints the AP table; needs no torch.
+) -> Evaluation:
+    """Scores a file of COCO results by any system; needs no torch.
 
     Args:
-        scoring: whose definition of AP; by default as the annotations suggest.
-        output: file for the statistics, unrounded.
+        results: the predictions, as `score` takes them.
+        annotations: a file in COCO's keypoint format.
+        scoring: whose definition of AP applies; None takes the one that the annotations suggest.
+        evaluator: the package that matches people and computes AP, see `score`.
 
     Raises:
-        DhnError: a file is missing or malformed, or `output` cannot be written.
+        DhnError: a file is missing or malformed, or the evaluator is not installed.
     """
     truth = load_annotations(annotations)
     stats = score(
@@ -112,12 +145,13 @@ def score_file(
         evaluator=evaluator,
         names=(annotations, results),
     )
-    if output is not None:
-        write_json(output, stats, indent=1)
-    if not quiet:
-        click.echo(f"{results} on {truth.source} ({_sizes(truth)}), percent")
-    print_table(stats)
-    return stats
+    return Evaluation(
+        predictions=str(results),
+        annotations=truth.source,
+        images=len(truth.images),
+        people=_count_people(truth),
+        stats=stats,
+    )
 
 
 def predict_dataset(
@@ -130,16 +164,16 @@ def predict_dataset(
 ) -> tuple[list[dict[str, Any]], list[str]]:
     """Predicts the people of every image.
 
-    The ranks of `world` share the batches. Batches are made as one process makes them, so the
-    results are the same, in the same order.
+    The ranks of `world` share the batches. The batches are those that a single process would
+    make, so the results are the same and in the same order.
 
     Returns:
-        COCO results, which `score` takes (score of a person as predicted, score of a
-        joint as every third number of `keypoints`), and one line for each image that could not
-        be read. Both are empty in all ranks but 0.
+        COCO results, which `score` takes (a person's score as predicted, a joint's score as every
+        third number of `keypoints`), and one line for each image that could not be read. Both are
+        empty in all ranks but 0.
 
     Raises:
-        DhnError: the network predicts other joints, or no image is there at all.
+        DhnError: the network predicts other joints, or none of the images exists.
     """
     joints, wanted = predictor.joints, annotations.joints
     if joints.names != wanted.names:
@@ -157,24 +191,29 @@ def predict_dataset(
     with (progress if world.main else silent)("Predicting", total) as bar:
         for batch in share:
             results: list[dict[str, Any]] = []
-            failures: list[str] = []
-            readable, pixels = _read(batch, failures)
+            readable, pixels, failures = _read(batch)
             if pixels:
-                for image, prediction in zip(readable, predictor(pixels), strict=True):
-                    results += _coco_results(image, prediction, annotations.category_id)
+                for image, people in zip(readable, predictor(pixels), strict=True):
+                    results += people.to_coco(image.id, annotations.category_id)
             done.append((results, failures))
             bar.advance(len(batch))
-    merged = world.collect(done)
-    return [r for results, _ in merged for r in results], [f for _, fs in merged for f in fs]
+    all_results: list[dict[str, Any]] = []
+    all_failures: list[str] = []
+    for results, failures in world.collect(done):
+        all_results += results
+        all_failures += failures
+    return all_results, all_failures
 
 
 def _read(
-    images: Sequence[AnnotatedImage], failures: list[str]
-) -> tuple[list[AnnotatedImage], list[np.ndarray]]:
-    """The images that can be read, and their pixels; a line in `failures` for each other."""
+    images: Sequence[AnnotatedImage],
+) -> tuple[list[AnnotatedImage], list[npt.NDArray[np.uint8]], list[str]]:
+    """The images that can be read, their pixels, and one line for each of the others."""
     from dhn.media.images import read_image
 
-    readable, pixels = [], []
+    readable: list[AnnotatedImage] = []
+    pixels: list[npt.NDArray[np.uint8]] = []
+    failures: list[str] = []
     for image in images:
         try:
             # Annotations count stored pixels, whatever the EXIF orientation says.
@@ -182,41 +221,8 @@ def _read(
             readable.append(image)
         except DhnError as error:
             failures.append(str(error))
-    return readable, pixels
+    return readable, pixels, failures
 
 
-def _coco_results(
-    image: AnnotatedImage, prediction: "Prediction", category_id: int
-) -> list[dict[str, Any]]:
-    P, J, _ = prediction.keypoints.shape
-    keypoints = prediction.keypoints.reshape(P, 3 * J).tolist()
-    return [
-        {
-            "image_id": image.id,
-            "category_id": category_id,
-            "keypoints": person,
-            "score": person_score,
-        }
-        for person, person_score in zip(keypoints, prediction.scores.tolist(), strict=True)
-    ]
-
-
-def print_table(stats: dict[str, float]) -> None:
-    """AP table on standard output, percent; plain text where that is no terminal."""
-    cells = {key: f"{100 * value:.1f}" if value >= 0 else "-" for key, value in stats.items()}
-    if sys.stdout.isatty():
-        from rich.console import Console
-        from rich.table import Table
-
-        table = Table(*(key.replace("_", " ") for key in cells))
-        table.add_row(*cells.values())
-        Console().print(table)
-    else:
-        widths = [max(len(key), len(value)) for key, value in cells.items()]
-        for row in (cells.keys(), cells.values()):
-            click.echo("  ".join(f"{cell:>{w}}" for cell, w in zip(row, widths, strict=True)))
-
-
-def _sizes(annotations: Annotations) -> str:
-    people = sum(len(image.people) for image in annotations.images)
-    return f"{people} annotated people in {len(annotations.images)} images"
+def _count_people(annotations: Annotations) -> int:
+    return sum(len(image.people) for image in annotations.images)

@@ -1,7 +1,8 @@
 """AP of predicted people, by the official definitions of CrowdPose and COCO.
 
-CrowdPose's own tool (crowdposetools) is pycocotools with other constants, a person's area taken
-from the box, and three subsets by crowdIndex; pycocotools so set up gives its numbers exactly.
+CrowdPose's own package (crowdposetools) is pycocotools with other constants, a person's area
+computed from the box, and three subsets of images by crowdIndex. pycocotools with these settings
+gives exactly the same numbers.
 """
 
 import contextlib
@@ -15,7 +16,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from dhn.base.errors import DhnError
+from dhn.base.errors import DhnError, SettingError
 from dhn.base.files import write_json
 from dhn.data.coco_file import AREA_OF_BOX, CocoFile, Scoring, check_coco, is_number, numbers
 from dhn.data.crowding import CROWD_LEVELS
@@ -25,12 +26,12 @@ _log = logging.getLogger(__name__)
 
 Evaluator = Literal["pycocotools", "faster-coco-eval", "crowdposetools"]
 
-MAX_PEOPLE = 20  # predictions of an image that count, the highest scores first
+MAX_PEOPLE = 20  # per image, only the predictions with the highest scores count
 
-# Square pixels; COCO has no small people with keypoints.
+# In square pixels. COCO annotates no keypoints of small people.
 _AREAS = {"all": (0.0, 1e10), "medium": (32.0**2, 96.0**2), "large": (96.0**2, 1e10)}
 
-_INSTALL_CROWDPOSETOOLS = (
+_HOW_TO_INSTALL_CROWDPOSETOOLS = (
     "pip install cython matplotlib setuptools wheel && pip install --no-build-isolation "
     "'git+https://github.com/jeffffffli/CrowdPose#subdirectory=crowdpose-api/PythonAPI'"
 )
@@ -49,16 +50,17 @@ def score(
 
     Args:
         annotations: a COCO dictionary (`Annotations.raw`, or a file's JSON). It is not changed.
-        predictions: COCO results: `image_id`, `category_id`, `keypoints` (3 J numbers; every
-            third is not used) and `score` of each person. A `bbox`, if the first has one, serves
-            COCO's medium and large as in pycocotools. Other categories are left out with a
-            warning.
-        kind: `crowdpose` takes `AREA_OF_BOX` of the box as a person's area and scores easy, medium
-            and hard images; `coco` takes `area` and scores medium and large people.
-        sigmas: J OKS constants; those of the joint set by default.
-        evaluator: who matches and counts. The first two agree to 1e-9; `crowdposetools` is the
-            official CrowdPose package, which rounds easy, medium and hard to four decimals.
-        names: the two files, for messages.
+        predictions: COCO results: `image_id`, `category_id`, `keypoints` (3 J numbers, of which
+            every third is ignored) and `score` of each person. If the first result has a `bbox`,
+            all must have one: as in pycocotools, unmatched predictions then count as medium or
+            large by their boxes. Results of other categories are left out with a warning.
+        kind: `crowdpose` takes `AREA_OF_BOX` of the box as a person's area and also scores easy,
+            medium and hard images; `coco` takes `area` and also scores medium and large people.
+        sigmas: J OKS constants; None takes those of the joint set.
+        evaluator: the package that matches people and computes AP. `pycocotools` and
+            `faster-coco-eval` agree to 1e-9. `crowdposetools` is the official CrowdPose package,
+            which rounds easy, medium and hard to four decimals.
+        names: what messages call the annotations and the predictions, usually file names.
 
     Returns:
         AP, AP50, AP75, AR, AR50, AR75, then AP_easy, AP_medium, AP_hard (`crowdpose`) or AP_medium,
@@ -66,14 +68,15 @@ def score(
         person counts.
 
     Raises:
-        DhnError: malformed input (NaN, wrong lengths, unknown ids), or the evaluator is missing.
+        DhnError: the input is malformed (NaN, wrong lengths, unknown ids).
+        SettingError: the evaluator is not installed.
     """
     truth = check_coco(annotations, names[0])
     first_id = min((person["id"] for person in truth.raw["annotations"]), default=1)
     if first_id <= 0:
         raise DhnError(
-            f"{names[0]}: annotation {first_id}: ids must be above 0 to be scored (0 is taken for "
-            "unmatched by the COCO tools)"
+            f"{names[0]}: annotation {first_id}: ids must be above 0 to be scored (0 means "
+            "unmatched to the COCO tools)"
         )
     results = _checked_results(predictions, truth, names[1])
     if sigmas is not None and len(sigmas) != len(truth.joints):
@@ -89,8 +92,8 @@ def score(
     if kind == "coco":
         return _coco_numbers(*tool.run(everyone, list(_AREAS.values())))
     stats = _main_numbers(*tool.run(everyone, [_AREAS["all"]]))
+    crowd = {image["id"]: image.get("crowdIndex") for image in truth.raw["images"]}
     for level, (low, high) in CROWD_LEVELS.items():
-        crowd = {image["id"]: image.get("crowdIndex") for image in truth.raw["images"]}
         subset = [id for id in everyone if crowd[id] is not None and low <= crowd[id] < high]
         stats[f"AP_{level}"] = _mean(tool.run(subset, [_AREAS["all"]])[0])
     return stats
@@ -99,7 +102,10 @@ def score(
 def _checked_results(
     predictions: list[dict[str, Any]], truth: CocoFile, where: object
 ) -> list[dict[str, Any]]:
-    """Copies, because the COCO tools write into them; `id` is the one that they would give."""
+    """Copies of the results, because the COCO tools write into them.
+
+    Each copy gets the `id` that the tools would give it.
+    """
     if not isinstance(predictions, list):
         raise DhnError(
             f"{where}: must be a list of results (image_id, category_id, keypoints, score)"
@@ -126,7 +132,10 @@ def _checked_results(
 def _of_category(
     results: list[dict[str, Any]], truth: CocoFile, where: object
 ) -> list[dict[str, Any]]:
-    """The COCO tools leave results of other categories out without a word, be it all of them."""
+    """The results of the annotated category.
+
+    The COCO tools leave out all others silently, even if none remains.
+    """
     category = truth.raw["categories"][0]["id"]
     kept = [
         result
@@ -144,7 +153,7 @@ def _of_category(
 
 
 class _Tool:
-    """pycocotools, or faster-coco-eval behind the same calls."""
+    """pycocotools, or faster-coco-eval, which has the same interface."""
 
     def __init__(
         self,
@@ -158,7 +167,9 @@ class _Tool:
                 from faster_coco_eval import COCO
                 from faster_coco_eval import COCOeval_faster as COCOeval
             except ImportError as error:
-                raise DhnError("--evaluator faster-coco-eval: pip install it first") from error
+                raise SettingError(
+                    "evaluator", evaluator, "is not installed; pip install faster-coco-eval"
+                ) from error
         else:
             from pycocotools.coco import COCO
             from pycocotools.cocoeval import COCOeval
@@ -174,13 +185,13 @@ class _Tool:
     def run(
         self, image_ids: Sequence[int], areas: Sequence[tuple[float, float]]
     ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-        """Scores some images.
+        """Scores some of the images.
 
         Returns:
             precision [10, 101, A] and recall [10, A] at OKS .50, .55 ... .95 for A areas; -1
             where no annotated person counts.
         """
-        if self._peopled.isdisjoint(image_ids):  # faster-coco-eval gives empty arrays here
+        if self._peopled.isdisjoint(image_ids):  # faster-coco-eval would give empty arrays
             return np.full((10, 101, len(areas)), -1.0), np.full((10, len(areas)), -1.0)
         params = self._eval.params
         params.imgIds = list(image_ids)
@@ -198,7 +209,7 @@ class _Tool:
 def _main_numbers(
     precision: npt.NDArray[np.float64], recall: npt.NDArray[np.float64]
 ) -> dict[str, float]:
-    """Numbers over people of all sizes, area 0; OKS .50 is index 0, .75 index 5."""
+    """The figures over people of all sizes (area 0). OKS .50 has index 0, OKS .75 index 5."""
     return {
         "AP": _mean(precision[:, :, 0]),
         "AP50": _mean(precision[0, :, 0]),
@@ -221,12 +232,12 @@ def _coco_numbers(
 
 
 def _mean(values: npt.NDArray[np.float64]) -> float:
-    # Either all entries are -1 (nobody to find) or none is: there is one category.
+    # With a single category, either all entries are -1 (there is nobody to find) or none is.
     return float(np.mean(values))
 
 
 def _nothing(COCO: Any, truth: CocoFile) -> Any:
-    """`loadRes([])` of the COCO tools raises."""
+    """Detections of nobody, for which the COCO tools' own `loadRes([])` raises."""
     detections = COCO()
     detections.dataset = {"info": {}, **truth.raw, "annotations": []}
     detections.createIndex()
@@ -240,23 +251,23 @@ def _score_with_crowdposetools(
     sigmas: Sequence[float] | None,
     where: object,
 ) -> dict[str, float]:
-    """The official package; it reads files, and its sigmas and splits are built in."""
+    """Scores by the official package, which reads files and has its sigmas and splits built in."""
     if kind != "crowdpose" or truth.joints != CROWDPOSE or sigmas not in (None, CROWDPOSE.sigmas):
         raise DhnError(f"{where}: crowdposetools scores CrowdPose's joints only; use pycocotools")
     if any(image.get("crowdIndex") is None for image in truth.raw["images"]):
-        raise DhnError(f"{where}: crowdposetools wants a crowdIndex in every image")
+        raise DhnError(f"{where}: crowdposetools needs a crowdIndex in every image")
     try:
         from crowdposetools.coco import COCO
         from crowdposetools.cocoeval import COCOeval
     except ImportError as error:
-        raise DhnError(
-            f"--evaluator crowdposetools: is not installed ({error}); {_INSTALL_CROWDPOSETOOLS}"
+        raise SettingError(
+            "evaluator",
+            "crowdposetools",
+            f"is not installed ({error}); {_HOW_TO_INSTALL_CROWDPOSETOOLS}",
         ) from error
     with tempfile.TemporaryDirectory() as folder, _silence(), _numpy_float():
-        annotation_file, result_file = (
-            Path(folder, "annotations.json"),
-            Path(folder, "results.json"),
-        )
+        annotation_file = Path(folder, "annotations.json")
+        result_file = Path(folder, "results.json")
         write_json(annotation_file, truth.raw)
         write_json(result_file, results)
         ground_truth = COCO(str(annotation_file))
@@ -264,27 +275,17 @@ def _score_with_crowdposetools(
         evaluation = COCOeval(ground_truth, detections, "keypoints")
         evaluation.evaluate()
         evaluation.accumulate()
-        # Once only: summarize() leaves the hard images behind as if they were all.
+        # Only once: after summarize() the object holds the hard images as if they were all.
         evaluation.summarize()
-    keys = (
-        "AP",
-        "AP50",
-        "AP75",
-        None,
-        None,
-        "AR",
-        "AR50",
-        "AR75",
-        "AP_easy",
-        "AP_medium",
-        "AP_hard",
-    )
-    return {key: float(s) for key, s in zip(keys, evaluation.stats, strict=True) if key}
+    found = [float(value) for value in evaluation.stats]  # 3 and 4 are not used here
+    stats = {"AP": found[0], "AP50": found[1], "AP75": found[2]}
+    stats |= {"AR": found[5], "AR50": found[6], "AR75": found[7]}
+    return stats | {"AP_easy": found[8], "AP_medium": found[9], "AP_hard": found[10]}
 
 
 @contextlib.contextmanager
 def _numpy_float() -> Iterator[None]:
-    """crowdposetools says `np.float`, which numpy took away in 1.24; lends it for the call."""
+    """Gives numpy back its `float`, removed in 1.24, for as long as crowdposetools needs it."""
     if hasattr(np, "float"):
         yield
         return
@@ -296,5 +297,5 @@ def _numpy_float() -> Iterator[None]:
 
 
 def _silence() -> contextlib.AbstractContextManager[Any]:
-    """The COCO tools print to standard output, which belongs to results."""
+    """Keeps what the COCO tools print off standard output, which is for results."""
     return contextlib.redirect_stdout(io.StringIO())

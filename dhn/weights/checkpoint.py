@@ -1,4 +1,4 @@
-"""Weights on disk: written whole, read without running anything from the file."""
+"""Checkpoints on disk: written whole, and read without running anything from the file."""
 
 import dataclasses
 import io
@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dhn.base.errors import DhnError
+from dhn.base.errors import DhnError, SettingError
 from dhn.base.files import written_whole
 from dhn.data.joints import JointSet
 from dhn.model import PoseNetwork, build_model
@@ -23,11 +23,11 @@ class Checkpoint(NamedTuple):
     """What a dhn checkpoint holds.
 
     Attributes:
-        network: arguments of `build_model`.
+        network: the arguments of `build_model`.
         joints: what the heatmaps mean.
         weights: the network's state dict; the averaged one, where the run averages.
         config: the resolved settings of the run.
-        progress: of the training run: epoch, step, optimiser, ... (empty in exported weights).
+        progress: the state of the training run: epoch, step, optimiser, ...
     """
 
     network: dict[str, Any]
@@ -44,24 +44,34 @@ class Checkpoint(NamedTuple):
 
 
 def save_checkpoint(path: str | os.PathLike[str], checkpoint: Checkpoint) -> None:
-    """Writes a checkpoint, whole or not at all; a full disk keeps the one that was there."""
+    """Writes a checkpoint, whole or not at all: a full disk leaves the old file as it was."""
+    write_serialised(path, serialised(checkpoint))
+
+
+def serialised(checkpoint: Checkpoint) -> memoryview:
+    """The bytes of a checkpoint's file."""
     content = checkpoint._asdict() | {
         "format": FORMAT,
         "joints": dataclasses.asdict(checkpoint.joints),
     }
-    # torch's own writer hides a full disk behind a RuntimeError; bytes in memory do not.
+    # torch's own writer hides a full disk behind a RuntimeError, so the bytes are made in memory.
     buffer = io.BytesIO()
     torch.save(content, buffer)
+    return buffer.getbuffer()
+
+
+def write_serialised(path: str | os.PathLike[str], content: memoryview) -> None:
+    """Writes what `serialised` made, whole or not at all."""
     with written_whole(path) as temporary, temporary.open("wb") as file:
-        file.write(buffer.getbuffer())
-        os.fsync(file.fileno())  # the new name must not reach the disk before its bytes
+        file.write(content)
+        os.fsync(file.fileno())  # the bytes must reach the disk before the new name does
 
 
 def load_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
     """Reads a checkpoint that dhn wrote.
 
     Raises:
-        DhnError: missing, truncated, not a checkpoint, or not one of dhn's.
+        DhnError: the file is missing or truncated, or is not a checkpoint of dhn's.
     """
     return as_checkpoint(read_file(path), path)
 
@@ -72,20 +82,20 @@ def is_checkpoint(content: Any) -> bool:
 
 
 def as_checkpoint(content: Any, path: str | os.PathLike[str]) -> Checkpoint:
-    """Checks what `read_file` gave; `path` is named in messages.
+    """Checks what `read_file` gave; messages name `path`.
 
     Raises:
-        DhnError: not a checkpoint of this version of dhn.
+        DhnError: the content is not a checkpoint of this version of dhn.
     """
     if not is_checkpoint(content):
         raise DhnError(
             f"{path}: holds weights, but is no dhn checkpoint; "
-            "dhn.load_weights(model, path) loads it into a network that you built"
+            "dhn.load_weights(model, path) loads them into a network that you built"
         )
     try:
-        joints = JointSet(**{k: _tuples(v) for k, v in content["joints"].items()})
+        joints = JointSet.from_dict(content["joints"])
         fields = {name: content[name] for name in Checkpoint._fields}
-    except (AttributeError, KeyError, TypeError) as error:
+    except (KeyError, TypeError, ValueError) as error:
         raise DhnError(f"{path}: was not written by this version of dhn ({error!r})") from error
     return Checkpoint(**fields | {"joints": joints})
 
@@ -94,25 +104,28 @@ def newest_checkpoint(runs: str | os.PathLike[str] = "runs") -> Path:
     """The newest run's `best.pt`, else its `last.pt`.
 
     Raises:
-        DhnError: there is no run; says how to get a checkpoint.
+        SettingError: there is no run.
     """
     last = sorted(Path(runs).glob("*/last.pt"), key=lambda path: path.stat().st_mtime)
     if not last:
-        raise DhnError(
-            f"no checkpoint in {runs}/: give --checkpoint FILE, or train one "
-            "(`dhn train --config demo` needs no data)"
+        raise SettingError(
+            "checkpoint",
+            None,
+            f"none was given, and there is no checkpoint in {runs}/; give one, or train a network "
+            "(the preset `demo` needs no data)",
         )
     best = last[-1].with_name("best.pt")
     return best if best.exists() else last[-1]
 
 
 def read_file(path: str | os.PathLike[str]) -> Any:
-    """What `torch.save` or safetensors wrote: tensors and plain values, on the CPU.
+    """Reads what `torch.save` or safetensors wrote: tensors and plain values, on the CPU.
 
-    Nothing from the file runs: pickles are read by torch's restricted unpickler.
+    Nothing from the file runs: torch's restricted unpickler reads pickles.
 
     Raises:
-        DhnError: missing, cut off, no such file at all, or with more than plain values inside.
+        DhnError: the file is missing or cut off, holds no weights, or holds more than tensors and
+            plain values.
     """
     path = Path(path)
     try:
@@ -130,7 +143,7 @@ def read_file(path: str | os.PathLike[str]) -> Any:
 
 
 def _numpy_scalars() -> list[Any]:
-    # Where pycocotools scored, the best AP in a foreign checkpoint is a NumPy number.
+    # MMPose's checkpoints hold the best AP as the NumPy number that pycocotools returned.
     scalar = np.float64(0).__reduce__()[0]
     modules = ("numpy.core.multiarray", "numpy._core.multiarray")  # NumPy 1 and 2
     kinds = (np.float64, np.float32, np.int64, np.bool_)
@@ -150,11 +163,7 @@ def _what_is_wrong(path: Path, error: Exception) -> str:
         return "is a Git LFS pointer, not the weights; get them with git lfs pull"
     if foreign := re.search(r"GLOBAL (\S+)", str(error)):
         return (
-            f"refused, it wants to run {foreign[1]}; weights are tensors and plain values: "
-            "ask for the state dict alone"
+            f"refused, it wants to run {foreign[1]}; weights are tensors and plain values, "
+            "so ask its author for the state dict alone"
         )
-    return "not a checkpoint, or cut off; get it again"
-
-
-def _tuples(value: Any) -> Any:
-    return tuple(_tuples(v) for v in value) if isinstance(value, list | tuple) else value
+    return "is not a checkpoint, or is cut off; get it again"

@@ -109,7 +109,7 @@ def test_nan_and_infinity_are_not_json(tmp_path, value):
 @pytest.mark.parametrize(
     "content", [b"", b"{", b"\xff\xfe\xfa", b"[1, 2", b"<html>", b"[" * 100_000]
 )
-def test_what_is_no_json_is_named(tmp_path, content):
+def test_a_file_that_is_not_json_is_named(tmp_path, content):
     path = tmp_path / "x.json"
     path.write_bytes(content)
     with pytest.raises(DhnError, match=f"{path}: is not JSON") as caught:

@@ -1,4 +1,4 @@
-"""A missing, stale or broken library is one clear line; so is a build without torch."""
+"""Loading the operators: a missing, stale or broken library is one clear line."""
 
 import runpy
 import sys
@@ -6,46 +6,46 @@ from pathlib import Path
 
 import pytest
 
-from dhn.base import native as _native
+from dhn.base import native
 from dhn.base.errors import DhnError
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
 def test_loads():
-    _native.load()
+    native.load()
 
 
 def test_missing_library(monkeypatch, tmp_path):
-    monkeypatch.setattr(_native, "PACKAGE", tmp_path)
+    monkeypatch.setattr(native, "PACKAGE", tmp_path)
     with pytest.raises(DhnError, match=r"_C\.so: the operators are not built; .* pip install"):
-        _native.load()
+        native.load()
 
 
 def test_stale_library(monkeypatch):
     if not (ROOT / "csrc").is_dir():
         pytest.skip("an installed package has no sources to compare with")
-    monkeypatch.setattr(_native, "source_hash", lambda *_: "0" * 16)
+    monkeypatch.setattr(native, "source_hash", lambda *_: "0" * 16)
     with pytest.raises(DhnError, match="is older than the sources in csrc; rebuild it"):
-        _native.load()
+        native.load()
 
 
 def test_broken_library(monkeypatch, tmp_path):
     (tmp_path / "_C.so").write_bytes(b"not a library")
-    monkeypatch.setattr(_native, "PACKAGE", tmp_path)
+    monkeypatch.setattr(native, "PACKAGE", tmp_path)
     with pytest.raises(DhnError, match="does not load"):
-        _native.load()
+        native.load()
 
 
 def test_hash_follows_names_and_contents(tmp_path):
     (tmp_path / "cpu").mkdir()
     source = tmp_path / "cpu" / "a.cpp"
     source.write_text("int a;")
-    first = _native.source_hash(tmp_path, "cpu")
+    first = native.source_hash(tmp_path, "cpu")
     source.write_text("int b;")
-    second = _native.source_hash(tmp_path, "cpu")
+    second = native.source_hash(tmp_path, "cpu")
     source.rename(tmp_path / "cpu" / "b.cpp")
-    assert len({first, second, _native.source_hash(tmp_path, "cpu")}) == 3
+    assert len({first, second, native.source_hash(tmp_path, "cpu")}) == 3
 
 
 def test_setup_without_torch_says_what_to_do(monkeypatch):

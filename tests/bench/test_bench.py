@@ -1,37 +1,85 @@
-"""The bench command itself, on little work."""
+"""Timing, scenes, and the real `dhn bench` on little work."""
 
 import json
+import statistics
 
 import pytest
 import torch
 from click.testing import CliRunner
 
 from dhn.base.errors import DhnError
-from dhn.bench import operators as bench
-from dhn.bench.scenes import annotated_scenes, crowd
+from dhn.bench import decode, operators, scenes, timing
+from dhn.bench.scenes import annotated_scenes, crowd, scene_from_keypoints
 from dhn.cli import main
+from dhn.inference.decode import decode_poses
 
 CPU = torch.device("cpu")
 
 
-def test_measure_times_the_call():
-    import time
+class Clock:
+    """A clock that stands still unless a test moves it."""
 
-    timing = bench.measure(lambda: time.sleep(0.01), CPU, seconds=0.05)
-    assert 0.01 <= timing.low <= timing.median <= timing.high
-    assert timing.runs >= 3
+    now = 100.0
+
+    def __call__(self):
+        return self.now
+
+
+def test_measure_gives_median_and_quartiles():
+    clock = Clock()
+    took = [7.0, 0.5, 1.0, 4.0, 2.0, 3.0, 5.0, 6.0]  # two runs to warm up, then the measured ones
+    calls = iter(took)
+
+    def call():
+        clock.now += next(calls)
+
+    measured = timing.measure(call, CPU, 3.0, clock)  # six times the 0.5 of the warm-up
+    low, median, high = statistics.quantiles(took[2:], n=4)
+    assert measured == timing.Timing(median, low, high, runs=6)
+
+
+@pytest.mark.parametrize(("duration", "runs"), [(0.1, 3), (0.0, 2000)])
+def test_measure_runs_three_to_two_thousand_times(duration, runs):
+    clock = Clock()
+    calls = []
+
+    def call():
+        calls.append(None)
+        clock.now += duration
+
+    assert timing.measure(call, CPU, 0.2, clock).runs == runs
+    assert len(calls) == runs + 2
 
 
 @pytest.fixture
 def small(monkeypatch):
-    """Kernel cases on small maps: real calls in little time."""
-    monkeypatch.setattr(bench, "INPUT", (64, 96))
-    monkeypatch.setattr(bench, "CROP", 64)
-    monkeypatch.setattr(bench, "COPY_BYTES", 1 << 20)
+    """Small maps: real calls in little time."""
+    monkeypatch.setattr(scenes, "INPUT", (64, 96))
+    monkeypatch.setattr(operators, "CROP", 64)
+    monkeypatch.setattr(timing, "COPY_BYTES", 1 << 20)
+
+
+def test_a_scene_decodes_to_its_people():
+    keypoints = crowd(1, (256, 256), seed=3)
+    scene = scene_from_keypoints(keypoints, (256, 256), seed=3)
+    assert scene.people == 1
+    (poses,) = decode_poses(scene.heatmaps, scene.tags, scene.size)
+    person = poses.keypoints[poses.scores.argmax()]
+    drawn = (keypoints[0, 0, :, 2] > 0) & (person[:, 2] > 0.2)
+    assert drawn.sum() > 5
+    distance = (person[drawn, :2] - keypoints[0, 0, drawn, :2]).norm(dim=-1)
+    assert distance.max() < 2  # pixels of the input; maps have half its resolution
+
+
+def test_operator_cases_compute_what_their_references_do(small):
+    torch.manual_seed(0)
+    for case in operators.operator_cases(CPU):
+        if case.op != "decode_poses":  # compared in tests/inference/test_decode.py
+            torch.testing.assert_close(case.ours(), case.reference(), rtol=1e-4, atol=1e-4)
 
 
 def test_bench_prints_and_writes(small, tmp_path, monkeypatch):
-    monkeypatch.setattr(bench, "SWEEP", {"people": (1, 2), "size": (64,), "batch": (1, 2)})
+    monkeypatch.setattr(decode, "SWEEP", {"people": (1, 2), "size": (64,), "batch": (1, 2)})
     out, plot = tmp_path / "bench.json", tmp_path / "sweep.png"
     arguments = ["bench", "--images", "2", "--seconds", "0", "--sweep", "--device", "cpu"]
     result = CliRunner().invoke(

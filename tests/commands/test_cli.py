@@ -1,4 +1,4 @@
-"""What all commands share; each command is tested beside its module."""
+"""What all commands share. Each command is tested beside the module that does its work."""
 
 import subprocess
 import sys
@@ -8,7 +8,7 @@ import pytest
 from click.testing import CliRunner
 
 import dhn
-from dhn.base.errors import DhnError
+from dhn.base.errors import DhnError, SettingError
 from dhn.cli import main
 
 HEAVY = ("torch", "cv2", "numpy", "av", "pycocotools", "matplotlib", "pydantic", "rich")
@@ -60,7 +60,7 @@ def test_version():
 
 @pytest.fixture
 def failing():
-    """A command that fails as it is told."""
+    """Runs a command that fails with the given error."""
 
     @main.command("fail")
     @click.option("--debug", is_flag=True, callback=lambda c, _, v: c.meta.update({"dhn.debug": v}))
@@ -76,6 +76,8 @@ def failing():
     ("error", "line"),
     [
         (DhnError("a.jpg: is empty"), "Error: a.jpg: is empty\n"),
+        (SettingError("fine_only", True, "cannot be"), "Error: --fine-only: cannot be\n"),
+        (SettingError("input_size", 500, "is odd"), "Error: --input-size 500: is odd\n"),
         (
             OSError(28, "No space left on device", "x.csv"),
             "Error: x.csv: No space left on device\n",
@@ -83,7 +85,7 @@ def failing():
         (OSError(5, "Input/output error"), "Error: Input/output error\n"),
     ],
 )
-def test_what_users_can_mend_is_one_line_and_exit_code_1(failing, error, line):
+def test_what_users_can_fix_is_one_line_and_exit_code_1(failing, error, line):
     result = failing(error)
     assert result.exit_code == 1
     assert result.stderr == line

@@ -2,7 +2,6 @@ import json
 import subprocess
 import sys
 import types
-from dataclasses import dataclass
 
 import cv2
 import numpy as np
@@ -12,17 +11,13 @@ from click.testing import CliRunner
 from coco_sets import make_set, results_of
 from dhn.base.errors import DhnError
 from dhn.cli import main
+from dhn.commands.eval import print_table
 from dhn.data.annotations import load_annotations
 from dhn.data.joints import COCO, CROWDPOSE
-from dhn.evaluation.evaluate import evaluate, predict_dataset, print_table
+from dhn.evaluation.evaluate import evaluate, predict_dataset
+from dhn.inference.people import People
 
 KEYS = ["AP", "AP50", "AP75", "AR", "AR50", "AR75", "AP_easy", "AP_medium", "AP_hard"]
-
-
-@dataclass
-class Prediction:
-    keypoints: np.ndarray
-    scores: np.ndarray
 
 
 class Oracle:
@@ -40,15 +35,17 @@ class Oracle:
         self.batches.append(len(images))
         self.timing.images += len(images)
         self.timing.network_seconds += 0.012 * len(images)
+        self.timing.decode_seconds += 0.001 * len(images)
         return [self._predict(image) for image in images]
 
     def _predict(self, image):
         assert image.dtype == np.uint8
         assert image.shape == (120, 160, 3)
         people = [r for r in self.results if r["image_id"] == image[0, 0, 0]]
-        return Prediction(
+        return People(
             np.array([r["keypoints"] for r in people], np.float32).reshape(-1, len(self.joints), 3),
             np.array([r["score"] for r in people], np.float32),
+            self.joints,
         )
 
 
@@ -80,22 +77,14 @@ def run(*args):
 
 
 def test_the_truth_scores_one(folder, oracle, capsys):
-    stats = evaluate(oracle, load_annotations(folder), output=folder / "stats.json")
-    assert list(stats) == KEYS
-    assert list(stats.values()) == pytest.approx([1.0] * len(KEYS))
-    assert json.loads((folder / "stats.json").read_text()) == stats
-    out, err = capsys.readouterr()
-    assert out.count("100.0") == len(KEYS)
-    assert "oracle on" in out
-    assert "network 12.0 ms" in out
-    assert err == ""
-
-
-def test_quiet_prints_the_table_alone(folder, oracle, capsys):
-    evaluate(oracle, load_annotations(folder), quiet=True)
-    header, values = capsys.readouterr().out.splitlines()
-    assert header.split() == KEYS
-    assert values.split() == ["100.0"] * len(KEYS)
+    evaluation = evaluate(oracle, load_annotations(folder))
+    assert list(evaluation.stats) == KEYS
+    assert list(evaluation.stats.values()) == pytest.approx([1.0] * len(KEYS))
+    assert (evaluation.predictions, evaluation.annotations) == ("oracle", folder.name)
+    assert (evaluation.images, evaluation.people) == (6, len(make_set()["annotations"]))
+    assert evaluation.time == pytest.approx((0.012, 0.001))
+    assert evaluation.failures == ()
+    assert capsys.readouterr() == ("", "")
 
 
 def test_results_are_the_same_in_any_batch(folder):
@@ -116,7 +105,7 @@ def test_results_are_the_same_in_any_batch(folder):
 def test_saved_predictions_score_the_same_by_themselves(folder):
     noisy = Oracle(results_of(make_set(), noise=8))
     saved, output = folder / "out/predictions.json", folder / "out/stats.json"
-    stats = evaluate(noisy, load_annotations(folder), batch_size=2, save_json=saved)
+    stats = evaluate(noisy, load_annotations(folder), batch_size=2, save_json=saved).stats
     assert 0 < stats["AP"] < 1
     result = run("--results", saved, "--annotations", folder / "json/crowdpose_test.json",
                  "--output", output)  # fmt: skip
@@ -125,7 +114,7 @@ def test_saved_predictions_score_the_same_by_themselves(folder):
 
 
 def test_nobody_found(folder):
-    assert set(evaluate(Oracle([]), load_annotations(folder)).values()) == {0.0}
+    assert set(evaluate(Oracle([]), load_annotations(folder)).stats.values()) == {0.0}
 
 
 def test_a_network_with_other_joints_is_refused(folder):
@@ -140,65 +129,96 @@ def test_no_image_at_all(folder, oracle):
         predict_dataset(oracle, load_annotations(folder))
 
 
-def test_bad_images_are_listed_and_the_rest_goes_on(folder, oracle, capsys):
+def test_bad_images_are_listed_and_the_rest_goes_on(folder, oracle):
     images = folder / "images"
     (images / "2.png").unlink()
     (images / "3.png").write_bytes((images / "3.png").read_bytes()[:-20])
     (images / "4.png").write_text("not an image")
     annotations = load_annotations(folder)
-    with pytest.raises(DhnError, match="3 of 6 images could not be read"):
-        evaluate(oracle, annotations, batch_size=2, output=folder / "stats.json")
-    err = capsys.readouterr().err.splitlines()
-    assert [line.split(": ")[:2] for line in err] == [
-        ["Error", str(images / f"{i}.png")] for i in (2, 3, 4)
+    evaluation = evaluate(oracle, annotations, batch_size=2)
+    assert [failure.split(": ")[0] for failure in evaluation.failures] == [
+        str(images / f"{i}.png") for i in (2, 3, 4)
     ]
     # Scored as if nobody was found there.
     people = [p for p in annotations.raw["annotations"] if not p["iscrowd"]]
     found = [p for p in people if p["image_id"] not in (2, 3, 4)]
-    stats = json.loads((folder / "stats.json").read_text())
-    assert stats["AR"] == pytest.approx(len(found) / len(people))
+    assert evaluation.stats["AR"] == pytest.approx(len(found) / len(people))
+
+
+def test_no_image_can_be_read(folder, oracle):
+    for path in (folder / "images").iterdir():
+        path.write_bytes(b"")
+    evaluation = evaluate(oracle, load_annotations(folder))
+    assert len(evaluation.failures) == 6
+    assert evaluation.time is None
+    assert set(evaluation.stats.values()) == {0.0}
 
 
 # The command
 
 
 @pytest.fixture
-def predictor_module(monkeypatch, oracle):
-    """Stands in for dhn.predictor; records how the command loads a network."""
+def loaded(monkeypatch, oracle):
+    """The command takes the oracle for a network; lists what it asks `dhn.load` for."""
     calls = []
 
-    def load_predictor(checkpoint, **options):
+    def load(checkpoint, **options):
         calls.append((checkpoint, options))
         return oracle
 
-    module = types.ModuleType("dhn.inference.predictor")
-    module.load_predictor = load_predictor
-    monkeypatch.setitem(sys.modules, "dhn.inference.predictor", module)
+    monkeypatch.setattr("dhn.load", load)
     return calls
 
 
-def test_command_on_a_network(folder, predictor_module, oracle):
+def test_command_on_a_network(folder, loaded, oracle):
     result = run("--dataset", folder, "--checkpoint", "w.pt", "--flip", "--input-size", 128,
                  "--no-refine", "-b", 2, "--limit", 3, "--save-json", folder / "p.json",
-                 "--device", "cpu", "--quiet")  # fmt: skip
+                 "--output", folder / "stats.json", "--device", "cpu")  # fmt: skip
     assert result.exit_code == 0, result.output
-    ((weights, options),) = predictor_module
+    ((weights, options),) = loaded
     given = {"device": "cpu", "flip": True, "input_size": 128, "refine": False}
     assert weights == "w.pt"
     assert options | given == options
     assert oracle.batches == [2, 1]
     assert {r["image_id"] for r in json.loads((folder / "p.json").read_text())} <= {1, 2, 3}
+    header, names, values, timing = result.stdout.splitlines()
+    people = sum(p["image_id"] <= 3 for p in make_set()["annotations"])
+    assert header == f"oracle on {folder.name} ({people} annotated people in 3 images), percent"
+    assert names.split() == KEYS
     # AP_hard has no image among the first three.
-    assert result.output.splitlines()[1].split() == ["100.0"] * 8 + ["-"]
+    assert values.split() == ["100.0"] * 8 + ["-"]
+    assert timing == "Time per image: network 12.0 ms, decode 1.0 ms"
+    stats = json.loads((folder / "stats.json").read_text())
+    assert list(stats.values()) == pytest.approx([1.0] * 8 + [-1.0])
 
 
-def test_command_with_a_bad_image_exits_with_1(folder, predictor_module):
+@pytest.mark.usefixtures("loaded")
+def test_quiet_command_prints_the_table_alone(folder):
+    result = run("--dataset", folder, "-q")
+    assert result.exit_code == 0
+    names, values = result.output.splitlines()
+    assert names.split() == KEYS
+    assert values.split() == ["100.0"] * len(KEYS)
+
+
+@pytest.mark.usefixtures("loaded")
+def test_command_on_one_image(folder):
+    result = run("--dataset", folder, "--limit", 1)
+    assert "(2 annotated people in 1 image), percent" in result.output
+
+
+@pytest.mark.usefixtures("loaded")
+def test_command_with_bad_images_exits_with_1(folder):
+    (folder / "images/3.png").write_text("not an image")
     (folder / "images/5.png").write_bytes(b"")
-    result = run("--dataset", folder)
+    result = run("--dataset", folder, "--output", folder / "stats.json", "-q")
     assert result.exit_code == 1
-    assert "AP_medium" in result.output
-    assert f"{folder / 'images/5.png'}: is empty" in result.output
-    assert "1 of 6 images could not be read" in result.output.splitlines()[-1]
+    assert result.stdout.splitlines()[0].split() == KEYS
+    one, another, last = result.stderr.splitlines()
+    assert one.startswith(f"Error: {folder / 'images/3.png'}: ")
+    assert another.startswith(f"Error: {folder / 'images/5.png'}: is empty")
+    assert last.startswith("Error: 2 of 6 images could not be read and were scored as if nobody")
+    assert 0 < json.loads((folder / "stats.json").read_text())["AR"] < 1
 
 
 def test_command_without_data(tmp_path, monkeypatch):

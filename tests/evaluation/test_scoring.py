@@ -204,7 +204,15 @@ def test_ids_that_mean_unmatched_are_refused():
         score(annotations, [], "crowdpose", names=("gt.json", "mine.json"))
 
 
-# crowdposetools
+# Evaluators that are not installed, and crowdposetools
+
+
+def test_faster_coco_eval_is_not_installed(monkeypatch):
+    monkeypatch.setitem(sys.modules, "faster_coco_eval", None)
+    with pytest.raises(
+        DhnError, match=r"^evaluator faster-coco-eval: is not installed; pip install"
+    ):
+        score(make_set(), [], "crowdpose", evaluator="faster-coco-eval")
 
 
 def test_official_package_is_not_installed(monkeypatch):
@@ -221,7 +229,7 @@ def test_official_package_wants_crowdpose():
         (make_set(), "coco"),
         (make_set(crowd_index=False), "crowdpose"),
     ):
-        with pytest.raises(DhnError, match=r"crowdposetools (scores|wants)"):
+        with pytest.raises(DhnError, match=r"crowdposetools (scores|needs)"):
             score(annotations, [], kind, evaluator="crowdposetools")
 
 

@@ -24,7 +24,8 @@ from dhn.inference.aggregate import PoseInference
 from dhn.inference.decode import DecodeConfig, Peaks, find_peaks
 from dhn.inference.export import PoseGraph, export
 from dhn.inference.exported import SUFFIXES, load_exported
-from dhn.inference.predictor import Predictor, load_predictor
+from dhn.inference.load import load
+from dhn.inference.predictor import Predictor
 from dhn.model import build_model
 from dhn.weights.checkpoint import Checkpoint, save_checkpoint
 from tiny_exports import FORMATS, J, Pixels, pixels_inference
@@ -140,11 +141,11 @@ def test_decode_settings_stay_free(files, format, config):
 
 @pytest.mark.parametrize("format", FORMATS)
 def test_a_file_says_what_it_is(files, format):
-    predictor = load_predictor(str(files(format)), device="cpu", max_people=7)
+    predictor = load(str(files(format)), device="cpu", max_people=7)
     assert predictor.joints == CROWDPOSE
     assert (predictor.input_size, predictor.source) == (128, str(files(format)))
     assert predictor.decode.max_people == 7
-    assert load_predictor(str(files(format)), device="cpu", input_size=192).input_size == 192
+    assert load(str(files(format)), device="cpu", input_size=192).input_size == 192
     about = predictor.inference.description
     assert (about.network, about.flip, about.fine_only) == ("Pixels", True, False)
     again = exported.Description.from_json(
@@ -255,7 +256,7 @@ def test_missing_packages_are_one_line(files, tmp_path, monkeypatch):
         'Error: --format onnx needs onnxscript and onnxruntime: pip install "dhn[export]"\n'
     )
     with pytest.raises(DhnError, match=r'needs onnxruntime: pip install "dhn\[export\]"'):
-        load_predictor(str(file), device="cpu")
+        load(str(file), device="cpu")
 
 
 # --- files whole or not at all ---

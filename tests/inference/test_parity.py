@@ -9,7 +9,7 @@ import torch
 from munkres import Munkres
 
 from dhn import ops
-from dhn.bench.scenes import ColourNetwork, randomise
+from dhn.bench.untrained import ColourNetwork, randomise
 from dhn.data.geometry import official_transform
 from dhn.data.joints import COCO, CROWDPOSE, official_order
 from dhn.inference.decode import DecodeConfig, decode_poses

@@ -1,4 +1,4 @@
-"""What tests of weights and of error messages assert alike."""
+"""Assertions that several tests make about weights and error messages."""
 
 import pytest
 import torch
@@ -13,7 +13,7 @@ def assert_same_weights(model, other):
 
 
 def complaint(function, *arguments, **keywords) -> str:
-    """The one line of the error that `function` must raise."""
+    """The message of the error that `function` must raise, which must be one line."""
     with pytest.raises(DhnError) as caught:
         function(*arguments, **keywords)
     assert "\n" not in str(caught.value)

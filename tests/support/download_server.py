@@ -1,11 +1,10 @@
-"""A server for downloads on this machine that cuts off, corrupts, redirects and dawdles."""
+"""A server on this machine whose downloads are cut off, corrupted, redirected or sent in pieces."""
 
 import contextlib
 import hashlib
 import http.server
 import re
 import threading
-import time
 
 
 def named(content, stem="weights"):
@@ -13,7 +12,7 @@ def named(content, stem="weights"):
 
 
 class Handler(http.server.BaseHTTPRequestHandler):
-    """Serves `server.files`; the first of `server.mishaps` befalls a request and is used up."""
+    """Serves `server.files`; each request uses up the first of `server.mishaps`, (kind, value)."""
 
     def do_GET(self):
         path, wanted = self.path.partition("?")[0], self.headers.get("Range")
@@ -45,17 +44,10 @@ class Handler(http.server.BaseHTTPRequestHandler):
             body = body[:value] + bytes([body[value] ^ 1]) + body[value + 1 :]
         if mishap == "cut":
             body = body[:value]
-        if mishap == "dribble":
-            for offset in range(0, len(body), value):
-                self.wfile.write(body[offset : offset + value])
-                time.sleep(0.01)
-            return None
-        if mishap == "stall":
-            self.wfile.write(body[:value])
-            self.wfile.flush()
-            self.server.over.wait(10)
-            return None
-        return self.wfile.write(body)
+        size = value if mishap == "pieces" else max(1, len(body))
+        for offset in range(0, len(body), size):
+            self.wfile.write(body[offset : offset + size])
+        return None
 
     def log_message(self, *_):
         pass
@@ -63,15 +55,13 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
 @contextlib.contextmanager
 def serving(files):
-    """The server of `files` {path: bytes}; its `requests` and `mishaps` are lists, see Handler."""
+    """A server of `files`, {path: bytes}; its lists `requests` and `mishaps` are the Handler's."""
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
         server.files = files
         server.mishaps, server.requests = [], []
-        server.over = threading.Event()
         server.address = f"http://127.0.0.1:{server.server_port}/"
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()
         yield server
-        server.over.set()
         server.shutdown()
         thread.join()

@@ -9,7 +9,7 @@ from assertions import complaint
 from dhn.base.errors import DhnError
 from dhn.model import build_model
 from dhn.training.config import DEFAULT_PRESET, Config, load_config, override_config, presets
-from dhn.weights.published import PUBLISHED
+from dhn.weights.zoo import PUBLISHED
 
 
 def complaint_about(overrides, source=DEFAULT_PRESET) -> str:

@@ -58,7 +58,7 @@ def test_round_trip(tmp_path, joints):
 
 
 def test_nothing_but_plain_values_is_in_the_file(tmp_path):
-    """Any torch opens it with weights_only, without dhn."""
+    """Any torch opens the file with weights_only, without dhn."""
     save_checkpoint(tmp_path / "last.pt", a_checkpoint())
     content = torch.load(tmp_path / "last.pt", weights_only=True)
     assert content["format"] == "dhn-1"
@@ -95,7 +95,7 @@ def damaged_files(folder):
 def test_damaged_files_are_one_line(tmp_path):
     for name in damaged_files(tmp_path):
         message = complaint(load_checkpoint, tmp_path / name)
-        assert message == f"{tmp_path / name}: not a checkpoint, or cut off; get it again"
+        assert message == f"{tmp_path / name}: is not a checkpoint, or is cut off; get it again"
 
 
 @pytest.mark.parametrize(
@@ -106,7 +106,7 @@ def test_damaged_files_are_one_line(tmp_path):
     ],
 )
 @pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
-def test_what_was_saved_instead_of_weights_is_named(tmp_path, content, named, suffix):
+def test_a_web_page_or_pointer_in_place_of_weights_is_named(tmp_path, content, named, suffix):
     path = tmp_path / f"weights{suffix}"
     path.write_bytes(content)
     assert complaint(load_checkpoint, path).startswith(f"{path}: {named}")
@@ -136,12 +136,12 @@ def test_numpy_numbers_beside_the_weights_are_plain_values(tmp_path):
     numbers = [kind(1) for kind in (np.float64, np.float32, np.int64, np.bool_)]
     torch.save({"meta": numbers, "state_dict": {"x": torch.ones(2)}}, path)
     assert read_file(path)["meta"] == numbers
-    with pytest.raises(pickle.UnpicklingError):  # only for the reading of our own
+    with pytest.raises(pickle.UnpicklingError):  # elsewhere, torch still refuses them
         torch.load(path, weights_only=True)
 
 
 @pytest.mark.parametrize("name", ["none.pt", "none.safetensors", "folder.pt"])
-def test_what_is_not_there_is_named(tmp_path, name):
+def test_a_missing_file_is_named(tmp_path, name):
     (tmp_path / "folder.pt").mkdir()
     assert complaint(load_checkpoint, tmp_path / name).startswith(
         f"{tmp_path / name}: cannot be read"
@@ -185,13 +185,13 @@ def test_newest_checkpoint_is_the_newest_runs_best_else_last(tmp_path):
             os.utime(tmp_path / name / file, (time, time))
 
     assert "no checkpoint in" in complaint(newest_checkpoint, tmp_path)
-    assert "dhn train --config demo" in complaint(newest_checkpoint, tmp_path / "none")
+    assert "the preset `demo` needs no data" in complaint(newest_checkpoint, tmp_path / "none")
     run("without", 900)
     run("zebra", 100, "last.pt", "best.pt")
     assert newest_checkpoint(tmp_path) == tmp_path / "zebra" / "best.pt"
     run("apple", 200, "last.pt")
     assert newest_checkpoint(tmp_path) == tmp_path / "apple" / "last.pt"
-    run("zebra", 300, "last.pt")  # it went on; its best is older than apple's last
+    run("zebra", 300, "last.pt")  # it was resumed; its best is older than apple's last
     assert newest_checkpoint(tmp_path) == tmp_path / "zebra" / "best.pt"
 
 

@@ -14,7 +14,7 @@ import dhn
 from assertions import assert_same_weights, complaint
 from dhn.cli import main
 from dhn.data.joints import COCO, CROWDPOSE
-from dhn.model import NETWORKS, build_model
+from dhn.model import KINDS, build_model
 from dhn.weights.checkpoint import Checkpoint, save_checkpoint
 from dhn.weights.load import load_weights, open_network, warm_start
 
@@ -75,7 +75,7 @@ def test_dhn_checkpoints(tmp_path):
     assert_same_weights(model, network(seed=1))
 
 
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("name", KINDS)
 @pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
 def test_plain_state_dicts(tmp_path, name, suffix):
     path, source = tmp_path / f"weights{suffix}", network(name, seed=1)
@@ -128,7 +128,7 @@ def test_higherhrnet_w32_has_the_official_keys(joints, parameters):
     assert sum(p.numel() for p in model.parameters()) == parameters
 
 
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("name", KINDS)
 @pytest.mark.parametrize("joints", [CROWDPOSE, COCO])
 @pytest.mark.parametrize(
     "changes",
@@ -260,12 +260,12 @@ def test_weights_of_another_task_are_named(tmp_path, content, named):
 
 
 def rest(report, what):
-    """What a report says is `fresh` or `left out`, as {layer: tensors}."""
+    """The layers that a report calls `fresh` or `left out`, as {layer: tensors}."""
     (text,) = re.findall(rf"{what}[^:]*: (.*)", report)
     return {m[1]: int(m[2]) for m in re.finditer(r"([\w.]+) \((\d+)\)", text)}
 
 
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("name", KINDS)
 def test_warm_start_from_a_classifier_takes_the_backbone(tmp_path, name):
     path = saved(tmp_path / "imagenet.pth", classifier())
     model, before = network(name, seed=2), network(name, seed=2).state_dict()

@@ -1,6 +1,10 @@
-"""Checkpoints by name or address: downloaded once, whole and checked, to the cache folder."""
+"""Weights by name or address, downloaded to the cache folder once, whole and checked.
 
-import contextlib
+This is our own code because pooch (1.9), the usual library for it, starts again after a transfer
+was cut off, follows redirects away from https, cannot check a hash by its first digits, and does
+not keep the processes of one training from downloading the same file all at once.
+"""
+
 import difflib
 import hashlib
 import http.client
@@ -12,80 +16,36 @@ import urllib.parse
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, NamedTuple
+from typing import IO
 
-import dhn
+from filelock import FileLock
+
 from dhn.base.cache import cache_folder
 from dhn.base.errors import DhnError
 from dhn.base.progress import Progress, silent
+from dhn.base.version import __version__
+from dhn.weights.zoo import PUBLISHED
 
-try:
-    import fcntl
-except ImportError:  # Windows: nothing keeps two processes from one download there
-    fcntl = None  # type: ignore[assignment]
-
-ATTEMPTS = 4  # of one download that is cut off, each going on where the last one ended
-PAUSE = 1.0  # seconds before the second attempt, twice as long before each further one
+ATTEMPTS = 4  # at one download; each resumes where the last one was cut off
+PAUSE = 1.0  # seconds before the second attempt, and twice as long before each further one
 TIMEOUT = 30.0  # seconds without a byte
 _CHUNK = 1 << 18
 _LOOPBACK = ("localhost", "127.0.0.1", "::1")
-# torch.hub's convention, which MMPose follows, with a date behind: name-1aa4a132_20201017.pth
+# torch.hub's convention; MMPose appends a date: name-1aa4a132_20201017.pth
 _HASH = re.compile(r"-([0-9a-f]{8,64})(?:_\d{8})?(?:\.[a-z0-9]+)+$")
 
 
-class Published(NamedTuple):
-    """Weights that others trained and published.
-
-    Attributes:
-        address: whence they are downloaded; the file's name ends in the hash's first digits.
-        parameters: of the network in the file, in millions; a file has 4 bytes for each.
-        data: what it was trained on.
-        input_size: short side that the AP was measured with, in pixels; None for a backbone.
-        ap: published AP of the data's test (CrowdPose) or val split (COCO): flip test, one scale.
-    """
-
-    address: str
-    parameters: float
-    data: str
-    input_size: int | None = None
-    ap: float | None = None
-
-    @property
-    def file(self) -> str:
-        return self.address.rpartition("/")[2]
-
-
-_MMPOSE = "https://download.openmmlab.com/mmpose/"
-_HIGHERHRNET = _MMPOSE + "bottom_up/higher_hrnet"
-_IMAGENET = _MMPOSE + "pretrain_models/hrnet"
-
-# Addresses and AP as MMPose's model zoo has them (configs/.../associative_embedding, branch 0.x);
-# parameters of the ImageNet classifiers as HRNet's own README has them.
-PUBLISHED = {
-    "higherhrnet_w32_crowdpose": Published(
-        f"{_HIGHERHRNET}32_crowdpose_512x512-1aa4a132_20201017.pth", 28.6, "CrowdPose", 512, 65.5
-    ),
-    "higherhrnet_w32_coco": Published(
-        f"{_HIGHERHRNET}32_coco_512x512-8ae85183_20200713.pth", 28.6, "COCO", 512, 67.7
-    ),
-    "higherhrnet_w32_coco_640": Published(
-        f"{_HIGHERHRNET}32_coco_640x640-a22fe938_20200712.pth", 28.6, "COCO", 640, 68.6
-    ),
-    "higherhrnet_w48_coco": Published(
-        f"{_HIGHERHRNET}48_coco_512x512-60fedcbc_20200712.pth", 63.8, "COCO", 512, 68.6
-    ),
-    "hrnet_w32_imagenet": Published(f"{_IMAGENET}_w32-36af842e.pth", 41.2, "ImageNet"),
-    "hrnet_w48_imagenet": Published(f"{_IMAGENET}_w48-8ef0771d.pth", 77.5, "ImageNet"),
-}
-
-
 def cached(address: str) -> Path:
-    """Where the file of an address lies, or will lie once it is downloaded."""
+    """Where the file of an address lies in the cache, or will lie once it is downloaded.
+
+    Raises:
+        DhnError: the address names no file.
+    """
     name = urllib.parse.unquote(urllib.parse.urlsplit(address).path).rpartition("/")[2]
     if name in ("", ".", "..") or "\0" in name or "\\" in name:
         raise DhnError(f"{address}: names no file")
     folder = cache_folder() / "checkpoints"
-    if not _HASH.search(name):  # many an address ends in /model.pth
+    if not _HASH.search(name):  # many addresses end in /model.pth
         folder /= hashlib.sha256(address.encode()).hexdigest()[:16]
     return folder / name
 
@@ -93,19 +53,21 @@ def cached(address: str) -> Path:
 def fetch(
     checkpoint: str | os.PathLike[str], *, offline: bool = False, progress: Progress = silent
 ) -> Path:
-    """The file that a `--checkpoint` means; downloads it if need be.
+    """Returns the file that a user names, and downloads it where that is necessary.
+
+    An interrupted download resumes where it was cut off. The file is compared with the SHA-256
+    whose first digits its name carries, if it carries any, and gets its name once it is whole.
 
     Args:
-        checkpoint: a path, which is returned as it is (a `Path` always is one); a name of
-            `PUBLISHED`, unless there is a file of that name; or an `https://` address.
-        offline: never touch the network: the cache only.
+        checkpoint: a path; a name of `zoo.PUBLISHED`, unless a file has that name; or an
+            `https://` address. A `Path` is always a path. Paths are returned as they are, whether
+            or not the file exists.
+        offline: take published weights from the cache alone, without touching the network.
         progress: shows how far a download is.
 
-    A download goes on where an earlier one was cut off, is compared with the SHA-256 whose first
-    digits its name carries (if any), and gets its name when it is whole.
-
     Raises:
-        DhnError: unknown name; not to be had, damaged, or `offline` and not in the cache.
+        DhnError: the name is unknown, or the weights cannot be downloaded, are damaged, or are not
+            in the cache while `offline` is set.
     """
     text = os.fspath(checkpoint)
     if isinstance(checkpoint, os.PathLike) or os.path.exists(text):
@@ -116,34 +78,40 @@ def fetch(
         address = text
         _check_address(address)
     elif os.sep in text or Path(text).suffix:
-        return Path(text)  # whoever opens it says that it is not there
+        return Path(text)  # opening it will report that it does not exist
     else:
-        close = difflib.get_close_matches(text, PUBLISHED, n=1)
-        hint = f"do you mean {close[0]}?" if close else "`dhn models` lists the names"
-        raise DhnError(f"{text}: no such file, and no published checkpoint; {hint}")
+        raise DhnError(f"{text}: no such file, and no published checkpoint; {_suggestion(text)}")
     path = cached(address)
     if path.is_file():
         return path
     if offline:
-        raise DhnError(f"{text}: is not in the cache ({path}), and --offline forbids to download")
+        raise DhnError(f"{text}: is not in the cache ({path}) and cannot be downloaded offline")
     try:
-        with _alone(path.parent):
-            if not path.is_file():  # another process may have just brought it
+        path.parent.mkdir(parents=True, exist_ok=True)
+        # One of the processes of a training downloads, and the others wait for it here.
+        with FileLock(path.parent / ".lock"):
+            if not path.is_file():
                 _download(address, path, progress)
     except OSError as error:
         raise DhnError(f"{path}: cannot be written ({error.strerror or error})") from error
     return path
 
 
+def _suggestion(name: str) -> str:
+    close = difflib.get_close_matches(name, PUBLISHED, n=1)
+    return f"do you mean {close[0]}?" if close else f"published are {', '.join(PUBLISHED)}"
+
+
 class _CutOffError(Exception):
-    """A transfer that failed on its way: worth another attempt."""
+    """A transfer failed on its way; another attempt may succeed."""
 
 
 def _download(address: str, path: Path, progress: Progress) -> None:
     part = path.with_name(path.name + ".part")
     digits = _HASH.search(path.name)
     if not digits:
-        part.unlink(missing_ok=True)  # nothing would tell whether its bytes are still the server's
+        # Without a hash, nothing shows whether the server still has the same file.
+        part.unlink(missing_ok=True)
     problem = ""
     for attempt in range(ATTEMPTS):
         time.sleep(PAUSE * 2 ** (attempt - 1) if attempt else 0)
@@ -157,18 +125,20 @@ def _download(address: str, path: Path, progress: Progress) -> None:
             os.replace(part, path)
             return
         part.unlink()
-        if not resumed:  # else the beginning, of an earlier day, may be what is wrong
+        if not resumed:  # otherwise the beginning, from an earlier day, may be what is wrong
             raise DhnError(
                 f"{address}: refused, its SHA-256 begins with {digest[:8]}, not {digits[1][:8]}: "
-                "damaged on its way or replaced; try again, or another network"
+                "it was damaged on its way, or replaced; try again, or from another network"
             )
-    raise DhnError(
-        f"{address}: cannot be downloaded ({problem}); try again, it goes on where it was cut off"
-    )
+    resume = ", the download resumes where it was cut off" if digits else ""
+    raise DhnError(f"{address}: cannot be downloaded ({problem}); try again{resume}")
 
 
 def _transfer(address: str, part: Path, progress: Progress) -> bool:
-    """Brings what `part` lacks, or all where the server will not go on; returns if it did."""
+    """Downloads what `part` lacks, or everything where the server cannot continue a file.
+
+    Returns whether the server continued the file.
+    """
     have = part.stat().st_size if part.exists() else 0
     with _open(address, have) as response:
         resumed = response.status == 206
@@ -193,7 +163,7 @@ def _transfer(address: str, part: Path, progress: Progress) -> bool:
 
 
 def _open(address: str, start: int) -> http.client.HTTPResponse:
-    request = urllib.request.Request(address, headers={"User-Agent": f"dhn/{dhn.__version__}"})
+    request = urllib.request.Request(address, headers={"User-Agent": f"dhn/{__version__}"})
     if start:
         request.add_header("Range", f"bytes={start}-")
     try:
@@ -203,7 +173,7 @@ def _open(address: str, start: int) -> http.client.HTTPResponse:
         reason = f"HTTP {error.code} {' '.join(str(error.reason).split())}"
         if error.code in (408, 429) or error.code >= 500:
             raise _CutOffError(reason) from error
-        if error.code == 416 and start:  # more is here than there: not the same file
+        if error.code == 416 and start:  # `part` is longer than the server's file: another one
             return _open(address, 0)
         raise DhnError(f"{address}: cannot be downloaded ({reason})") from error
     except (urllib.error.URLError, http.client.InvalidURL, UnicodeError) as error:
@@ -246,24 +216,14 @@ class _Redirects(urllib.request.HTTPRedirectHandler):
 
 
 def _check_address(address: str) -> None:
-    """Weights come over https; plain http only from this machine itself."""
+    """Refuses anything but https, and http from this machine itself."""
     try:
         parts = urllib.parse.urlsplit(address)
     except ValueError as error:
-        raise DhnError(f"{address}: is no address ({error})") from error
+        raise DhnError(f"{address}: is not a valid address ({error})") from error
     local = parts.scheme == "http" and parts.hostname in _LOOPBACK
     if not (local or (parts.scheme == "https" and parts.hostname)):
-        raise DhnError(f"{address}: is refused, weights are downloaded from https:// alone")
-
-
-@contextlib.contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """One download at a time: of a training's eight processes one downloads and seven wait."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / ".lock").open("w") as lock:
-        if fcntl is not None:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
+        raise DhnError(f"{address}: is refused; weights are downloaded over https:// only")
 
 
 def _sha256(path: Path) -> str:
