@@ -12,7 +12,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-from dhn.weights.published import PUBLISHED
+from dhn.weights.zoo import PUBLISHED
 
 from coco_sets import results_of
 from dhn.bench.scenes import randomise
