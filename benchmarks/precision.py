@@ -14,12 +14,12 @@ from typing import Any
 import click
 import numpy as np
 
+import dhn
 from dhn.base.device import Precision
 from dhn.base.files import write_json
 from dhn.data.annotations import load_annotations
 from dhn.evaluation.evaluate import predict_dataset
 from dhn.evaluation.scoring import score
-from dhn.inference.predictor import load_predictor
 
 RESULTS = Path(__file__).parent / "results"
 PRECISIONS: tuple[Precision, ...] = ("float32", "bfloat16")
@@ -39,7 +39,7 @@ def main(checkpoint: str, dataset: str, split: str, limit: int | None, output: P
         annotations = annotations.first(limit)
     results: dict[str, list[dict[str, Any]]] = {}
     for precision in PRECISIONS:
-        predictor = load_predictor(checkpoint, flip=True, precision=precision)
+        predictor = dhn.load(checkpoint, flip=True, precision=precision)
         results[precision], _ = predict_dataset(predictor, annotations)
     exact, rough = (by_image(people) for people in results.values())
     shifts = []

@@ -1,4 +1,5 @@
-"""The commands: options and their help, a file each. The work is done in the module named alike.
+"""The commands: a file each, with its options, their help, and what it prints.
 
-Heavy imports stand inside the commands, so that `dhn --help` answers at once.
+The work itself is done in the packages below. Heavy imports stand inside the commands, so that
+`dhn --help` answers at once.
 """

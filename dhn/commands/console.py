@@ -1,4 +1,4 @@
-"""What people see while a command works."""
+"""What a command shows while it works: progress and warnings, on standard error."""
 
 import logging
 import sys
@@ -8,10 +8,19 @@ from datetime import timedelta
 from functools import partial
 from math import ceil
 from types import TracebackType
+from typing import TYPE_CHECKING
 
 import click
 
 from dhn.base.progress import Progress
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+
+def count(number: int, one: str, many: str | None = None) -> str:
+    """`1 image`, `2 images`; `many` is given where it is not `one` with an s."""
+    return f"{number} {one if number == 1 else many or one + 's'}"
 
 
 class _Warnings(logging.Handler):
@@ -22,7 +31,7 @@ class _Warnings(logging.Handler):
 
 
 def show_warnings() -> None:
-    """Sends the warnings of all of dhn to standard error, once however often it is called."""
+    """Sends the warnings of all of dhn to standard error; further calls change nothing."""
     log = logging.getLogger("dhn")
     if not any(isinstance(handler, _Warnings) for handler in log.handlers):
         log.addHandler(_Warnings())
@@ -61,7 +70,10 @@ class Bar:
             self._rich.stop()
 
     def begin_at(self, steps: int) -> None:
-        """Counts `steps` as done before the bar began: they say nothing about the time left."""
+        """Counts `steps` as done before the bar began.
+
+        They are left out of the estimate of the time that remains.
+        """
         self._before = self._done = steps
         if self._rich is not None:
             self._rich.reset(self._task, completed=steps)
@@ -69,8 +81,8 @@ class Bar:
     def advance(self, steps: int = 1, note: str | Callable[[], str] = "") -> None:
         """Counts `steps` more as done.
 
-        `note` stands below the bar; one that costs time is given as a function, which is called
-        only when it is shown.
+        `note` stands below the bar. A note that costs time may be a function, which is called
+        only when the note is shown.
         """
         self._done += steps
         now = time.monotonic()
@@ -119,12 +131,23 @@ def _rich_bar():
         MofNCompleteColumn(),
         TimeRemainingColumn(),
         console=Console(stderr=True),
-        # What goes to a file meanwhile must not be drawn into the terminal above the bar.
+        # Output that goes to a file must not be drawn into the terminal above the bar.
         redirect_stdout=sys.stdout.isatty(),
         transient=True,
     )
 
 
 def progress(quiet: bool) -> Progress:
-    """What shows the progress of a command: a `Bar`, or nothing where it is to be quiet."""
+    """What shows the progress of a command: a `Bar`, which shows nothing if it is `quiet`."""
     return partial(Bar, quiet=quiet)
+
+
+def table_console() -> "Console":
+    """The standard output for tables.
+
+    Lines are folded at the width of a terminal, and never in a file, where they are searched.
+    """
+    from rich.console import Console
+
+    console = Console()
+    return console if console.is_terminal else Console(width=1000)

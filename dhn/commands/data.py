@@ -1,12 +1,19 @@
 """`dhn data synth` and `dhn data check`."""
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from dhn.commands import options
-from dhn.commands.console import progress
+from dhn.commands.console import progress, table_console
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from dhn.data.findings import Report
 
 
 @click.group()
@@ -29,7 +36,7 @@ def data() -> None:
     "--processes",
     type=click.IntRange(min=1),
     default=None,
-    help="How many draw at the same time; all CPU cores by default. Changes nothing but the time.",
+    help="Draw in this many processes; by default one per CPU core. The images stay the same.",
 )
 @click.option("--overwrite", is_flag=True, help="Replace an earlier folder of procedural crowds.")
 @options.common
@@ -44,8 +51,8 @@ def synth(
 ) -> None:
     """Draw procedural crowds and write them as a CrowdPose folder OUT.
 
-    Of ten images, eight are for training, one for validation, one for the test. The same seed
-    draws the same crowds, on any number of processes.
+    Of ten images, eight are for training, one for validation and one for the test. The same seed
+    draws the same crowds in any number of processes.
     """
     from dhn.synth import CrowdConfig, generate
 
@@ -68,7 +75,7 @@ def synth(
     "splits",
     multiple=True,
     type=click.Choice(["train", "val", "test", "trainval"]),
-    help="Check this split; may be given several times. By default all that are there.",
+    help="Check this split (can be repeated); by default all that there are.",
 )
 @click.option("--quick", is_flag=True, help="Do not read the images, only see that they exist.")
 @click.option(
@@ -76,13 +83,13 @@ def synth(
     type=click.IntRange(min=1),
     default=30,
     show_default=True,
-    help="As data.max_people in training.",
+    help="The setting data.max_people of the training: more people in an image are a hint.",
 )
 @click.option(
     "--json-output",
     type=click.Path(path_type=Path, dir_okay=False),
     metavar="PATH",
-    help="Write the figures and every case, not the first three alone.",
+    help="Write the figures and every case, not only the first three.",
 )
 @options.common
 def check(
@@ -95,26 +102,85 @@ def check(
 ) -> None:
     """Check annotations and images of a data set before training on it.
 
-    Errors (images that are missing, damaged, of another size or in two splits, annotations that
-    cannot be used) end with exit code 1. Warnings are about labels: outside the image, against
-    their own counts. Hints are statistical; official sets have some.
+    Errors end with exit code 1: images that are missing, damaged, of another size or in two
+    splits, and annotations that cannot be used. Warnings concern labels, such as keypoints
+    outside the image or wrong counts. Hints are statistical; official sets have some, too.
     """
-    from rich.console import Console
-
     from dhn.base.errors import DhnError
     from dhn.base.files import write_json
-    from dhn.data.check import check_dataset, tables
+    from dhn.data.check import check_dataset
 
     report = check_dataset(
         dataset, splits, decode=not quick, max_people=max_people, progress=progress(quiet)
     )
-    console = Console()
-    if not console.is_terminal:
-        console = Console(width=1000)  # no line is folded, so that names can be searched
-    for table in tables(report):
-        console.print(table)
+    console = table_console()
+    if report.splits:
+        console.print(_split_table(report.splits))
+    if report.findings:
+        console.print(_finding_table(report))
     if json_output:
         write_json(json_output, report.as_json(), indent=1)
     if report.count("error"):
-        raise DhnError(f"{dataset}: {report.count('error')} errors; mend them before training")
+        raise DhnError(f"{dataset}: {report.count('error')} errors; fix them before training")
     click.echo(f"{dataset}: no errors, {report.count('warning')} warnings")
+
+
+def _split_table(splits: dict[str, dict[str, Any]]) -> "Table":
+    """A row of figures for each split."""
+    import numpy as np
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table("split", title="Data")
+    for column in (
+        "images",
+        "people",
+        "visible",
+        "hidden",
+        "0/1/2-4/5-9/10+ people",
+        "most",
+        "crowdIndex easy/medium/hard",
+        "from labels",
+    ):
+        table.add_column(column, justify="right")
+    for name, figures in splits.items():
+        histogram = np.array(figures["people_per_image"])
+        groups = [part.sum() for part in np.split(histogram, (1, 2, 5, 10))]
+        visible, hidden = figures["keypoints"]
+        table.add_row(
+            Text(name),
+            str(figures["images"]),
+            str(figures["people"]),
+            str(visible),
+            str(hidden),
+            _shares([group / max(histogram.sum(), 1) for group in groups]),
+            str(len(histogram) - 1),
+            _shares(figures.get("crowd_index")),
+            _shares(figures.get("crowd_index_of_labels")),
+        )
+    return table
+
+
+def _shares(shares: Sequence[float] | None) -> str:
+    return "/".join(f"{100 * share:.0f}" for share in shares) + " %" if shares else "-"
+
+
+def _finding_table(report: "Report", examples: int = 3) -> "Table":
+    """A row for each finding, with its first cases."""
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table("", "finding", "split", title="Findings")
+    table.add_column("count", justify="right")
+    table.add_column("first of them", overflow="fold")
+    colours = {"error": "red", "warning": "yellow", "hint": "cyan"}
+    for level, what, split, cases in report.findings:
+        table.add_row(
+            Text(level, style=colours[level]),
+            what,
+            # As Text, the square brackets in file names are not taken for markup.
+            Text(split),
+            str(len(cases)),
+            Text("\n".join(cases[:examples])),
+        )
+    return table

@@ -9,10 +9,12 @@ from dhn.commands import options
 
 
 @click.command()
-@click.option("--json", "as_json", is_flag=True, help="For machines; so does --quiet.")
+@click.option(
+    "--json", "as_json", is_flag=True, help="Print one line of JSON; --quiet does the same."
+)
 @options.common
 def info(as_json: bool, quiet: bool) -> None:
-    """Show versions, devices, kernels and what the networks cost: what a bug report needs."""
+    """Show versions, devices, kernels and the cost of the networks, for bug reports."""
     from dhn.base.environment import report
 
     if as_json or quiet:
@@ -22,12 +24,12 @@ def info(as_json: bool, quiet: bool) -> None:
 
 
 def _print_info(report: dict[str, Any]) -> None:
-    """The report, then a table of the networks, on standard output."""
+    """Prints the report and a table of the networks."""
     from dhn.model.cost import NETWORKS, network_cost
 
     for key, value in report.items():
         if isinstance(value, dict):
-            value = ", ".join(f"{name} {said or '-'}" for name, said in value.items())
+            value = ", ".join(f"{name} {state or '-'}" for name, state in value.items())
         elif isinstance(value, list):
             value = ", ".join(value) or "none"
         click.echo(f"{key:<22}{value}")

@@ -9,7 +9,7 @@ from dhn.commands import options
 
 
 @click.command()
-@click.option("--json", "as_json", is_flag=True, help="For machines: a JSON list.")
+@click.option("--json", "as_json", is_flag=True, help="Print a JSON list.")
 @options.common
 def models(as_json: bool, quiet: bool) -> None:
     """List the published weights that --checkpoint and train.init take by name.

@@ -8,13 +8,29 @@ from dhn.commands import options
 from dhn.commands.console import progress
 
 
-@click.command()
+class _Train(click.Command):
+    """Lists the presets below its help; reading them takes longer than the rest of the help."""
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        from dhn.training.config import presets
+        from dhn.training.describe import preset_comment
+
+        with formatter.section("Presets"):
+            formatter.write_dl([(name, preset_comment(name)[0]) for name in presets()])
+
+
+def _unseen(line: str) -> None:
+    """Takes the place of `click.echo` under --quiet."""
+
+
+@click.command(cls=_Train)
 @click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
 @click.option(
     "--config",
     "source",
     metavar="NAME|FILE",
-    help="A preset or a YAML file.  [default: doublehighernet_w32_crowdpose, the paper's recipe]",
+    help="A preset (see below) or a YAML file.  [default: doublehighernet_w32_crowdpose, the "
+    "paper's recipe]",
 )
 @click.option(
     "--output",
@@ -34,9 +50,11 @@ from dhn.commands.console import progress
     help="Weights to start from, as far as they fit: short for train.init=...",
 )
 @click.option(
-    "--offline", is_flag=True, help="Download no weights to start from; take them if cached."
+    "--offline", is_flag=True, help="Download no weights to start from; take them from the cache."
 )
-@click.option("--show-config", is_flag=True, help="Print the settings as YAML and stop.")
+@click.option(
+    "--show-config", is_flag=True, help="Print all settings as YAML, with their meanings, and stop."
+)
 @options.device
 @options.common
 def train(
@@ -59,9 +77,12 @@ def train(
     dhn train --resume runs/NAME               go on after a stop
     torchrun --nproc-per-node 8 -m dhn train   on eight GPUs
 
-    KEY=VALUE changes a setting of the preset (--show-config lists them). The run's folder gets
+    KEY=VALUE changes a setting of the preset (--show-config explains them). The run's folder gets
     config.yaml, environment.json, metrics.jsonl, last.pt and, where a split is held out, best.pt.
     However a run ended, --resume goes on to the weights that it would have had.
+
+    The losses of the heatmaps stand beside the loss that a map of zeros would have: a network has
+    begun to learn where things are once the last of them is clearly below it.
     """
     from dhn.training.config import DEFAULT_PRESET, load_config
 
@@ -79,29 +100,35 @@ def train(
             overrides = (*overrides, f"train.init={backbone}")
         config = load_config(source or DEFAULT_PRESET, overrides)
     if show_config:
-        click.echo(config.to_yaml(), nl=False)
+        from dhn.training.describe import commented_yaml
+
+        click.echo(commented_yaml(config), nl=False)
         return
 
     from dhn.base.device import select_device
     from dhn.base.distributed import connect
+    from dhn.base.errors import DhnError
     from dhn.training.loop import train
-    from dhn.training.runs import new_run
+    from dhn.training.runs import StoppedError, new_run
 
-    with connect(device) as world:
-        run = resume or output or Path(world.once("run", str(new_run(config))))
-        # A job that torchrun starts again goes on with the run that it had.
-        if resume is None and not world.restarted and (run / "last.pt").exists():
-            raise click.UsageError(
-                f"{run} holds a run: choose another --output, or --resume {run}."
+    try:
+        with connect(device) as world:
+            run = resume or output or Path(world.once("run", str(new_run(config))))
+            # A job that torchrun starts again goes on with the run that it had.
+            if resume is None and not world.restarted and (run / "last.pt").exists():
+                raise click.UsageError(
+                    f"{run} holds a run: choose another --output, or --resume {run}."
+                )
+            result = train(
+                config,
+                run,
+                select_device(world.device),
+                world=world,
+                offline=offline,
+                progress=progress(quiet),
+                report=_unseen if quiet else click.echo,
             )
-        result = train(
-            config,
-            run,
-            select_device(world.device),
-            world=world,
-            offline=offline,
-            quiet=quiet,
-            progress=progress(quiet),
-        )
-        if world.main:
-            click.echo(f"Result: {result}")
+            if world.main:
+                click.echo(f"Result: {result}")
+    except StoppedError as stopped:
+        raise DhnError(f"stopped; go on with: dhn train --resume {stopped.run}") from stopped

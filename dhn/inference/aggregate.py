@@ -101,7 +101,8 @@ def aggregate(
         size = half[0].shape[2:]
         tags = [F.interpolate(t, size=size, mode="bilinear") for t in tags]
     if half and native:
-        heatmaps = ops.aggregate_heatmaps(quarter, half, *(levels[1:] or [([], [])])[0], flip)
+        flipped_quarter, flipped_half = ([], []) if mirrored is None else levels[1]
+        heatmaps = ops.aggregate_heatmaps(quarter, half, flipped_quarter, flipped_half, flip)
     else:
         averaged = [_average(*level) for level in levels]
         heatmaps = averaged[0]

@@ -45,7 +45,9 @@ class Peaks(NamedTuple):
 
 @dataclass(frozen=True)
 class Poses:
-    """The people found in one image, in order of founding; tensors on the CPU.
+    """The people of one image as decode gives them; tensors on the CPU, in the order of grouping.
+
+    `dhn.inference.people.People` is what users get: it has image pixels and knows the joints.
 
     Attributes:
         keypoints: float32 [P, J, 3]: x, y in input pixels (pixel centres at +.5), score; all 0
@@ -61,6 +63,7 @@ class Poses:
 
 
 _PUBLISHED = DecodeConfig()
+MAX_PEOPLE_ON_CUDA = 128  # kMaxGroup in csrc/cuda/group_tags.cuh
 _BROKEN = "heatmaps or tags hold NaN or infinity: the network's output is broken"
 
 
@@ -75,7 +78,8 @@ def decode_poses(
     """Finds the people of every image of a batch.
 
     The maps are read at input resolution, bilinearly; upsampled maps are never written. Results
-    are those of `reference.decode_poses`, up to the choice among equal-cost assignments.
+    are those of `reference.decode_poses`, up to the choice among equal-cost assignments. Maps on
+    CUDA are decoded there with up to 128 `max_people`, all others on the CPU.
 
     Args:
         heatmaps: [B, J, h, w] float32, bfloat16 or float16, any strides, any device.
@@ -93,7 +97,7 @@ def decode_poses(
         DhnError: the maps hold NaN or infinity.
     """
     _check(heatmaps, tags, size, config)
-    if heatmaps.device.type not in ("cpu", "cuda"):
+    if not _runs_on(heatmaps.device.type, config):
         heatmaps, tags = heatmaps.cpu(), tags.cpu()
     if peaks is not None and _serves(peaks, config):
         return _decode_by_steps(heatmaps, tags, size, config, peaks)
@@ -136,6 +140,13 @@ def find_peaks(
         heatmaps, config.max_people, config.nms_kernel, size, config.detection_threshold
     )
     return Peaks(scores, *ops.read_peaks(heatmaps, tags, indices, size, config.subpixel))
+
+
+def _runs_on(device: str, config: DecodeConfig) -> bool:
+    """Whether the operators are there for this kind of device and take these settings."""
+    if device == "cuda":
+        return config.max_people <= MAX_PEOPLE_ON_CUDA
+    return device == "cpu"
 
 
 def _serves(peaks: Peaks, config: DecodeConfig) -> bool:

@@ -1,4 +1,4 @@
-"""`dhn export`: a predictor's graph as an ONNX file or a torch.export program.
+"""Writes a predictor's graph as an ONNX file or a torch.export program.
 
 The graph takes uint8 images [B, 3, H, W] of any batch and of any size in multiples of 64, and
 gives `exported.OUTPUTS`: heatmaps and tags as `PoseInference` does, and the K best peaks as
@@ -9,19 +9,20 @@ float32. Grouping and refinement stay outside.
 import importlib.util
 import io
 import logging
+import os
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Literal, cast
 
-import click
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
-from dhn.base.errors import DhnError
+from dhn.base.errors import DhnError, SettingError
 from dhn.base.files import written_whole
 from dhn.base.progress import Progress, silent
 from dhn.data.joints import JointSet
@@ -36,9 +37,11 @@ from dhn.inference.exported import (
     ExportedNetwork,
     load_exported,
 )
-from dhn.inference.predictor import load_predictor
+from dhn.inference.load import load
 from dhn.model import PoseNetwork
 from dhn.ops.plain import quarter_positions, taps, upsample
+
+Format = Literal["onnx", "torch"]
 
 OPSET = 18
 # Every peak counts here: the detection threshold stays a choice of who runs the file.
@@ -103,25 +106,63 @@ def _read_tags(tags: Tensor, indices: Tensor, size: tuple[int, int]) -> Tensor:
     return ((1 - along_y) * line(top) + along_y * line(bottom)).transpose(2, 3)
 
 
+@dataclass(frozen=True)
+class ExportReport:
+    """A file that was written and checked.
+
+    Attributes:
+        path: the file.
+        size: its size in bytes.
+        differences: how far its `heatmaps`, `tags` and `peaks` are from the network's, see
+            `export`.
+    """
+
+    path: Path
+    size: int
+    differences: dict[str, float]
+
+
 def export_checkpoint(
-    output: Path | None, format: str, *, progress: Progress = silent, **options: Any
-) -> None:
-    """Exports what `load_predictor(**options)` would run, and says how exact the file is.
+    checkpoint: str | os.PathLike[str] | None = None,
+    output: str | os.PathLike[str] | None = None,
+    format: Format = "onnx",
+    *,
+    flip: bool = False,
+    input_size: int | None = None,
+    fine_only: bool = False,
+    offline: bool = False,
+    progress: Progress = silent,
+) -> ExportReport:
+    """Exports the network that `dhn.load` makes of a checkpoint, to run without it.
 
     Args:
-        output: the file; None is the checkpoint's name in the current folder.
-        format: `onnx` or `torch`.
+        checkpoint, flip, input_size, fine_only, offline: see `dhn.load`.
+        output: the file, .onnx or .pt2; None takes the checkpoint's name, in the current folder.
+        format: `onnx`, or `torch` for a torch.export program; must fit the suffix of `output`.
+        progress: shows how far a download, then the export, is.
 
     Raises:
-        DhnError: see `load_predictor` and `export`.
+        SettingError: ONNX's packages are missing, or `format` does not fit `output`.
+        DhnError: see `dhn.load` and `export`.
     """
+    if output is not None and Path(output).suffix != SUFFIXES[format]:
+        raise SettingError("format", format, f"writes {SUFFIXES[format]} files, not {output}")
     if format == "onnx":
         _require("onnx", "onnxscript", "onnxruntime")
-    predictor = load_predictor(device="cpu", precision="float32", progress=progress, **options)
+    predictor = load(
+        checkpoint,
+        device="cpu",
+        precision="float32",
+        flip=flip,
+        input_size=input_size,
+        fine_only=fine_only,
+        offline=offline,
+        progress=progress,
+    )
     inference = predictor.inference
     if not isinstance(inference, PoseInference):
         raise DhnError(f"{predictor.source}: is exported already; give the checkpoint")
-    path = output or Path(Path(predictor.source).stem + SUFFIXES[format])
+    path = Path(output or Path(predictor.source).stem + SUFFIXES[format])
     network = cast(PoseNetwork, inference.network)
     differences = export(
         inference,
@@ -132,16 +173,14 @@ def export_checkpoint(
         input_size=predictor.input_size,
         progress=progress,
     )
-    found = ", ".join(f"{name} {value:.0e}" for name, value in differences.items())
-    click.echo(f"{path}: {path.stat().st_size / 1e6:.1f} MB")
-    click.echo(f"Largest difference to the network, of the largest value: {found}")
+    return ExportReport(path, path.stat().st_size, differences)
 
 
 def export(
     inference: PoseInference,
     joints: JointSet,
     path: Path,
-    format: str,
+    format: Format,
     *,
     name: str,
     input_size: int,
@@ -257,7 +296,8 @@ def _differences(
 def _require(*packages: str) -> None:
     missing = [name for name in packages if importlib.util.find_spec(name) is None]
     if missing:
-        raise DhnError(f'--format onnx needs {" and ".join(missing)}: pip install "dhn[export]"')
+        needed = " and ".join(missing)
+        raise SettingError("format", "onnx", f'needs {needed}: pip install "dhn[export]"')
 
 
 @contextmanager

@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.export.passes import move_to_device_pass
 
 from dhn.base.device import select_device
-from dhn.base.errors import DhnError
+from dhn.base.errors import DhnError, SettingError
 from dhn.data.joints import JointSet
 from dhn.inference.decode import Peaks
 
@@ -44,6 +44,8 @@ _SIZE = re.compile(
     r"(Add|Mul|Pow|Min|Max|Mod|FloorDiv|Integer|Symbol|'s\d+'|positive=True|integer=True"
     r"|[-\d(), ])*"
 )
+# By the key in models/model.json under which it stands.
+_ALLOWED = {"target": _OPERATOR, "as_operator": _OPERATOR, "expr_str": _SIZE}
 
 Outputs = tuple[Tensor, Tensor, Peaks]
 
@@ -154,9 +156,10 @@ def _providers(device: str, available: list[str]) -> list[Any]:
     if wanted.type == "cuda" and "CUDAExecutionProvider" in available:
         return [("CUDAExecutionProvider", {"device_id": wanted.index or 0}), "CPUExecutionProvider"]
     if device not in ("auto", "cpu"):
-        raise DhnError(
-            f"--device {device}: this onnxruntime computes on the CPU alone; "
-            "pip install onnxruntime-gpu, or give --device cpu"
+        raise SettingError(
+            "device",
+            device,
+            "this onnxruntime computes on the CPU alone; pip install onnxruntime-gpu, or take cpu",
         )
     return ["CPUExecutionProvider"]
 
@@ -165,7 +168,7 @@ def _load_torch(path: Path, device: str) -> ExportedNetwork:
     where = select_device(device)
     if where.type == "mps":  # the graph ranks peaks in float64, which MPS lacks
         if device != "auto":
-            raise DhnError(f"--device {device}: exported graphs run on the CPU or CUDA")
+            raise SettingError("device", device, "exported graphs run on the CPU or CUDA")
         where = torch.device("cpu")
     try:
         with zipfile.ZipFile(path) as archive:
@@ -201,16 +204,16 @@ def _is_plain(archive: zipfile.ZipFile) -> bool:
         torch.load(io.BytesIO(archive.read(f"{root}/{_EXAMPLE}")), weights_only=True)
     except pickle.UnpicklingError:
         return False
-    graph = _strings(json.loads(archive.read(f"{root}/models/model.json")))
     for kind in ("weights", "constants"):
         config = json.loads(archive.read(f"{root}/data/{kind}/model_{kind}_config.json"))["config"]
-        if any(p["use_pickle"] or not _PAYLOAD.fullmatch(p["path_name"]) for p in config.values()):
+        for payload in config.values():
+            if payload["use_pickle"] or not _PAYLOAD.fullmatch(payload["path_name"]):
+                return False
+    graph = json.loads(archive.read(f"{root}/models/model.json"))
+    for key, text in _strings(graph):
+        if key in _ALLOWED and not _ALLOWED[key].fullmatch(text):
             return False
-    return all(
-        allowed.fullmatch(text)
-        for key, text in graph
-        if (allowed := {"target": _OPERATOR, "as_operator": _OPERATOR, "expr_str": _SIZE}.get(key))
-    )
+    return True
 
 
 def _strings(value: Any, key: str = "") -> Iterator[tuple[str, str]]:

@@ -1,9 +1,10 @@
 """Skeletons painted over images."""
 
+from collections.abc import Sequence
+from typing import Protocol
+
 import cv2
 import numpy as np
-
-from dhn.data.joints import JointSet
 
 # RGB of a person's left side (light) and right side (deep); one pair per person. Neighbours in
 # the list differ most.
@@ -24,10 +25,24 @@ _OUTLINE = np.array((16, 18, 24), np.float32)
 _SHIFT = 4  # cv2 takes coordinates in sixteenths of a pixel
 
 
+class Joints(Protocol):
+    """What drawing has to know about J joints; see `dhn.data.joints.JointSet`."""
+
+    @property
+    def skeleton(self) -> Sequence[tuple[int, int]]:
+        """The limbs, as pairs of 0-based joint indices."""
+
+    @property
+    def flip(self) -> Sequence[int]:
+        """J indices: of each joint, the one on the other side of the body."""
+
+    def __len__(self) -> int: ...
+
+
 def draw_poses(
     image: np.ndarray,
     poses: np.ndarray,
-    joints: JointSet,
+    joints: Joints,
     *,
     joint_threshold: float = 0.1,
     colours: np.ndarray | None = None,
@@ -99,7 +114,7 @@ def _sizes(poses: np.ndarray, found: np.ndarray) -> np.ndarray:
     return np.hypot(*np.maximum(high - low, 0).T)
 
 
-def _joint_colours(joints: JointSet, number: int) -> np.ndarray:
+def _joint_colours(joints: Joints, number: int) -> np.ndarray:
     """RGB of each joint, [J, 3]. The first joint of a mirrored pair is the left one."""
     left, right = _PALETTE[number % len(_PALETTE)]
     side = np.sign(np.array(joints.flip) - np.arange(len(joints)))[:, None]  # 1 left, -1 right
@@ -111,7 +126,7 @@ def _paint_person(
     pose: np.ndarray,
     found: np.ndarray,
     size: float,
-    joints: JointSet,
+    joints: Joints,
     colours: np.ndarray,
 ) -> None:
     """Paints one person onto `canvas`, touching only the box around its joints."""
@@ -139,7 +154,7 @@ def _draw_skeleton(
     found: np.ndarray,
     alpha: np.ndarray,
     width: float,
-    joints: JointSet,
+    joints: Joints,
     colours: np.ndarray,
 ) -> None:
     """Draws limbs and joints, outlines first, into an RGBA layer.

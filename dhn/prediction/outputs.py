@@ -1,4 +1,4 @@
-"""What `dhn predict` writes: overlays, videos, JSON and CSV."""
+"""Files of predictions: overlays, videos, JSON and CSV. docs/outputs.md describes them."""
 
 import contextlib
 import csv
@@ -14,8 +14,8 @@ import numpy as np
 
 from dhn.base.errors import DhnError
 from dhn.base.files import write_json
-from dhn.data.joints import JointSet
-from dhn.media.draw import SteadyColours, draw_poses
+from dhn.inference.people import People, joint_columns
+from dhn.media.draw import SteadyColours
 from dhn.media.images import write_image
 from dhn.media.sources import Source
 from dhn.media.video import GrowingFile, VideoWriter
@@ -71,36 +71,6 @@ class Frame:
     fps: Fraction = Fraction(0)
 
 
-@dataclass(frozen=True)
-class People:
-    """What was found in a frame: keypoints float32 [P, J, 3] in image pixels, scores [P]."""
-
-    keypoints: np.ndarray
-    scores: np.ndarray
-
-    def as_json(self) -> list[dict[str, Any]]:
-        """One dictionary per person, as OpenPifPaf writes them.
-
-        `keypoints` is flat, x, y, score for each of the J joints, 0, 0, 0 where none was found;
-        `bbox` is x, y, width, height around those found.
-        """
-        found = self.keypoints[..., 2:] > 0
-        keypoints = np.where(found, self.keypoints, 0).astype(float).round(4)
-        low = np.where(found, keypoints, np.inf)[..., :2].min(1, initial=np.inf)
-        high = np.where(found, keypoints, -np.inf)[..., :2].max(1, initial=-np.inf)
-        boxes = np.where(found.any(1), np.concatenate([low, high - low], 1), 0).round(3)
-        scores = self.scores.astype(float).round(4)
-        return [
-            {"keypoints": flat, "bbox": box, "score": score, "category_id": 1}
-            for flat, box, score in zip(
-                keypoints.reshape(len(keypoints), 3 * keypoints.shape[1]).tolist(),
-                boxes.tolist(),
-                scores.tolist(),
-                strict=True,
-            )
-        ]
-
-
 class Sink(Protocol):
     """Takes results one by one. Opens its file at the first, completes it in `close`."""
 
@@ -115,27 +85,27 @@ def closed_by(stack: contextlib.ExitStack, sinks: Sequence[Sink]) -> Sequence[Si
     return sinks
 
 
-def shared_sinks(outputs: Outputs, sources: Sequence[Source], joints: JointSet) -> Sequence[Sink]:
+def shared_sinks(outputs: Outputs, sources: Sequence[Source]) -> Sequence[Sink]:
     """Those that write one file for all sources."""
     sinks: list[Sink] = []
     if outputs.csv:
-        sinks.append(_Table(outputs.csv, joints))
+        sinks.append(_Table(outputs.csv))
     if outputs.json and _is_file(outputs.json):
         one_image = len(sources) == 1 and not sources[0].is_video
         sinks.append(_ImageJson(outputs.json) if one_image else _JsonLines(outputs.json))
     return sinks
 
 
-def source_sinks(outputs: Outputs, source: Source, joints: JointSet) -> Sequence[Sink]:
+def source_sinks(outputs: Outputs, source: Source) -> Sequence[Sink]:
     """Those that write files of one source."""
     stem = f"{source.name}.predictions"
     sinks: list[Sink] = []
     if source.is_video and outputs.video and outputs.video.suffix:
-        sinks.append(_OverlayVideo(outputs.video, joints))
+        sinks.append(_OverlayVideo(outputs.video))
     elif source.is_video and (folder := outputs.video or outputs.images):
-        sinks.append(_OverlayVideo(folder / f"{stem}.mp4", joints))
+        sinks.append(_OverlayVideo(folder / f"{stem}.mp4"))
     if not source.is_video and outputs.images:
-        sinks.append(_OverlayImage(outputs.images / f"{stem}.jpg", joints))
+        sinks.append(_OverlayImage(outputs.images / f"{stem}.jpg"))
     if outputs.json and not _is_file(outputs.json):
         if source.is_video:
             sinks.append(_JsonLines(outputs.json / f"{stem}.jsonl"))
@@ -153,28 +123,26 @@ class _ImageJson:
         self._path = path
 
     def write(self, frame: Frame, people: People) -> None:
-        write_json(self._path, people.as_json())
+        write_json(self._path, people.to_dict()["predictions"])
 
     def close(self) -> None:
         pass
 
 
 class _OverlayImage:
-    def __init__(self, path: Path, joints: JointSet) -> None:
+    def __init__(self, path: Path) -> None:
         self._path = path
-        self._joints = joints
 
     def write(self, frame: Frame, people: People) -> None:
-        write_image(self._path, draw_poses(frame.image, people.keypoints, self._joints))
+        write_image(self._path, people.plot(frame.image))
 
     def close(self) -> None:
         pass
 
 
 class _OverlayVideo:
-    def __init__(self, path: Path, joints: JointSet) -> None:
+    def __init__(self, path: Path) -> None:
         self._path = path
-        self._joints = joints
         self._colours = SteadyColours()
         self._writer: VideoWriter | None = None
 
@@ -183,8 +151,7 @@ class _OverlayVideo:
             height, width = frame.image.shape[:2]
             self._writer = VideoWriter(self._path, frame.fps, (width, height))
         colours = self._colours(people.keypoints)
-        overlay = draw_poses(frame.image, people.keypoints, self._joints, colours=colours)
-        self._writer.write(overlay, frame.time)
+        self._writer.write(people.plot(frame.image, colours=colours), frame.time)
 
     def close(self) -> None:
         if self._writer is not None:
@@ -218,25 +185,24 @@ class _JsonLines(_TextFile):
         line: dict[str, Any] = {"file": frame.source.path}
         if frame.index is not None:
             line["frame"] = frame.index
-        line["predictions"] = people.as_json()
+        line["predictions"] = people.to_dict()["predictions"]
         self.append(json.dumps(line, allow_nan=False) + "\n")
 
 
 class _Table(_TextFile):
     """CSV, a row per person; cells of joints that were not found are empty."""
 
-    def __init__(self, path: Path, joints: JointSet) -> None:
+    def __init__(self, path: Path) -> None:
         super().__init__(path)
-        columns = [f"{name}_{value}" for name in joints.names for value in ("x", "y", "score")]
-        self._header: list[Any] | None = ["file", "frame", "person", "score", *columns]
+        self._has_header = False
 
     def write(self, frame: Frame, people: People) -> None:
         lines = io.StringIO()
         table = csv.writer(lines, lineterminator="\n")
-        if self._header:
-            table.writerow(self._header)
-            self._header = None
-        for number, person in enumerate(people.as_json()):
+        if not self._has_header:
+            table.writerow(["file", "frame", "person", "score", *joint_columns(people.joints)])
+            self._has_header = True
+        for number, person in enumerate(people.to_dict()["predictions"]):
             joints = np.array(person["keypoints"], object).reshape(-1, 3)
             joints[joints[:, 2] == 0] = ""
             table.writerow(

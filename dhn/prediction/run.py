@@ -1,4 +1,4 @@
-"""`dhn predict`: sources -> frames -> predictor -> files."""
+"""From sources over frames and a predictor to files."""
 
 import contextlib
 import itertools
@@ -6,15 +6,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-import click
 import numpy as np
 
 from dhn.base.distributed import ALONE, World
 from dhn.base.errors import DhnError
 from dhn.base.progress import Progress, silent, tracked
+from dhn.inference.people import People
 from dhn.media.sources import Source
 from dhn.media.video import VideoReader
-from dhn.prediction.outputs import Frame, Outputs, People, closed_by, shared_sinks, source_sinks
+from dhn.prediction.outputs import Frame, Outputs, closed_by, shared_sinks, source_sinks
 
 if TYPE_CHECKING:
     from dhn.inference.predictor import Predictor
@@ -70,7 +70,7 @@ def predict(
     sources; what goes to one file for all is kept in memory until rank 0 writes it, in order.
 
     Args:
-        predictor: list of RGB uint8 [H, W, 3] -> list of predictions.
+        predictor: finds the people of each image of a list.
         sources: from `media.list_sources`.
         outputs: what to write.
         batch_size: images or frames given to the predictor at once.
@@ -95,19 +95,19 @@ def predict(
     )
     results = _results(predictor, frames, batch_size, conf)
     with contextlib.ExitStack() as whole_run:
-        shared = closed_by(whole_run, shared_sinks(outputs, sources, predictor.joints))
+        shared = closed_by(whole_run, shared_sinks(outputs, sources))
         at_once = shared if world.size == 1 else ()  # else rank 0 writes them, in order
         for source, group in itertools.groupby(results, key=lambda result: result[0].source):
             outcome = outcomes[source]
             with contextlib.ExitStack() as one_source:
-                own = closed_by(one_source, source_sinks(outputs, source, predictor.joints))
+                own = closed_by(one_source, source_sinks(outputs, source))
                 for frame, people in group:
                     outcome.images += 1
                     outcome.people += len(people.scores)
                     for sink in (*own, *at_once):
                         sink.write(frame, people)
                     if shared and not at_once:
-                        outcome.results.append((replace(frame, image=_NO_PIXELS), people))
+                        outcome.results.append(_without_pixels(frame, people))
         everything = world.collect(list(outcomes.values()))
         for frame, people in itertools.chain(*(outcome.results for outcome in everything)):
             for sink in shared:
@@ -121,27 +121,9 @@ def predict(
     )
 
 
-def report(summary: Summary, outputs: Outputs, sources: int) -> None:
-    """Prints what a run did and how long it took; lists failures on standard error.
-
-    Raises:
-        DhnError: some of the sources failed.
-    """
-    if summary.images:
-        written = ", ".join(str(path) for path in outputs.paths())
-        click.echo(f"{summary.images} images, {summary.people} people -> {written}")
-        click.echo(
-            f"Per image: network {1000 * summary.network_seconds / summary.images:.1f} ms, "
-            f"decode {1000 * summary.decode_seconds / summary.images:.1f} ms"
-        )
-    if summary.failures and sources == 1:
-        raise DhnError(summary.failures[0])
-    for failure in summary.failures:
-        click.echo(f"Failed: {failure}", err=True)
-    if summary.failures:
-        raise DhnError(
-            f"{len(summary.failures)} of {sources} sources failed; they are listed above"
-        )
+def _without_pixels(frame: Frame, people: People) -> tuple[Frame, People]:
+    """What can be kept in memory for all frames of a video."""
+    return replace(frame, image=_NO_PIXELS), replace(people, image=None)
 
 
 def _frames(outcomes: Mapping[Source, _Outcome], stride: int) -> Iterator[Frame]:
@@ -176,7 +158,6 @@ def _results(
     predictor: "Predictor", frames: Iterator[Frame], batch_size: int, conf: float
 ) -> Iterator[tuple[Frame, People]]:
     while batch := list(itertools.islice(frames, batch_size)):
-        predictions = predictor([frame.image for frame in batch])
-        for frame, prediction in zip(batch, predictions, strict=True):
-            keep = prediction.scores >= conf
-            yield frame, People(prediction.keypoints[keep], prediction.scores[keep])
+        found = predictor([frame.image for frame in batch])
+        for frame, people in zip(batch, found, strict=True):
+            yield frame, people[people.scores >= conf]

@@ -1,4 +1,4 @@
-"""One update of the weights, with all that it changes: optimiser, average, loss scale."""
+"""An update of the weights, and all that it changes: optimiser, average, loss scale."""
 
 import contextlib
 import copy
@@ -17,8 +17,8 @@ from dhn.base.errors import DhnError
 from dhn.data.dataset import Batch
 from dhn.model import PoseNetwork, channels_last
 from dhn.model.normalise import normalise
-from dhn.training.config import Config, Loss, Train
 from dhn.training.loss import PoseLoss, pose_loss
+from dhn.training.settings import Config, Loss, Train
 
 
 class Update(NamedTuple):
@@ -29,8 +29,8 @@ class Update(NamedTuple):
         images: images that were learnt from.
         applied: False where loss or gradient were not finite: weights, moments and running
             statistics are as before.
-        overflow: not applied, but only because fp16's scale was too large for the gradient; it
-            is halved, and found again where it is lost.
+        overflow: whether it was not applied only because fp16's scale was too large for the
+            gradient. The scale has been halved; such updates occur while it is being found.
     """
 
     loss: PoseLoss | None
@@ -40,19 +40,20 @@ class Update(NamedTuple):
 
 
 class Learner:
-    """A network, and what changes it.
+    """A network and everything that changes it.
 
     Every process of `world` has a learner, calls its methods in the same order, and comes to the
-    same weights; running statistics are rank 0's.
+    same weights. The running statistics that count are rank 0's.
 
     Args:
-        config: `loss`, `train` and `data.input_size` are read.
-        model: rank 0's weights count.
-        device: of this process; the network is brought there.
+        config: the learner reads `loss`, `train` and `data.input_size`.
+        model: the network, which is moved to `device`. All processes take rank 0's weights.
+        device: where this process computes.
+        world: the processes that share each batch.
 
     Attributes:
         model: the network.
-        best: what to use: the network with averaged weights (`train.ema`), or `model` itself.
+        averaged: the network to use: with averaged weights (`train.ema`), or `model` itself.
         amp: what autocast computes in, or None.
     """
 
@@ -73,7 +74,7 @@ class Learner:
         if world.size > 1:
             # Takes rank 0's weights, and averages gradients while they are being computed.
             self._network = DistributedDataParallel(self.model, gradient_as_bucket_view=True)
-        self.best = copy.deepcopy(self.model).eval() if config.train.ema else self.model
+        self.averaged = copy.deepcopy(self.model).eval() if config.train.ema else self.model
         self.amp = amp_dtype(config.train.amp, device)
         self.optimiser = _optimiser(config.train, model)
         # fp16 has no numbers for small gradients: the loss is scaled up before they are taken.
@@ -86,12 +87,13 @@ class Learner:
     ) -> Update:
         """Learns from one batch.
 
-        Its gradient is that of the sum of its images' losses divided by `batch_size`, in
-        whichever parts it comes. An image that could not be read adds nothing.
+        The gradient is that of the sum of the images' losses, divided by `batch_size`, however the
+        batch is cut into parts. An image that could not be read adds nothing.
 
         Args:
-            parts: of the batch; go through the network one after the other.
-            batch_size: images of the whole batch, those that could not be read included.
+            parts: this process's share of the batch; they go through the network one by one.
+            batch_size: images of the whole batch, including those that could not be read.
+            lr: the learning rate.
             foreground: see `pose_loss`.
         """
         self.model.train()
@@ -100,7 +102,7 @@ class Learner:
         own = [part for part in parts if len(part.image)]
         counts = [len(part.image) for part in own]
         if not own:
-            # This process goes the same way, or the others would wait for it for ever.
+            # This process has to take part, or the others would wait for it for ever.
             own, counts = [_blank(self.config.data.input_size, self.model.num_joints)], [0]
         losses = []
         for k, part in enumerate(own):
@@ -112,16 +114,17 @@ class Learner:
         applied = images > 0 and self._apply(loss.total)
         if not applied or not sum(counts):
             self._statistics.restore()  # batch norm has seen the batch all the same
-        if applied and self.best is not self.model:
-            _move_average(self.best, self.model, self.config.train.ema, self.updates)
-        self.updates += applied
+        if applied:
+            if self.averaged is not self.model:
+                _move_average(self.averaged, self.model, self.config.train.ema, self.updates)
+            self.updates += 1
         if not images:
             return Update(None, 0, True)
-        searching = self.scaler.is_enabled() and not applied and bool(torch.isfinite(loss.total))
-        return Update(loss, images, applied, searching)
+        overflow = self.scaler.is_enabled() and not applied and bool(torch.isfinite(loss.total))
+        return Update(loss, images, applied, overflow)
 
     def _no_sync(self) -> contextlib.AbstractContextManager[None]:
-        """Gradients are added up here, and averaged over the processes with the last part's."""
+        """Adds up gradients here; the last part's update averages them over the processes."""
         if isinstance(self._network, DistributedDataParallel):
             return self._network.no_sync()
         return contextlib.nullcontext()
@@ -131,19 +134,13 @@ class Learner:
         with torch.autocast(self.device.type, self.amp, enabled=self.amp is not None):
             maps = self._network(image)
         mask = batch.mask
-        settings = self.config.loss
         loss = pose_loss(
             maps,
             batch.keypoints.to(self.device, non_blocking=True),
             None if mask is None else mask.to(self.device, non_blocking=True),
+            self.config.loss,
             input_size=self.config.data.input_size,
-            sigma=settings.sigma,
-            taus=settings.tau,
-            units=settings.units,
-            target=settings.target,
             foreground=foreground,
-            pull=settings.pull,
-            push=settings.push,
         )
         # The loss is a mean over this part; DDP will take the mean over the processes.
         self.scaler.scale(loss.total * (share * self.world.size)).backward()
@@ -151,7 +148,7 @@ class Learner:
 
     def _mean(self, losses: Sequence[PoseLoss], images: Sequence[int]) -> tuple[PoseLoss, int]:
         """The mean of the parts' means over all processes, and the number of images."""
-        rows = torch.stack([torch.stack(_flat(loss)).detach().float() for loss in losses])
+        rows = torch.stack([torch.stack(loss.parts()).detach().float() for loss in losses])
         sums = (rows * torch.tensor(images, device=rows.device)[:, None]).sum(0)
         count = float(sum(images))
         if self.world.size > 1:
@@ -174,12 +171,12 @@ class Learner:
         return finite
 
     def agree(self) -> None:
-        """Gives every process rank 0's running statistics; call it before `best` is used."""
-        own = {name: buffer.cpu() for name, buffer in self.best.named_buffers()}
-        self.best.load_state_dict(self.world.broadcast(own), strict=False)
+        """Gives every process rank 0's running statistics; call it before `averaged` is used."""
+        own = {name: buffer.cpu() for name, buffer in self.averaged.named_buffers()}
+        self.averaged.load_state_dict(self.world.broadcast(own), strict=False)
 
     def state_dict(self) -> dict[str, Any]:
-        """All but the weights, which a checkpoint keeps by themselves."""
+        """Everything but the weights, which a checkpoint keeps separately."""
         return {
             "optimiser": self.optimiser.state_dict(),
             "scaler": self.scaler.state_dict(),
@@ -187,7 +184,8 @@ class Learner:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        # Moments as they were, but weight_decay as the settings now say (lr is set by each update).
+        # The moments are restored, but weight_decay is what the settings now say. (Each update sets
+        # the learning rate.)
         self.optimiser.load_state_dict(state["optimiser"])
         for group in self.optimiser.param_groups:
             group["weight_decay"] = self.config.train.weight_decay
@@ -196,7 +194,7 @@ class Learner:
 
 
 def learning_rate(settings: Train, share: float, epoch: float) -> float:
-    """The learning rate after `share` (0..1) of the run, `epoch` epochs."""
+    """The learning rate after `share` (0 to 1) of the run, which is after `epoch` epochs."""
     if share < settings.warmup:
         return settings.lr * max(share / settings.warmup, 1e-3)
     if settings.schedule == "step":
@@ -206,13 +204,13 @@ def learning_rate(settings: Train, share: float, epoch: float) -> float:
 
 
 def foreground_weight(settings: Loss, share: float) -> float:
-    """What `pose_loss` gets as `foreground` after `share` (0..1) of the run."""
+    """What `pose_loss` gets as `foreground` after `share` (0 to 1) of the run."""
     start, end = settings.foreground
     return start + (end - start) * share
 
 
 def amp_dtype(amp: str, device: torch.device) -> torch.dtype | None:
-    """What `train.amp` means on a device; None computes in float32."""
+    """The dtype that `train.amp` means on a device; None computes in float32."""
     if amp == "auto":
         amp = "bf16" if multiplies_bfloat16(device) else "off"
     return {"bf16": torch.bfloat16, "fp16": torch.float16, "off": None}[amp]
@@ -220,14 +218,16 @@ def amp_dtype(amp: str, device: torch.device) -> torch.dtype | None:
 
 def _optimiser(settings: Train, model: PoseNetwork) -> torch.optim.Optimizer:
     kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[settings.optimiser]
-    # Fused: one pass over hundreds of small tensors.
+    # The fused form needs one pass over hundreds of small tensors.
     return kind(model.parameters(), settings.lr, weight_decay=settings.weight_decay, fused=True)
 
 
 @torch.no_grad()
 def _move_average(average: PoseNetwork, model: PoseNetwork, decay: float, updates: int) -> None:
     """Moves weights and running statistics towards the model's; counters are copied."""
-    # In the first updates a long memory would hold fresh weights and nothing else.
+    # In the first updates a long memory would hold fresh weights and nothing else. (This is why
+    # torch's AveragedModel does not serve: it begins with a copy and keeps one decay, and its
+    # counter and its prefix would become part of the weights that others open.)
     decay = min(decay, (1 + updates) / (10 + updates))
     ours, theirs = average.state_dict(), model.state_dict()
     floating = [name for name, value in ours.items() if value.is_floating_point()]
@@ -240,10 +240,6 @@ def _blank(input_size: int, num_joints: int) -> Batch:
     """A black image without people."""
     image = torch.zeros(1, 3, input_size, input_size, dtype=torch.uint8)
     return Batch(image, torch.zeros(1, 1, num_joints, 3), None, [], [""])
-
-
-def _flat(loss: PoseLoss) -> list[Tensor]:
-    return [loss.total, *loss.heatmaps, loss.flat, loss.pull, loss.push]
 
 
 class _Statistics:

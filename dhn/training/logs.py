@@ -1,4 +1,4 @@
-"""Curves of training runs, side by side: read from `metrics.jsonl`, tabled, drawn."""
+"""Curves of training runs, side by side: read from `metrics.jsonl`, summarised, drawn."""
 
 import csv
 import json
@@ -7,9 +7,6 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
-
-from rich.table import Table
-from rich.text import Text
 
 from dhn.base.errors import DhnError
 from dhn.base.files import written_whole
@@ -26,7 +23,7 @@ _PANELS = (
     ("heatmap_coarse_half", "heatmap loss, coarse 1/2", True),
     ("heatmap_fine_quarter", "heatmap loss, fine 1/4", True),
     ("heatmap_fine_half", "heatmap loss, fine 1/2", True),
-    ("heatmap", "last heatmap's loss (dotted: flat map's)", True),
+    ("heatmap", "last heatmap's loss (dotted: all-zero map)", True),
     ("pull", "pull", True),
     ("push", "push", True),
     ("data_wait", "data wait, share of the time", False),
@@ -134,24 +131,6 @@ def summary(run: Run) -> dict[str, Any]:
         row[key] = values[len(values) // 2] if values else None
     row["skipped"] = sum(run.curve("skipped")[1])
     return row
-
-
-def table(runs: Sequence[Run]) -> Table:
-    """The summaries of runs, to print."""
-    formats = {
-        **dict.fromkeys(("epoch", "best_epoch", "skipped"), "{:d}"),
-        **dict.fromkeys(("loss", "heatmap", "flat", "pull", "push"), "{:.4g}"),
-        **dict.fromkeys(("best_AP", "data_wait"), "{:.1%}"),
-        "images_per_second": "{:.1f}",
-    }
-    rows = [summary(run) for run in runs]
-    made = Table("run")
-    for key in list(rows[0])[1:]:
-        made.add_column(key.replace("_per_second", "/s").replace("_", " "), justify="right")
-    for row in rows:
-        cells = ("-" if v is None else formats[k].format(v) for k, v in row.items() if k != "run")
-        made.add_row(Text(row["run"]), *cells)
-    return made
 
 
 def write_csv(runs: Sequence[Run], path: Path) -> None:

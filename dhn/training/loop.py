@@ -2,38 +2,32 @@
 
 import itertools
 import logging
-import os
-import signal
-import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
 
-import click
-import cv2
-import numpy as np
 import torch
-from torch.utils.data import DataLoader
 
 from dhn.base.distributed import ALONE, World
 from dhn.base.errors import DhnError
 from dhn.base.progress import Progress, silent
-from dhn.data.annotations import Annotations, load_annotations
-from dhn.data.dataset import Augmentation, Batch, EpochSampler, PoseDataset, collate
-from dhn.evaluation.evaluate import predict_dataset
-from dhn.evaluation.scoring import score
-from dhn.inference.predictor import Predictor
-from dhn.model import PoseNetwork, build_model
-from dhn.synth import generate, is_unfinished
-from dhn.training.config import Config
-from dhn.training.learner import Learner, foreground_weight, learning_rate
-from dhn.training.record import Record
-from dhn.training.runs import Checkpoints, StopSignals, open_run, seed_everything
-from dhn.training.sheets import draw_sheets
+from dhn.data.dataset import Batch
+from dhn.model import build_model
+from dhn.training.learner import Learner, Update, foreground_weight, learning_rate
+from dhn.training.record import Record, unseen
+from dhn.training.runs import (
+    Checkpoints,
+    Position,
+    StoppedError,
+    StopSignals,
+    open_run,
+    seed_everything,
+)
+from dhn.training.settings import Config
+from dhn.training.setup import TrainingData, open_data, start_from
+from dhn.training.validation import score_held_out, sheets
 
 _log = logging.getLogger(__name__)
-
-SHEETS = 4  # images for TensorBoard at each evaluation
 
 
 def train(
@@ -43,277 +37,146 @@ def train(
     *,
     world: World = ALONE,
     offline: bool = False,
-    quiet: bool = False,
     progress: Progress = silent,
+    report: Callable[[str], None] = unseen,
 ) -> Path:
     """Trains a network, or goes on with the run that lies in `run`.
 
     A run folder holds `config.yaml`, `environment.json`, `metrics.jsonl` and `last.pt`; `best.pt`
-    (by AP) where a split is held out; `epochN.pt` where `train.keep_every` asks for them. Ctrl-C
-    and SIGTERM write `last.pt` and stop; however a run ended, it goes on from `last.pt` to the
-    weights it would have had.
+    (by AP) where a split is held out; `epochN.pt` where `train.keep_every` asks for them. However
+    a run ended, it goes on from `last.pt` to the weights that it would have had.
 
     The processes of `world` share every batch; rank 0 reads and writes the run folder.
 
     Args:
-        device: of this process.
-        offline: use weights to start from (`train.init`) only where they are at hand.
+        config: the settings.
+        run: the folder; it is made if need be.
+        device: where this process computes.
+        world: the processes of this job.
+        offline: whether weights to start from (`train.init`) must be at hand already.
+        progress: shows how far the training is.
+        report: is called with a line for each epoch, and with what is worth knowing beforehand;
+            `print` shows the same lines as the command line.
 
     Returns:
         the checkpoint that is the result: `best.pt`, or `last.pt` where nothing is held out.
 
     Raises:
+        StoppedError: SIGINT (Ctrl-C) or SIGTERM came; `last.pt` has been written.
         DhnError: the data cannot be used, the loss stays non-finite, or the disk is full.
     """
-    settings = config.train
-    if world.main:
-        _draw_crowds(config, progress)
-    world.barrier()
-    annotations = _annotations(config, "split")
-    held_out = _annotations(config, "eval_split") if config.data.eval_split else None
-    dataset = _dataset(config, annotations, quiet or not world.main)
-    sampler = EpochSampler(
-        len(dataset),
-        settings.batch_size,
-        settings.seed,
-        parts=settings.accumulate,
-        rank=world.rank,
-        processes=world.size,
-    )
-    loader = _loader(config, dataset, sampler)
-
-    seed_everything(settings.seed)
-    network = config.network.model_dump() | {"num_joints": len(annotations.joints)}
+    data = open_data(config, world, progress)
+    seed_everything(config.train.seed)
+    network = config.network.model_dump() | {"num_joints": len(data.annotations.joints)}
     model = build_model(**network)
-    if world.main and settings.init and not (run / "last.pt").exists():
-        _start_from(model, settings.init, offline, quiet, progress)
+    if world.main and config.train.init and not (run / "last.pt").exists():
+        start_from(model, config.train.init, offline=offline, progress=progress, report=report)
     learner = Learner(config, model, device, world)
     record = Record(
         run,
-        settings.epochs,
-        sampler.batches,
+        config.train.epochs,
+        data.sampler.batches,
         main=world.main,
-        tensorboard=settings.tensorboard == "auto",
-        quiet=quiet,
+        tensorboard=config.train.tensorboard == "auto",
         progress=progress,
+        report=report,
     )
-    checkpoints = Checkpoints(run, config, network, annotations.joints, world)
+    checkpoints = Checkpoints(run, config, network, data.annotations.joints, world)
     at = checkpoints.restore(learner, record)
     if world.main:
         open_run(config, run)
-
-    updates = settings.epochs * sampler.batches
-    skipped = 0  # in a row
-    unreadable: set[str] = set()
     with StopSignals() as stop, record:
-        record.start(at.epoch * sampler.batches + at.step)
-        while at.epoch < settings.epochs:
-            sampler.epoch, sampler.start = at.epoch, at.step
-            for parts, waited in _batches(loader, settings.accumulate):
-                _report_unreadable(config, parts, unreadable, len(dataset), world)
-                done = at.epoch * sampler.batches + at.step
-                lr = learning_rate(settings, done / updates, done / sampler.batches)
-                foreground = foreground_weight(config.loss, done / updates)
-                update = learner.update(parts, sampler.size(at.step), lr, foreground)
-                at.step += 1
-                if update.applied:
-                    skipped = 0
-                    record.step(update.loss, update.images, waited, lr)
-                else:
-                    skipped += 1
-                    names = world.gather([name for part in parts for name in part.names])
-                    record.skip([] if update.overflow else list(itertools.chain(*names)))
-                    if skipped == settings.max_bad_steps:
-                        raise DhnError(
-                            f"{run}: loss or gradient was not finite for {skipped} updates in a "
-                            "row; lower train.lr or set train.amp=off"
-                        )
-                stopped = world.any(bool(stop))
-                if stopped or checkpoints.due():
-                    checkpoints.save(["last.pt"], at, learner, record)
-                if stopped:
-                    world.barrier()  # the first process that ends may take the others with it
-                    raise _stopped(run)
-
-            stats: dict[str, float] = {}
-            epoch = at.epoch + 1
-            due = epoch == settings.epochs or epoch % settings.eval_every == 0
-            if held_out and due:
-                # It takes long, and a stop meanwhile must not cost the updates before it.
-                checkpoints.save(["last.pt"], at, learner, record)
-                with stop.at_once(_stopped(run)):
-                    stats = _evaluate(config, learner, held_out, world)
-            if due:
-                record.sheets(epoch, _sheets(config, learner, held_out or annotations))
-            at.epoch, at.step = epoch, 0
-            record.epoch(epoch, stats)
-            checkpoints.save_epoch(at, stats.get("AP"), learner, record)
+        training = _Training(config, data, learner, record, checkpoints, at, stop)
+        record.start(training.updates_done())
+        while at.epoch < config.train.epochs:
+            training.run_epoch()
+            training.finish_epoch()
     best = run / "best.pt"
-    return best if held_out and best.exists() else run / "last.pt"
+    return best if data.held_out and best.exists() else run / "last.pt"
 
 
-def _stopped(run: Path) -> DhnError:
-    return DhnError(f"stopped; go on with: dhn train --resume {run}")
+@dataclass
+class _Training:
+    """A run under way; `at` says how far it is."""
 
+    config: Config
+    data: TrainingData
+    learner: Learner
+    record: Record
+    checkpoints: Checkpoints
+    at: Position
+    stop: StopSignals
+    skipped: int = 0  # updates in a row
+    unreadable: set[str] = field(default_factory=set)
 
-def _draw_crowds(config: Config, progress: Progress) -> None:
-    """Makes the procedural crowds that the settings ask for, unless there is a data set already."""
-    folder = Path(config.data.dataset)
-    elsewhere = config.data.dataset in ("crowdpose", "coco") or folder.suffix == ".json"
-    if not config.data.synthetic or elsewhere or (folder.exists() and not is_unfinished(folder)):
-        return
-    generate(
-        folder,
-        config.data.synthetic,
-        seed=0,
-        processes=os.cpu_count() or 1,
-        overwrite=True,
-        progress=progress,
-    )
+    def updates_done(self) -> int:
+        return self.at.epoch * self.data.sampler.batches + self.at.step
 
+    def run_epoch(self) -> None:
+        """Does the updates of the epoch that are left."""
+        at, batches, settings = self.at, self.data.sampler.batches, self.config.train
+        for parts, waited in self.data.batches(at.epoch, at.step):
+            self._check_readable(parts)
+            done = self.updates_done()
+            share = done / (settings.epochs * batches)
+            lr = learning_rate(settings, share, done / batches)
+            foreground = foreground_weight(self.config.loss, share)
+            update = self.learner.update(parts, self.data.sampler.size(at.step), lr, foreground)
+            at.step += 1
+            if update.applied:
+                self.skipped = 0
+                self.record.step(update.loss, update.images, waited, lr)
+            else:
+                self._skip(update, parts)
+            stopped = self.learner.world.any(bool(self.stop))
+            if stopped or self.checkpoints.due():
+                self.checkpoints.save(["last.pt"], at, self.learner, self.record)
+            if stopped:
+                # The first process that ends may take the others with it.
+                self.learner.world.barrier()
+                raise StoppedError(self.checkpoints.run)
 
-def _annotations(config: Config, setting: Literal["split", "eval_split"]) -> Annotations:
-    split = getattr(config.data, setting)
-    annotations = load_annotations(config.data.dataset, split, option=f"data.{setting}=")
-    images = annotations.images
-    if images and not any(image.path.is_file() for image in images):
-        raise DhnError(
-            f"{images[0].path.parent}: none of the {len(images)} images of split {split} "
-            "is there; put them there"
-        )
-    return annotations
+    def finish_epoch(self) -> None:
+        """Scores the held-out split where that is due, and writes the epoch down."""
+        at, held_out, settings = self.at, self.data.held_out, self.config.train
+        stats: dict[str, float] = {}
+        epoch = at.epoch + 1
+        due = epoch == settings.epochs or epoch % settings.eval_every == 0
+        if held_out and due:
+            # Scoring takes long, and a stop meanwhile must not cost the updates before it.
+            self.checkpoints.save(["last.pt"], at, self.learner, self.record)
+            with self.stop.at_once(StoppedError(self.checkpoints.run)):
+                stats = score_held_out(self.config, self.learner, held_out, self.learner.world)
+        if due:
+            shown = held_out or self.data.annotations
+            self.record.sheets(epoch, sheets(self.config, self.learner, shown))
+        at.epoch, at.step = epoch, 0
+        self.record.epoch(epoch, stats)
+        self.checkpoints.save_epoch(at, stats.get("AP"), self.learner, self.record)
 
+    def _skip(self, update: Update, parts: Sequence[Batch]) -> None:
+        """Notes an update that was not applied; too many in a row end the run."""
+        self.skipped += 1
+        names = self.learner.world.gather([name for part in parts for name in part.names])
+        self.record.skip([] if update.overflow else list(itertools.chain(*names)))
+        if self.skipped == self.config.train.max_bad_steps:
+            raise DhnError(
+                f"{self.checkpoints.run}: loss or gradient was not finite for {self.skipped} "
+                "updates in a row; lower train.lr or set train.amp=off"
+            )
 
-def _dataset(config: Config, annotations: Annotations, quiet: bool) -> PoseDataset:
-    data = config.data
-    augmentation = Augmentation(data.rotation, data.scale, data.translation, data.flip, data.colour)
-    dataset = PoseDataset(
-        annotations,
-        input_size=data.input_size,
-        augmentation=augmentation,
-        max_people=data.max_people,
-        keep_empty=data.keep_empty,
-        seed=config.train.seed,
-    )
-    if not len(dataset):
-        raise DhnError(f"{data.dataset}: no image of split {data.split} has a labelled joint")
-    if dataset.left_out and not quiet:
-        _log.warning(
-            f"{len(dataset.left_out)} images show more than data.max_people={data.max_people} "
-            f"people; their {sum(dataset.left_out)} smallest are not learnt"
-        )
-    return dataset
-
-
-def _start_from(
-    model: PoseNetwork, init: str, offline: bool, quiet: bool, progress: Progress
-) -> None:
-    """Loads what fits; published weights that cannot be had are no reason not to train."""
-    from dhn.weights.download import fetch
-    from dhn.weights.load import warm_start
-    from dhn.weights.zoo import PUBLISHED
-
-    try:
-        path = fetch(init, offline=offline, progress=progress)
-    except DhnError as error:
-        if init not in PUBLISHED:
-            raise
-        _log.warning(f"{error}; training starts from scratch (train.init=null says so at once)")
-        return
-    try:
-        told = warm_start(model, path)
-    except DhnError as error:
-        raise DhnError(f"{error}; train.init=null starts from scratch") from error
-    if not quiet:
-        click.echo(told)
-
-
-def _loader(config: Config, dataset: PoseDataset, sampler: EpochSampler) -> DataLoader:
-    return DataLoader(
-        dataset,
-        batch_sampler=sampler,
-        num_workers=config.data.workers,
-        collate_fn=collate,
-        worker_init_fn=_start_worker,
-        pin_memory=torch.cuda.is_available(),
-        persistent_workers=False,
-        # Of its own: it draws a number for each epoch that is begun, also after a resume.
-        generator=torch.Generator(),
-    )
-
-
-def _start_worker(_: int) -> None:
-    # Signals may reach the whole group; only the parent answers them, and then ends its workers.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    cv2.setNumThreads(0)
-    torch.set_num_threads(1)
-
-
-def _batches(loader: DataLoader, parts: int) -> Iterator[tuple[list[Batch], float]]:
-    """The parts of each batch, and for how many seconds they were waited for."""
-    every = iter(loader)
-    while True:
-        started = time.monotonic()
-        batch = list(itertools.islice(every, parts))
-        if not batch:
+    def _check_readable(self, parts: Sequence[Batch]) -> None:
+        """Warns of each unreadable image once, whichever process met it; too many end the run."""
+        failures = [failure for part in parts for failure in part.failures]
+        if not self.learner.world.any(bool(failures)):
             return
-        yield batch, time.monotonic() - started
-
-
-def _report_unreadable(
-    config: Config, parts: Sequence[Batch], known: set[str], images: int, world: World
-) -> None:
-    """Warns of each image once, whichever process met it."""
-    failures = [failure for part in parts for failure in part.failures]
-    if not world.any(bool(failures)):
-        return
-    for failure in itertools.chain(*world.gather(failures)):
-        if failure not in known:
-            _log.warning(failure)
-            known.add(failure)
-    limit = config.data.max_bad_images
-    if len(known) > limit or len(known) == images:
-        raise DhnError(
-            f"{len(known)} of {images} images cannot be read; check the data, or raise "
-            f"data.max_bad_images ({limit})"
-        )
-
-
-def _evaluate(
-    config: Config, learner: Learner, held_out: Annotations, world: World
-) -> dict[str, float]:
-    """AP of the averaged weights, where there are any."""
-    learner.agree()
-    size = config.data.eval_size or config.data.input_size
-    predictor = _predictor(learner, held_out, size)
-    results, failures = predict_dataset(predictor, held_out, world=world)
-    for failure in failures:
-        _log.warning(failure)
-    stats = score(held_out.raw, results, held_out.scoring) if world.main else {}
-    return world.broadcast(stats)
-
-
-def _sheets(config: Config, learner: Learner, annotations: Annotations) -> Iterator[np.ndarray]:
-    """What the network makes of the first images, whole and centred."""
-    size, loss = config.data.input_size, config.loss
-    dataset = PoseDataset(annotations, input_size=size, augmentation=None)
-    yield from draw_sheets(
-        _predictor(learner, annotations, size),
-        dataset,
-        SHEETS,
-        sigma=loss.sigma,
-        tau=loss.tau[-1],
-        units=loss.units,
-        target=loss.target,
-    )
-
-
-def _predictor(learner: Learner, annotations: Annotations, input_size: int) -> Predictor:
-    return Predictor(
-        learner.best,
-        annotations.joints,
-        device=learner.device,
-        input_size=input_size,
-        precision="bfloat16" if learner.amp == torch.bfloat16 else "float32",
-    )
+        for failure in itertools.chain(*self.learner.world.gather(failures)):
+            if failure not in self.unreadable:
+                _log.warning(failure)
+                self.unreadable.add(failure)
+        images, limit = len(self.data.dataset), self.config.data.max_bad_images
+        if len(self.unreadable) > limit or len(self.unreadable) == images:
+            raise DhnError(
+                f"{len(self.unreadable)} of {images} images cannot be read; check the data, or "
+                f"raise data.max_bad_images ({limit})"
+            )

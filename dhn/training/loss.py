@@ -14,9 +14,7 @@ from torch import Tensor
 from dhn import ops
 from dhn.model import PoseMaps
 from dhn.ops.plain import widen
-
-PULL_FACTOR = 1e-3  # HigherHRNet's
-PUSH_FACTOR = 1e-3
+from dhn.training.settings import Loss
 
 
 class GroupingLoss(NamedTuple):
@@ -69,7 +67,7 @@ class PoseLoss(NamedTuple):
         heatmaps: masked MSE of each heatmap, coarse before fine and 1/4 before 1/2.
         flat: what `heatmaps[-1]` would be of an all-zero map; learning has begun once
             `heatmaps[-1]` is clearly below it.
-        pull, push: summed over the tag maps, before their factors.
+        pull, push: summed over the tag maps, before their weights.
     """
 
     total: Tensor
@@ -78,45 +76,43 @@ class PoseLoss(NamedTuple):
     pull: Tensor
     push: Tensor
 
+    def parts(self) -> list[Tensor]:
+        """All of them in one list: total, heatmaps, flat, pull, push."""
+        return [self.total, *self.heatmaps, self.flat, self.pull, self.push]
+
 
 def pose_loss(
     maps: PoseMaps,
     keypoints: Tensor,
     mask: Tensor | None,
+    settings: Loss,
     *,
     input_size: int,
-    sigma: float = 7.0,
-    taus: tuple[float, float] = (10.0, 7.0),
-    units: str = "input",
-    target: str = "disc",
     foreground: float = 0.0,
-    pull: float = PULL_FACTOR,
-    push: float = PUSH_FACTOR,
 ) -> PoseLoss:
-    """The loss of a batch (design: MSE of all heatmaps summed, tag loss of both stages).
+    """The loss of a batch: MSE of all heatmaps, and the grouping loss of all tag maps.
 
     Args:
         maps: the network's output, any float dtype.
         keypoints: float32 [B, P, J, 3] in input pixels.
         mask: uint8 [B, S, S] at input resolution, 0 = ignored; None counts everything.
+        settings: the targets (see `dhn.ops.render_heatmaps`) and the weights of pull and push;
+            networks of one stage use the fine stage's tau.
         input_size: S.
-        sigma, taus, units, target: of the targets (`dhn.ops.render_heatmaps`); taus for the coarse
-            and the fine stage, networks of one stage use the fine one.
-        foreground: a pixel weighs 1 + foreground * target; 0 is the paper's plain mean.
-        pull, push: factors of the tag losses.
+        foreground: a pixel weighs 1 + foreground * target; 0 is the paper's plain mean. It goes
+            from one end of `settings.foreground` to the other while a run trains.
     """
     stages = len(maps.tags)
     per_stage = len(maps.heatmaps) // stages
+    taus = settings.tau[-stages:]
     losses, flat = [], keypoints.new_zeros(())
     for k, heatmap in enumerate(maps.heatmaps):
-        stride = input_size / heatmap.shape[-1]
-        tau = taus[len(taus) - stages + k // per_stage]
         drawing: dict[str, Any] = {
-            "stride": stride,
-            "sigma": sigma,
-            "tau": tau,
-            "units": units,
-            "target": target,
+            "stride": input_size / heatmap.shape[-1],
+            "sigma": settings.sigma,
+            "tau": taus[k // per_stage],
+            "units": settings.units,
+            "target": settings.target,
         }
         weight = None if mask is None else _shrink(mask, heatmap.shape[-2:])
         if foreground:
@@ -128,10 +124,10 @@ def pose_loss(
                 flat = ops.heatmap_mse(zero, keypoints, weight, **drawing).mean()
         losses.append(loss)
     grouping = [grouping_loss(t, keypoints, input_size / t.shape[-1]) for t in maps.tags]
-    pulls = torch.stack([g.pull for g in grouping]).sum()
-    pushes = torch.stack([g.push for g in grouping]).sum()
-    total = torch.stack(losses).sum() + pull * pulls + push * pushes
-    return PoseLoss(total, [x.detach() for x in losses], flat, pulls.detach(), pushes.detach())
+    pull = torch.stack([g.pull for g in grouping]).sum()
+    push = torch.stack([g.push for g in grouping]).sum()
+    total = torch.stack(losses).sum() + settings.pull * pull + settings.push * push
+    return PoseLoss(total, [x.detach() for x in losses], flat, pull.detach(), push.detach())
 
 
 def _shrink(mask: Tensor, size: Sequence[int]) -> Tensor:

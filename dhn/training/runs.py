@@ -1,4 +1,4 @@
-"""Run folders: their names, what lies in them, and how a run is stopped and taken up again."""
+"""Run folders: their names and contents, and how a run is stopped and resumed."""
 
 import contextlib
 import random
@@ -14,12 +14,21 @@ import torch
 
 from dhn.base.distributed import ALONE, World
 from dhn.base.environment import environment
-from dhn.base.errors import DhnError
+from dhn.base.errors import DhnError, SettingError
 from dhn.base.files import write_json, written_whole
 from dhn.data.joints import JointSet
-from dhn.training.config import Config, load_config, override_config
+from dhn.training.config import load_config, override_config
 from dhn.training.learner import Learner
-from dhn.weights.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from dhn.training.settings import Config
+from dhn.weights.checkpoint import Checkpoint, load_checkpoint, serialised, write_serialised
+
+
+class StoppedError(DhnError):
+    """A signal stopped the training; `run` is the folder with which it goes on."""
+
+    def __init__(self, run: Path) -> None:
+        super().__init__(f"{run}: the training was stopped; it goes on from last.pt")
+        self.run = run
 
 
 class Stateful(Protocol):
@@ -28,25 +37,27 @@ class Stateful(Protocol):
 
 
 def new_run(config: Config) -> Path:
-    """A folder for a run, named by network, data and time."""
+    """A folder for a new run, named after the network, the data and the time."""
     data = Path(config.data.dataset).stem
     name = f"{config.network.name}_w{config.network.width}_{data}"
     return Path("runs") / f"{name}-{time.strftime('%Y%m%d-%H%M%S')}"
 
 
 def resumed_config(run: Path, overrides: Sequence[str] = ()) -> Config:
-    """The settings that a run was started with, some of them changed.
+    """The settings of a run, with some of them changed.
 
-    A run that was killed before its first checkpoint has them in `config.yaml` and starts again.
+    They lie in its last checkpoint. A run that was killed before the first one has them in
+    `config.yaml`, and starts again.
 
     Raises:
-        DhnError: `run` holds no run, or an override is wrong.
+        SettingError: `run` holds no run.
+        DhnError: its checkpoint cannot be read, or an override is wrong.
     """
     if (run / "last.pt").exists():
         return override_config(load_checkpoint(run / "last.pt").config, overrides, str(run))
     if (run / "config.yaml").exists():
         return load_config(str(run / "config.yaml"), overrides)
-    raise DhnError(f"--resume {run}: no last.pt there; give the folder of a run")
+    raise SettingError("resume", run, "no last.pt there; give the folder of a run")
 
 
 def open_run(config: Config, run: Path) -> None:
@@ -98,12 +109,13 @@ class Checkpoints:
         checkpoint = Checkpoint(
             network=self.network,
             joints=self.joints,
-            weights=learner.best.state_dict(),
+            weights=learner.averaged.state_dict(),
             config=self.config.model_dump(mode="json"),
             progress=progress,
         )
+        content = serialised(checkpoint)  # once, for all names
         for name in names:
-            save_checkpoint(self.run / name, checkpoint)
+            write_serialised(self.run / name, content)
         self._saved = time.monotonic()
 
     def save_epoch(
@@ -121,39 +133,44 @@ class Checkpoints:
         self.save([*names, "last.pt"], at, learner, record)
 
     def due(self) -> bool:
-        """Whether the last one is older than `train.checkpoint_every`."""
+        """Whether the last checkpoint is older than `train.checkpoint_every`."""
         return time.monotonic() - self._saved >= 60 * self.config.train.checkpoint_every
 
     def restore(self, learner: Learner, record: Stateful) -> Position:
-        """Takes up `last.pt`, if there is one.
+        """Goes back to `last.pt`, if there is one.
 
         Raises:
-            DhnError: it cannot be read, or is of another network.
+            DhnError: it cannot be read, or holds another network.
         """
         checkpoint = self.world.broadcast(self._last() if self.world.main else None)
         if checkpoint is None:
             return Position()
-        for key, value in self.network.items():
-            if (before := checkpoint.network.get(key)) != value:
-                raise DhnError(
-                    f"{self.run / 'last.pt'}: its network has {key} {before}, which cannot become "
-                    f"{value}"
-                )
+        self._check(checkpoint)
         progress = checkpoint.progress
-        if lacks := {"weights", "record", "random", "scaler"} - progress.keys():
-            raise DhnError(
-                f"{self.run / 'last.pt'}: cannot be resumed, it lacks {', '.join(sorted(lacks))} "
-                "(an earlier version of dhn wrote it); it can still be used"
-            )
-        learner.best.load_state_dict(checkpoint.weights)
+        learner.averaged.load_state_dict(checkpoint.weights)
         learner.model.load_state_dict(progress["weights"])
         learner.load_state_dict(progress)
         record.load_state_dict(progress["record"])
         _restore_random_state(progress["random"])
         return Position(progress["epoch"], progress["step"], progress["best_ap"])
 
+    def _check(self, checkpoint: Checkpoint) -> None:
+        path = self.run / "last.pt"
+        for key, value in self.network.items():
+            before = checkpoint.network.get(key)
+            if before != value:
+                raise DhnError(
+                    f"{path}: its network has {key} {before}, which cannot become {value}"
+                )
+        lacks = {"weights", "record", "random", "scaler"} - checkpoint.progress.keys()
+        if lacks:
+            raise DhnError(
+                f"{path}: cannot be resumed, it lacks {', '.join(sorted(lacks))} "
+                "(an earlier version of dhn wrote it); it can still be used"
+            )
+
     def _last(self) -> Checkpoint | None:
-        # What a kill left of a checkpoint that was being written.
+        # A kill may have left a half-written checkpoint.
         for leftover in self.run.glob(".*.pt"):
             leftover.unlink()
         path = self.run / "last.pt"
@@ -161,16 +178,16 @@ class Checkpoints:
 
 
 def seed_everything(seed: int) -> None:
-    """Every global random generator. Samples have generators of their own (`dhn.data`)."""
+    """Seeds every global random generator. Samples have generators of their own."""
     random.seed(seed)
     np.random.seed(seed % 2**32)  # noqa: NPY002
     torch.manual_seed(seed)
 
 
 def _random_state() -> dict[str, Any]:
-    """Of every global random generator, as plain values and tensors.
+    """The state of every global random generator, as plain values and tensors.
 
-    Nothing here draws from them, but a library may.
+    Nothing in dhn draws from them during a training, but a library may.
     """
     numpy: Any = np.random.get_state(legacy=False)  # noqa: NPY002
     key = torch.from_numpy(numpy["state"]["key"].astype(np.int64))
@@ -193,9 +210,10 @@ def _restore_random_state(state: dict[str, Any]) -> None:
 
 
 class StopSignals:
-    """Notes SIGINT and SIGTERM, to be asked for between updates; a second Ctrl-C interrupts.
+    """Remembers SIGINT and SIGTERM, for the loop to ask between updates.
 
-    A second SIGTERM does not: schedulers and torchrun may both send one.
+    A second SIGINT (Ctrl-C) interrupts at once. A second SIGTERM does not, because schedulers and
+    torchrun may both send one.
     """
 
     def __init__(self) -> None:
@@ -218,7 +236,7 @@ class StopSignals:
 
     @contextlib.contextmanager
     def at_once(self, error: Exception) -> Iterator[None]:
-        """A block that the first signal ends with `error`, wherever it is."""
+        """A block that the first signal ends at once, with `error`."""
         self._at_once = True
         try:
             if self._received:

@@ -1,7 +1,6 @@
 """What a network makes of an image, drawn on one sheet: to watch it learn."""
 
 from collections.abc import Iterator
-from typing import Any
 
 import cv2
 import numpy as np
@@ -16,18 +15,19 @@ from dhn.inference.predictor import Predictor
 from dhn.media.draw import draw_poses
 from dhn.model import PoseMaps
 from dhn.model.normalise import normalise
+from dhn.training.settings import Loss
 
 _SIDE = 256  # pixels of a tile
 
 
 def draw_sheets(
-    predictor: Predictor, dataset: PoseDataset, count: int, **drawing: Any
+    predictor: Predictor, dataset: PoseDataset, count: int, settings: Loss
 ) -> Iterator[np.ndarray]:
-    """Sheets of a data set's first images; each is made when it is asked for.
+    """Draws sheets of a data set's first images; each is drawn when it is asked for.
 
     Args:
-        predictor: of the data set's input size.
-        drawing: sigma, tau, units and target of the last heatmap, for `ops.render_heatmaps`.
+        predictor: has the data set's input size.
+        settings: say what the last heatmap, which is of the fine stage, should be.
     """
     for index in range(min(count, len(dataset))):
         sample = dataset[0, index]
@@ -41,7 +41,15 @@ def draw_sheets(
         h, w = maps.heatmaps[-1].shape[-2:]
         stride = len(sample.image) / w
         keypoints = torch.from_numpy(sample.keypoints)[None]
-        (drawn,) = ops.render_heatmaps(keypoints, (h, w), stride, **drawing)
+        (drawn,) = ops.render_heatmaps(
+            keypoints,
+            (h, w),
+            stride,
+            settings.sigma,
+            settings.tau[-1],
+            settings.units,
+            settings.target,
+        )
         (prediction,) = predictor([sample.image])
         yield draw_sheet(sample, drawn, maps, prediction.keypoints, predictor.joints)
 

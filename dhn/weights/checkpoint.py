@@ -45,6 +45,11 @@ class Checkpoint(NamedTuple):
 
 def save_checkpoint(path: str | os.PathLike[str], checkpoint: Checkpoint) -> None:
     """Writes a checkpoint, whole or not at all: a full disk leaves the old file as it was."""
+    write_serialised(path, serialised(checkpoint))
+
+
+def serialised(checkpoint: Checkpoint) -> memoryview:
+    """The bytes of a checkpoint's file."""
     content = checkpoint._asdict() | {
         "format": FORMAT,
         "joints": dataclasses.asdict(checkpoint.joints),
@@ -52,8 +57,13 @@ def save_checkpoint(path: str | os.PathLike[str], checkpoint: Checkpoint) -> Non
     # torch's own writer hides a full disk behind a RuntimeError, so the bytes are made in memory.
     buffer = io.BytesIO()
     torch.save(content, buffer)
+    return buffer.getbuffer()
+
+
+def write_serialised(path: str | os.PathLike[str], content: memoryview) -> None:
+    """Writes what `serialised` made, whole or not at all."""
     with written_whole(path) as temporary, temporary.open("wb") as file:
-        file.write(buffer.getbuffer())
+        file.write(content)
         os.fsync(file.fileno())  # the bytes must reach the disk before the new name does
 
 

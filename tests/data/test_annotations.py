@@ -11,8 +11,9 @@ from pycocotools import mask as masks
 
 from coco_sets import PAW, make_set
 from dhn.base.errors import DhnError
-from dhn.data.annotations import ignore_mask, load_annotations
+from dhn.data.annotations import load_annotations
 from dhn.data.joints import COCO, CROWDPOSE
+from dhn.data.masks import ignore_mask
 
 
 def write(path: Path, value) -> Path:
@@ -111,7 +112,9 @@ def test_trainval_is_merged(tmp_path, offset):
 def test_trainval_of_the_same_images_is_refused(tmp_path):
     write(tmp_path / "json/crowdpose_train.json", make_set())
     write(tmp_path / "json/crowdpose_val.json", renumbered(make_set(), 0, 1000))
-    with pytest.raises(DhnError, match=r"crowdpose_val\.json: image 1: is in .*crowdpose_train"):
+    with pytest.raises(
+        DhnError, match=r"crowdpose_val\.json: image 1: is also in .*crowdpose_train"
+    ):
         load_annotations(tmp_path, "trainval")
 
 
@@ -244,7 +247,7 @@ def test_missing_data_says_where_it_comes_from(tmp_path, monkeypatch, dataset, a
     monkeypatch.chdir(tmp_path)
     message = refused(dataset)
     assert address in message
-    assert "--config demo" in message
+    assert "the preset `demo` needs no data" in message
     assert f"data/{dataset}" in message
 
 
@@ -252,9 +255,10 @@ def test_missing_folder_and_split(tmp_path):
     assert "no such folder" in refused(tmp_path / "nowhere")
     assert "no annotations of split val" in refused(tmp_path, "val")
     write(tmp_path / "json/crowdpose_val.json", make_set())
-    assert "has no split test; use --split val" in refused(tmp_path)
-    assert "has no split trainval; use --split val" in refused(tmp_path, "trainval")
-    assert "--split tset" in refused(tmp_path, "tset")
+    problem = f"{tmp_path} has no such split; it has val"
+    assert refused(tmp_path) == f"split test: {problem}"
+    assert refused(tmp_path, "trainval") == f"split trainval: {problem}"
+    assert refused(tmp_path, "tset").startswith("split tset: must be one of train, ")
 
 
 JUNK = st.recursive(

@@ -43,6 +43,18 @@ def test_folded_is_the_same_function(name):
         torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-5 * float(theirs.abs().max()))
 
 
+def test_synchronised_batch_norms_are_folded_like_all_others():
+    """Where `train.sync_bn` is set, validation runs a network of these."""
+    model = network("doublehighernet")
+    synchronised = nn.SyncBatchNorm.convert_sync_batchnorm(network("doublehighernet"))
+    assert any(isinstance(module, nn.SyncBatchNorm) for module in synchronised.modules())
+    ours, theirs = folded(synchronised), folded(model)
+    assert not any(isinstance(module, nn.SyncBatchNorm) for module in ours.modules())
+    assert ours.state_dict().keys() == theirs.state_dict().keys()
+    for name, weight in theirs.state_dict().items():
+        assert torch.equal(ours.state_dict()[name], weight), name
+
+
 def test_a_transposed_convolution_with_bias_is_folded():
     torch.manual_seed(0)
     layers = nn.Sequential(nn.ConvTranspose2d(6, 4, 4, stride=2, padding=1), nn.BatchNorm2d(4))

@@ -258,8 +258,11 @@ def test_a_split_that_is_not_there_is_told_as_a_setting(crowds, tmp_path):
     (tmp_path / "images").symlink_to(crowds / "images")
     (tmp_path / "json" / "crowdpose_train.json").symlink_to(crowds / "json/crowdpose_train.json")
     for overrides, hint in (
-        (["data.split=val"], "has no split val; use data.split=train"),
-        (["data.eval_split=val"], "has no split val; use data.eval_split=train"),
+        (["data.split=val"], f"data.split val: {tmp_path} has no such split; it has train"),
+        (
+            ["data.eval_split=val"],
+            f"data.eval_split val: {tmp_path} has no such split; it has train",
+        ),
     ):
         result = invoke(*TINY, f"data.dataset={tmp_path}", *overrides)
         assert result.exit_code == 1
