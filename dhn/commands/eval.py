@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     "--dataset",
     metavar="crowdpose|coco|PATH",
     help="Folder or JSON file with annotations; crowdpose is data/crowdpose, coco is data/coco. "
-    "With --results, crowdpose or coco: whose definition of AP.  [default: crowdpose]",
+    "With --results, crowdpose or coco says whose definition of AP applies.  [default: crowdpose]",
 )
 @click.option(
     "--split",
@@ -30,7 +30,9 @@ if TYPE_CHECKING:
     help="[default: test; val for coco, whose test has no public annotations]",
 )
 @click.option("--limit", type=click.IntRange(min=1), help="Only the first N images.")
-@click.option("--save-json", type=click.Path(path_type=Path), help="Write predictions (COCO).")
+@click.option(
+    "--save-json", type=click.Path(path_type=Path), help="Write the predictions (COCO results)."
+)
 @click.option("--output", type=click.Path(path_type=Path), help="Write the unrounded AP table.")
 @click.option(
     "--results",

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from coco_sets import results_of
-from dhn.bench.scenes import randomise
+from dhn.bench.untrained import randomise
 from dhn.data.joints import COCO, CROWDPOSE, JointSet
 from dhn.media.images import read_image, write_image
 from dhn.media.video import VideoWriter
