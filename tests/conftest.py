@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
+from locks import built_once, shared_folder
+
 # No test may depend on how fast the machine is.
 settings.register_profile("dhn", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("dhn")

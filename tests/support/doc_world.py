@@ -12,20 +12,19 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-from dhn.weights.published import PUBLISHED
-
 from coco_sets import results_of
-from dhn.bench.scenes import randomise
+from dhn.bench.untrained import randomise
 from dhn.data.joints import COCO, CROWDPOSE, JointSet
 from dhn.media.images import read_image, write_image
 from dhn.media.video import VideoWriter
 from dhn.model import build_model
 from dhn.weights.checkpoint import Checkpoint, save_checkpoint
+from dhn.weights.zoo import PUBLISHED
 
 CACHE = "cache"  # DHN_HOME, inside the folder
 
 
-def make_world(folder: Path, crowds: Path) -> Path:
+def make_world(folder: Path, crowds: Path) -> None:
     """Makes the folder; `crowds` are procedural ones in CrowdPose's layout."""
     folder.mkdir()
     shutil.copytree(crowds, folder / "data/crowdpose")
@@ -39,7 +38,6 @@ def make_world(folder: Path, crowds: Path) -> Path:
     truth = json.loads((crowds / "json/crowdpose_val.json").read_text())
     (folder / "gt.json").write_text(json.dumps(truth))
     (folder / "predictions.json").write_text(json.dumps(results_of(truth, noise=1.0)))
-    return folder
 
 
 def save_network(path: Path, joints: JointSet) -> None:
