@@ -12,27 +12,17 @@ import dhn
 from assertions import complaint
 from dhn.base.errors import DhnError
 from dhn.cli import main
-from dhn.data.joints import COCO, CROWDPOSE
+from dhn.data.joints import COCO
 from dhn.inference.decode import DecodeConfig
 from dhn.media.images import write_image
-from dhn.model import build_model
 from dhn.weights import load as weights
-from dhn.weights.checkpoint import Checkpoint, save_checkpoint
+from tiny_networks import SMALL, save_network
 from tiny_runs import assert_same
-
-SMALL = {"name": "doublehighernet", "width": 8, "modules": (1, 1, 1), "blocks": 1, "stem": 8}
-
-
-def save_run(path, joints=CROWDPOSE, config=None):
-    arguments = SMALL | {"num_joints": len(joints)}
-    model = build_model(**arguments)
-    save_checkpoint(path, Checkpoint(arguments, joints, model.state_dict(), config or {}, {}))
-    return model
 
 
 def test_settings_come_from_the_training(tmp_path):
     path = tmp_path / "last.pt"
-    save_run(path, COCO, {"data": {"input_size": 192}})
+    save_network(path, joints=COCO, input_size=192)
     predictor = dhn.load(str(path), device="cpu", flip=True, refine=False, max_people=5)
     assert (predictor.input_size, predictor.joints, predictor.source) == (192, COCO, str(path))
     assert predictor.maps(torch.zeros(1, 3, 64, 64, dtype=torch.uint8))[1].shape[2] == 2  # T
@@ -40,7 +30,7 @@ def test_settings_come_from_the_training(tmp_path):
         refine=False, max_people=5, joint_order=COCO.grouping_order
     )
     assert dhn.load(path, input_size=64).input_size == 64
-    save_run(path)
+    save_network(path, input_size=None)
     assert dhn.load(path).input_size == 512
 
 
@@ -48,19 +38,19 @@ def test_the_newest_run_is_the_default(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(DhnError, match="no checkpoint in runs/"):
         dhn.load()
-    save_run(tmp_path / "runs" / "one" / "last.pt")
+    save_network(tmp_path / "runs" / "one" / "last.pt")
     assert dhn.load(device="cpu").source == "runs/one/last.pt"
 
 
 @pytest.mark.parametrize("device", ["gpu", "cuda:99", "meta", "cpu0"])
 def test_a_device_that_is_not_there_is_named(tmp_path, device):
-    save_run(tmp_path / "last.pt")
+    save_network(tmp_path / "last.pt")
     with pytest.raises(DhnError, match=f"^device {device}: "):
         dhn.load(tmp_path / "last.pt", device=device)
 
 
 def test_a_name_is_fetched_once(tmp_path, monkeypatch):
-    save_run(tmp_path / "last.pt")
+    save_network(tmp_path / "last.pt")
     asked = []
 
     def fetch(checkpoint, **options):
@@ -74,8 +64,8 @@ def test_a_name_is_fetched_once(tmp_path, monkeypatch):
 
 
 def test_the_older_names_still_work(tmp_path):
-    model = save_run(tmp_path / "last.pt")
-    other = dhn.build_model(**SMALL, num_joints=14)
+    model = save_network(tmp_path / "last.pt")
+    other = dhn.build_model("doublehighernet", num_joints=14, **SMALL)
     dhn.load_weights(other, tmp_path / "last.pt")
     assert_same(other.state_dict(), model.state_dict())
 
@@ -94,7 +84,7 @@ assert dhn.load and dhn.People
 
 
 def run(folder, *arguments):
-    save_run(folder / "last.pt")
+    save_network(folder / "last.pt")
     write_image(folder / "image.png", np.full((64, 64, 3), 90, np.uint8))
     options = ["--checkpoint", folder / "last.pt", "--device", "cpu", "-o", folder / "out"]
     return CliRunner().invoke(
@@ -102,9 +92,9 @@ def run(folder, *arguments):
     )
 
 
-@pytest.mark.parametrize("arguments", [["--parity"], ["--flip"]])
-def test_the_command_names_its_option(tmp_path, arguments):
-    result = run(tmp_path, *arguments, "--input-size", 500)
+@pytest.mark.parametrize("option", ["--parity", "--flip"])
+def test_the_command_names_its_option(tmp_path, option):
+    result = run(tmp_path, option, "--input-size", 500)
     assert result.exit_code == 1
     assert result.output == "Error: --input-size 500: must be a multiple of 64; take 512\n"
 

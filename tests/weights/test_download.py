@@ -23,6 +23,7 @@ from dhn.commands.console import Bar
 from dhn.model import build_model
 from dhn.weights import download
 from dhn.weights.download import cached, fetch
+from dhn.weights.load import open_network
 from dhn.weights.zoo import PUBLISHED, Published
 from download_server import named, serving
 
@@ -353,6 +354,13 @@ def published(server, monkeypatch, tmp_path):
     server.files[f"/{named(content)}"] = content
     monkeypatch.setitem(PUBLISHED, "tiny_coco", Published(address, 0.1, "COCO", 64, 12.3))
     return address
+
+
+def test_a_network_is_opened_by_its_published_name(published, server):
+    opened = open_network("tiny_coco")
+    assert (opened.input_size, opened.source) == (64, str(cached(published)))
+    server.files.clear()
+    assert open_network("tiny_coco", offline=True).source == opened.source
 
 
 def test_predict_by_name(published, server, tmp_path):

@@ -1,6 +1,5 @@
 """Weights of every kind that users have, made from our own random networks."""
 
-import os
 import re
 
 import pytest
@@ -17,14 +16,9 @@ from dhn.data.joints import COCO, CROWDPOSE
 from dhn.model import KINDS, build_model
 from dhn.weights.checkpoint import Checkpoint, save_checkpoint
 from dhn.weights.load import load_weights, open_network, warm_start
+from small_networks import SMALL, Malice, network
 
-SMALL = {"width": 8, "modules": (1, 1, 1), "blocks": 1, "stem": 8}
 WRAPPERS = (None, "state_dict", "model", "best_state_dict")
-
-
-def network(name="doublehighernet", seed=0, **changes):
-    torch.manual_seed(seed)
-    return build_model(name, **SMALL | {"num_joints": 14} | changes)
 
 
 def checkpoint(name="doublehighernet", joints=CROWDPOSE, data=None, **changes):
@@ -334,14 +328,6 @@ def test_missing_files_are_named(tmp_path):
     for load in (open_network, lambda path: load_weights(network(), path)):
         path = tmp_path / "none.pth"
         assert complaint(load, path).startswith(f"{path}: cannot be read")
-
-
-class Malice:
-    def __init__(self, path):
-        self.path = path
-
-    def __reduce__(self):
-        return os.mkdir, (str(self.path),)
 
 
 @pytest.mark.parametrize("kind", ["code", "page", "cut off", "classifier", "resnet"])
