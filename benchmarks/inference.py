@@ -32,7 +32,7 @@ from dhn.bench.scenes import DecodeScene, generated_scenes
 from dhn.bench.timing import machine
 from dhn.commands.console import Bar
 from dhn.data.joints import CROWDPOSE
-from dhn.inference.predictor import Predictor, Timing
+from dhn.inference.predictor import Predictor, TimeSpent
 from dhn.model import HigherHRNet, HRNet
 from official import Official
 
@@ -118,7 +118,7 @@ class Ours(Predictor):
     def time(self, image: np.ndarray, scene: DecodeScene) -> tuple[float, float]:
         """Seconds until the maps are there, and for the rest."""
         self.scene = scene
-        self.timing = Timing()
+        self.timing = TimeSpent()
         self([image])
         return self.timing.network_seconds, self.timing.decode_seconds
 
