@@ -19,6 +19,7 @@ class Section(pydantic.BaseModel):
 
 _Count = Annotated[int, Field(ge=1)]
 _Weight = Annotated[float, Field(ge=0)]
+_Joint = Annotated[int, Field(ge=0)] | str
 
 
 class Network(Section):
@@ -64,6 +65,17 @@ class Data(Section):
         None,
         description="The split that is held out and scored every `train.eval_every` epochs; null "
         "scores nothing.",
+    )
+    flip_pairs: tuple[tuple[_Joint, _Joint], ...] | None = Field(
+        None,
+        description="Which joints are left and right of each other, as in `[[hand1, hand2]]`, by "
+        "name or by index from 0; all others stay themselves in a mirrored image. null pairs names "
+        "like `left_x` and `right_x`, and [] pairs nobody. `dhn data check` shows the pairs.",
+    )
+    sigmas: tuple[float, ...] | None = Field(
+        None,
+        description="The joints' OKS constants, by which the held-out split is scored, one for "
+        "each joint in order; null takes the data set's own, 0.05 where it has none.",
     )
     synthetic: int = Field(
         0,

@@ -6,7 +6,7 @@ import os
 import signal
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import cv2
@@ -18,6 +18,7 @@ from dhn.base.errors import DhnError, SettingError
 from dhn.base.progress import Progress
 from dhn.data.annotations import Annotations, load_annotations
 from dhn.data.dataset import Augmentation, Batch, EpochSampler, PoseDataset, collate
+from dhn.data.joints import doubts_about_sides, with_pairs, with_sigmas
 from dhn.model import PoseNetwork
 from dhn.synth import generate, is_unfinished
 from dhn.training.settings import Config, Data
@@ -74,10 +75,17 @@ def open_data(config: Config, world: World, progress: Progress) -> TrainingData:
         _draw_crowds(config.data, progress)
     world.barrier()
     data, settings = config.data, config.train
-    annotations = _annotations(data.dataset, data.split, "data.split")
+    annotations = _with_joints(_annotations(data.dataset, data.split, "data.split"), data)
     held_out = None
     if data.eval_split is not None:
         held_out = _annotations(data.dataset, data.eval_split, "data.eval_split")
+        held_out = _with_joints(held_out, data)
+    doubts = doubts_about_sides(annotations.joints)
+    if doubts and data.flip_pairs is None and data.flip and world.main:
+        _log.warning(
+            f"left and right cannot be told: {doubts}; data.flip_pairs names the pairs, or [] if "
+            "there are none"
+        )
     dataset = _dataset(data, annotations, settings.seed)
     if dataset.left_out and world.main:
         _log.warning(
@@ -125,6 +133,19 @@ def _annotations(dataset: str, split: str, setting: str) -> Annotations:
             "is there; put them there"
         )
     return annotations
+
+
+def _with_joints(annotations: Annotations, data: Data) -> Annotations:
+    """The annotations with the flip pairs and sigmas that the settings give their joints."""
+    joints = annotations.joints
+    try:
+        if data.flip_pairs is not None:
+            joints = with_pairs(joints, data.flip_pairs)
+        if data.sigmas is not None:
+            joints = with_sigmas(joints, data.sigmas)
+    except SettingError as error:
+        raise DhnError(error.line(f"data.{error.setting}")) from error
+    return replace(annotations, joints=joints)
 
 
 def _dataset(data: Data, annotations: Annotations, seed: int) -> PoseDataset:
