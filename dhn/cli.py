@@ -6,7 +6,8 @@ from typing import Any
 import click
 
 import dhn
-from dhn.base.errors import DhnError, SettingError
+from dhn.base.errors import DhnError, SettingError, unforeseen
+from dhn.base.limits import limit_opencv
 from dhn.commands.bench import bench
 from dhn.commands.console import show_warnings
 from dhn.commands.data import data
@@ -26,6 +27,7 @@ class _Group(click.Group):
         signal.signal(signal.SIGTERM, _interrupt)
         show_warnings()
         try:
+            limit_opencv()
             return super().invoke(ctx)
         except DhnError as error:
             if ctx.meta.get("dhn.debug"):
@@ -36,6 +38,12 @@ class _Group(click.Group):
                 raise
             where = f"{error.filename}: " if error.filename else ""
             raise click.ClickException(f"{where}{error.strerror}") from error
+        except (click.ClickException, click.Abort, click.exceptions.Exit):
+            raise
+        except Exception as error:
+            if ctx.meta.get("dhn.debug"):
+                raise
+            raise click.ClickException(f"{unforeseen(error)}; --debug shows where") from error
 
 
 def _line(error: DhnError) -> str:

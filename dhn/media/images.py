@@ -1,4 +1,4 @@
-"""Images and videos in and out. In memory, images are RGB uint8 [H, W, 3]."""
+"""Images in and out. In memory, images are RGB uint8 [H, W, 3]."""
 
 import os
 from pathlib import Path
@@ -7,7 +7,8 @@ import cv2
 import numpy as np
 
 from dhn.base.errors import DhnError
-from dhn.base.files import written_whole
+from dhn.base.files import read_bytes, written_whole
+from dhn.base.limits import MAX_SIDE, VARIABLE, max_pixels
 
 IMAGE_SUFFIXES = {
     *(".jpg", ".jpeg", ".jpe", ".png", ".webp", ".bmp", ".tif", ".tiff"),
@@ -33,13 +34,10 @@ def read_image(path: str | os.PathLike[str], *, ignore_orientation: bool = False
         RGB uint8 [H, W, 3].
 
     Raises:
-        DhnError: no such file, empty, not an image, or cut short; names the file.
+        DhnError: no such file, empty, not an image, cut short, or or larger than
+            dhn.base.limits allows; names the file.
     """
-    try:
-        data = Path(path).read_bytes()
-    except OSError as error:
-        raise DhnError(f"{path}: cannot be read ({error.strerror or error})") from error
-    return decode_image(data, str(path), ignore_orientation=ignore_orientation)
+    return decode_image(read_bytes(path), str(path), ignore_orientation=ignore_orientation)
 
 
 def decode_image(data: bytes, name: str, *, ignore_orientation: bool = False) -> np.ndarray:
@@ -51,11 +49,23 @@ def decode_image(data: bytes, name: str, *, ignore_orientation: bool = False) ->
     flags = cv2.IMREAD_COLOR | (cv2.IMREAD_IGNORE_ORIENTATION if ignore_orientation else 0)
     try:
         bgr = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
-    except cv2.error:  # too many pixels, for one
+    except cv2.error as error:
+        if "MAX_IMAGE" in str(error):
+            raise _too_large(name) from error
         bgr = None
     if bgr is None:
         raise DhnError(f"{name}: is not an image that can be read; replace or remove the file")
+    height, width = bgr.shape[:2]
+    if height * width > max_pixels() or max(height, width) > MAX_SIDE:
+        raise _too_large(name)
     return cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB)
+
+
+def _too_large(name: str) -> DhnError:
+    return DhnError(
+        f"{name}: has more than {max_pixels()} pixels or a side of more than {MAX_SIDE}; scale it "
+        f"down (the environment variable {VARIABLE} sets the number of pixels)"
+    )
 
 
 def _is_cut_short(data: bytes) -> bool:

@@ -39,6 +39,8 @@ class Source:
     def read_image(self) -> np.ndarray:
         """The image, turned as its EXIF orientation says; raises DhnError."""
         if self.path == "-":
+            if sys.stdin is None:
+                raise DhnError("standard input is closed; name a file")
             return decode_image(sys.stdin.buffer.read(), "standard input")
         return read_image(self.path)
 
