@@ -149,9 +149,9 @@ def check_regular(path: str | os.PathLike[str]) -> None:
     except ValueError as error:  # a zero byte in the name
         raise DhnError(f"{os.fspath(path)!r}: cannot be read ({error})") from error
     if stat.S_ISDIR(mode):
-        raise DhnError(f"{path}: is a folder; name a file")
+        raise DhnError(f"{path}: cannot be read (it is a folder); name a file")
     if not stat.S_ISREG(mode):
-        raise DhnError(f"{path}: is a pipe or a device; name a file")
+        raise DhnError(f"{path}: cannot be read (it is a pipe or a device); name a file")
 
 
 def write_json(path: str | os.PathLike[str], value: Any, *, indent: int | None = None) -> None:

@@ -32,6 +32,11 @@ class Source:
     name: str
 
     @property
+    def label(self) -> str:
+        """What messages call it."""
+        return "standard input" if self.path == "-" else self.path
+
+    @property
     def is_video(self) -> bool:
         """By the suffix; whatever is not a known video is read as an image."""
         return Path(self.path).suffix.lower() in VIDEO_SUFFIXES
@@ -41,7 +46,7 @@ class Source:
         if self.path == "-":
             if sys.stdin is None:
                 raise DhnError("standard input is closed; name a file")
-            return decode_image(sys.stdin.buffer.read(), "standard input")
+            return decode_image(sys.stdin.buffer.read(), self.label)
         return read_image(self.path)
 
 

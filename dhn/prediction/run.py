@@ -52,7 +52,7 @@ class _Outcome:
 
     def fail(self, source: Source, error: Exception) -> None:
         """Notes what went wrong first; the other sources go on."""
-        self.failure = self.failure or failure(source.path, error)
+        self.failure = self.failure or failure(source.label, error)
 
 
 def predict(

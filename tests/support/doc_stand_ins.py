@@ -94,7 +94,7 @@ def make(arguments: list[str]) -> None:
 
 def small() -> Iterator[tuple[Any, str, Any]]:
     """What makes scripts and exports small: (module, name, what takes its place) each."""
-    from dhn.bench.scenes import ColourNetwork
+    from dhn.bench.untrained import ColourNetwork
     from dhn.inference import export
     from dhn.training import config
 

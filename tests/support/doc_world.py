@@ -12,15 +12,14 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-from dhn.weights.published import PUBLISHED
-
 from coco_sets import results_of
-from dhn.bench.scenes import randomise
+from dhn.bench.untrained import randomise
 from dhn.data.joints import COCO, CROWDPOSE, JointSet
 from dhn.media.images import read_image, write_image
 from dhn.media.video import VideoWriter
 from dhn.model import build_model
 from dhn.weights.checkpoint import Checkpoint, save_checkpoint
+from dhn.weights.zoo import PUBLISHED
 
 CACHE = "cache"  # DHN_HOME, inside the folder
 

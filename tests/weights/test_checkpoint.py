@@ -17,7 +17,7 @@ from dhn.weights.checkpoint import (
     read_file,
     save_checkpoint,
 )
-from small_networks import SMALL, Malice, network
+from tiny_networks import SMALL, Malice, network
 
 NETWORK = SMALL | {"name": "doublehighernet", "fusion": "attention", "num_joints": 14}
 

@@ -16,7 +16,7 @@ from dhn.data.joints import COCO, CROWDPOSE
 from dhn.model import KINDS, build_model
 from dhn.weights.checkpoint import Checkpoint, save_checkpoint
 from dhn.weights.load import load_weights, open_network, warm_start
-from small_networks import SMALL, Malice, network
+from tiny_networks import SMALL, Malice, network
 
 WRAPPERS = (None, "state_dict", "model", "best_state_dict")
 
