@@ -29,15 +29,10 @@ if TYPE_CHECKING:
     type=click.Choice(["train", "val", "test", "trainval"]),
     help="[default: test; val for coco, whose test has no public annotations]",
 )
-<<<<<<< .merge_file_gacSOB
 @click.option("--limit", type=options.COUNT, help="Only the first N images.")
-@click.option("--save-json", type=click.Path(path_type=Path), help="Write predictions (COCO).")
-=======
-@click.option("--limit", type=click.IntRange(min=1), help="Only the first N images.")
 @click.option(
     "--save-json", type=click.Path(path_type=Path), help="Write the predictions (COCO results)."
 )
->>>>>>> .merge_file_ztsyyB
 @click.option("--output", type=click.Path(path_type=Path), help="Write the unrounded AP table.")
 @click.option(
     "--results",
