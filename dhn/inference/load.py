@@ -33,9 +33,10 @@ def load(
     """Loads a network that finds people: `dhn.load("best.pt", flip=True)("photo.jpg")`.
 
     Args:
-        checkpoint: a file of weights, or one that `dhn export` wrote; a name of `dhn models`; or
-            an https:// address. Names and addresses are downloaded once, to the cache folder.
-            None takes the newest run in `runs/`: its `best.pt`, else its `last.pt`.
+        checkpoint: a file of weights, or one that `dhn export` wrote; a published name, which
+            `dhn models` lists; or an https:// address. Names and addresses are downloaded once,
+            to the cache folder. None takes the newest run in `runs/`: its `best.pt`, else its
+            `last.pt`.
         device: where to compute: `auto` (CUDA, else MPS, else the CPU), `cpu`, `cuda`, `cuda:N`
             or `mps`.
         flip: average with the mirrored image: more accurate, half as fast.

@@ -33,8 +33,8 @@ AnyImage: TypeAlias = "str | os.PathLike[str] | np.ndarray | Tensor | Image.Imag
 
 
 @dataclass
-class Timing:
-    """Where the time went, summed over images."""
+class TimeSpent:
+    """The time that a predictor spent, summed over images."""
 
     images: int = 0
     network_seconds: float = 0.0  # placing the image, network, flip test, aggregation
@@ -113,7 +113,7 @@ class Predictor:
         self.decode = replace(decode, munkres=True) if parity else decode
         self.parity = parity
         self.source = source
-        self.timing = Timing()
+        self.timing = TimeSpent()
 
     @overload
     def __call__(self, images: list[Any] | tuple[Any, ...]) -> list[People]: ...

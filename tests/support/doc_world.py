@@ -10,44 +10,33 @@ import subprocess
 from collections.abc import Mapping
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
 
 from coco_sets import results_of
-from dhn.bench.untrained import randomise
-from dhn.data.joints import COCO, CROWDPOSE, JointSet
+from dhn.data.joints import COCO, CROWDPOSE
 from dhn.media.images import read_image, write_image
 from dhn.media.video import VideoWriter
-from dhn.model import build_model
-from dhn.weights.checkpoint import Checkpoint, save_checkpoint
 from dhn.weights.zoo import PUBLISHED
+from tiny_networks import save_network
 
 CACHE = "cache"  # DHN_HOME, inside the folder
 
 
-def make_world(folder: Path, crowds: Path) -> Path:
+def make_world(folder: Path, crowds: Path) -> None:
     """Makes the folder; `crowds` are procedural ones in CrowdPose's layout."""
     folder.mkdir()
     shutil.copytree(crowds, folder / "data/crowdpose")
     photos = sorted((crowds / "images").glob("*.jpg"))
     _own_set(folder / "my_set", crowds)
     _images_and_video(folder, photos)
-    save_network(folder / "best.pt", CROWDPOSE)
+    save_network(folder / "best.pt", "higherhrnet")
+    cache = folder / CACHE / "checkpoints"
+    cache.mkdir(parents=True)
     for name, published in PUBLISHED.items():
-        path = folder / CACHE / "checkpoints" / published.file
-        save_network(path, COCO if "coco" in name else CROWDPOSE)
+        joints = COCO if "coco" in name else CROWDPOSE
+        save_network(cache / published.file, "higherhrnet", joints)
     truth = json.loads((crowds / "json/crowdpose_val.json").read_text())
     (folder / "gt.json").write_text(json.dumps(truth))
     (folder / "predictions.json").write_text(json.dumps(results_of(truth, noise=1.0)))
-    return folder
-
-
-def save_network(path: Path, joints: JointSet) -> None:
-    """A small HigherHRNet with random weights as a checkpoint of dhn."""
-    network: dict[str, Any] = {"name": "higherhrnet", "num_joints": len(joints), "width": 8}
-    network |= {"modules": [1, 1, 1], "blocks": 1, "stem": 8}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    weights = randomise(build_model(**network)).state_dict()
-    save_checkpoint(path, Checkpoint(network, joints, weights, {"data": {"input_size": 64}}, {}))
 
 
 def train_a_run(folder: Path, environment: Mapping[str, str]) -> None:
