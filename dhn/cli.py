@@ -29,28 +29,23 @@ class _Group(click.Group):
         try:
             limit_opencv()
             return super().invoke(ctx)
-        except DhnError as error:
-            if ctx.meta.get("dhn.debug"):
-                raise
-            raise click.ClickException(_line(error)) from error
-        except OSError as error:
-            if ctx.meta.get("dhn.debug") or error.strerror is None:
-                raise
-            where = f"{error.filename}: " if error.filename else ""
-            raise click.ClickException(f"{where}{error.strerror}") from error
         except (click.ClickException, click.Abort, click.exceptions.Exit):
             raise
         except Exception as error:
             if ctx.meta.get("dhn.debug"):
                 raise
-            raise click.ClickException(f"{unforeseen(error)}; --debug shows where") from error
+            raise click.ClickException(_line(error)) from error
 
 
-def _line(error: DhnError) -> str:
-    """The error's message, which names an option where the library names a setting."""
+def _line(error: Exception) -> str:
+    """The error as one line, which names an option where the library names a setting."""
     if isinstance(error, SettingError):
         return error.line("--" + error.setting.replace("_", "-"))
-    return str(error)
+    if isinstance(error, DhnError):
+        return str(error)
+    if isinstance(error, OSError) and error.strerror is not None:
+        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+    return f"{unforeseen(error)}; --debug shows where"
 
 
 def _interrupt(*_: Any) -> None:

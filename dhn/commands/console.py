@@ -35,8 +35,9 @@ class _Warnings(logging.Handler):
 
 
 def show_warnings() -> None:
-    """Sends the warnings of all of dhn to standard error; further calls change nothing."""
+    """Sends the warnings of all of dhn to standard error, but no tracebacks."""
     log = logging.getLogger("dhn")
+    log.setLevel(logging.WARNING)
     if not any(isinstance(handler, _Warnings) for handler in log.handlers):
         log.addHandler(_Warnings())
 

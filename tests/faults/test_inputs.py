@@ -91,6 +91,8 @@ def test_what_is_no_such_file(world, refused, name, command, make):
         os.rename(world / name, Path(name))
     if (name == "x.png" and make is folder) or (name == "x.mp4" and make is folder):
         refused(1, name, "no images or videos")(*command)
+    elif make is folder and command[0] == "bench":
+        refused(2, name, "is a directory")(*command)
     elif make is empty and name == "x.yaml":
         pytest.skip("an empty YAML file asks for the defaults")
     else:

@@ -50,7 +50,7 @@ def test_a_file_would_be_lost(world, refused, arguments, name, reason):
 
 def test_a_training_takes_no_folder_that_holds_other_things(world, refused):
     refused(2, "holds other things")("train", "--config", "demo", "--output", "photos")
-    refused(2, "holds other things")("train", "--config", "demo", "--output", "photo.png")
+    refused(2, "photo.png", "is a file")("train", "--config", "demo", "--output", "photo.png")
 
 
 @pytest.mark.skipif(os.getuid() == 0 and not Path("/proc").exists(), reason="needs /proc")
