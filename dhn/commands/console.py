@@ -18,6 +18,11 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 
+def count(number: int, one: str, many: str | None = None) -> str:
+    """`1 image`, `2 images`; `many` is given where it is not `one` with an s."""
+    return f"{number} {one if number == 1 else many or one + 's'}"
+
+
 class _Warnings(logging.Handler):
     """Writes the library's warnings as lines on standard error."""
 

@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+import dhn
 from dhn.commands import options
-from dhn.commands.console import progress
+from dhn.commands.console import count, progress
 
 if TYPE_CHECKING:
     from dhn.data.coco_file import Scoring
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     "--dataset",
     metavar="crowdpose|coco|PATH",
     help="Folder or JSON file with annotations; crowdpose is data/crowdpose, coco is data/coco. "
-    "With --results, crowdpose or coco: whose definition of AP.  [default: crowdpose]",
+    "With --results, crowdpose or coco says whose definition of AP applies.  [default: crowdpose]",
 )
 @click.option(
     "--split",
@@ -29,7 +30,9 @@ if TYPE_CHECKING:
     help="[default: test; val for coco, whose test has no public annotations]",
 )
 @click.option("--limit", type=click.IntRange(min=1), help="Only the first N images.")
-@click.option("--save-json", type=click.Path(path_type=Path), help="Write predictions (COCO).")
+@click.option(
+    "--save-json", type=click.Path(path_type=Path), help="Write the predictions (COCO results)."
+)
 @click.option("--output", type=click.Path(path_type=Path), help="Write the unrounded AP table.")
 @click.option(
     "--results",
@@ -89,18 +92,17 @@ def _score_network(
     device: str,
     **network: Any,
 ) -> None:
-    """Evaluates the network that `network`, keywords of `load_predictor`, describes."""
+    """Evaluates the network that `network`, keywords of `dhn.load`, describes."""
     from dhn.base.distributed import connect
     from dhn.data.annotations import load_annotations
     from dhn.evaluation.evaluate import evaluate
-    from dhn.inference.predictor import load_predictor
 
     dataset = dataset or "crowdpose"
     with connect(device) as world:
         truth = load_annotations(dataset, split or ("val" if dataset == "coco" else "test"))
         if limit is not None:
             truth = truth.first(limit)
-        predictor = load_predictor(
+        predictor = dhn.load(
             **network, device=world.device, progress=progress(quiet or not world.main)
         )
         evaluation = evaluate(
@@ -137,8 +139,8 @@ def _report(evaluation: "Evaluation", output: Path | None, quiet: bool) -> None:
     if output is not None:
         write_json(output, evaluation.stats, indent=1)
     if not quiet:
-        people = _counted(evaluation.people, "annotated person", "annotated people")
-        images = _counted(evaluation.images, "image", "images")
+        people = count(evaluation.people, "annotated person", "annotated people")
+        images = count(evaluation.images, "image")
         click.echo(
             f"{evaluation.predictions} on {evaluation.annotations} ({people} in {images}), percent"
         )
@@ -150,7 +152,7 @@ def _report(evaluation: "Evaluation", output: Path | None, quiet: bool) -> None:
         click.echo(f"Error: {failure}", err=True)
     if evaluation.failures:
         raise DhnError(
-            f"{len(evaluation.failures)} of {_counted(evaluation.images, 'image', 'images')} could "
+            f"{len(evaluation.failures)} of {count(evaluation.images, 'image')} could "
             "not be read and were scored as if nobody was found in them; the figures above are "
             "too low"
         )
@@ -170,7 +172,3 @@ def print_table(stats: dict[str, float]) -> None:
     widths = [max(len(key), len(value)) for key, value in cells.items()]
     for row in (cells.keys(), cells.values()):
         click.echo("  ".join(f"{cell:>{w}}" for cell, w in zip(row, widths, strict=True)))
-
-
-def _counted(count: int, one: str, many: str) -> str:
-    return f"{count} {one if count == 1 else many}"

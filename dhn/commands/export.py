@@ -1,12 +1,15 @@
 """`dhn export`."""
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from dhn.commands import options
 from dhn.commands.console import progress
+
+if TYPE_CHECKING:
+    from dhn.inference.export import Format
 
 
 @click.command()
@@ -25,17 +28,17 @@ from dhn.commands.console import progress
     help="An .onnx or .pt2 file.  [default: the checkpoint's name, here]",
 )
 @options.common
-def export(format: str | None, output: Path | None, quiet: bool, **graph: Any) -> None:
+def export(format: "Format | None", output: Path | None, quiet: bool, **graph: Any) -> None:
     """Write a network as one file that runs without its checkpoint.
 
     \b
     dhn export --checkpoint best.pt --flip -o model.onnx
     dhn predict --checkpoint model.onnx photo.jpg
 
-    The graph holds the network, the flip test, the aggregation, and the 30 best peaks of each
-    joint; it takes images of any number and of any size in multiples of 64, as uint8 [B, 3, H,
-    W] in RGB, and computes in float32. `dhn predict` and `dhn eval` run it and group the peaks.
-    The file is checked against the network before it appears.
+    The graph holds the network, the flip test, the aggregation, and the search for the 30 best
+    peaks of each joint. It takes any number of images, of any size in multiples of 64, as RGB
+    uint8 [B, 3, H, W], and computes in float32. `dhn predict` and `dhn eval` run it and group the
+    peaks. The file is compared with the network before it appears.
 
     A .pt2 file is a program: run only those that you trust.
     """
@@ -52,4 +55,7 @@ def export(format: str | None, output: Path | None, quiet: bool, **graph: Any) -
 
     from dhn.inference.export import export_checkpoint
 
-    export_checkpoint(output, format, progress=progress(quiet), **graph)
+    report = export_checkpoint(output=output, format=format, progress=progress(quiet), **graph)
+    differences = ", ".join(f"{name} {value:.0e}" for name, value in report.differences.items())
+    click.echo(f"{report.path}: {report.size / 1e6:.1f} MB")
+    click.echo(f"Largest difference to the network, of the largest value: {differences}")

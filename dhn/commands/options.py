@@ -11,7 +11,7 @@ def _remember_debug(ctx: click.Context, _: click.Parameter, value: bool) -> None
 
 
 def common(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Options that every command has."""
+    """The options of every command."""
     command = click.option(
         "--debug",
         is_flag=True,
@@ -19,7 +19,7 @@ def common(command: Callable[..., Any]) -> Callable[..., Any]:
         callback=_remember_debug,
         help="Show tracebacks.",
     )(command)
-    return click.option("-q", "--quiet", is_flag=True, help="Print results and errors only.")(
+    return click.option("-q", "--quiet", is_flag=True, help="Print only results and errors.")(
         command
     )
 
@@ -34,7 +34,7 @@ device = click.option(
 
 
 def graph(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Options that say what is computed: which weights, on what, aggregated how."""
+    """The options that decide what is computed: weights, input size, flip test, aggregation."""
     for option in reversed(
         (
             click.option(
@@ -42,20 +42,20 @@ def graph(command: Callable[..., Any]) -> Callable[..., Any]:
                 "--weights",
                 "checkpoint",
                 metavar="FILE|NAME|URL",
-                help="Trained network: a file, a name of `dhn models` or an https:// address; "
-                "by default the newest run's best, else last.",
+                help="The trained network: a file, a name of `dhn models`, or an https:// address. "
+                "By default the best of the newest run, else its last.",
             ),
             click.option("--offline", is_flag=True, help="Download nothing."),
-            click.option("--flip", is_flag=True, help="Flip test: better, half as fast."),
+            click.option("--flip", is_flag=True, help="Flip test: more accurate, half as fast."),
             click.option(
                 "--input-size",
                 "--imgsz",
                 "input_size",
                 type=click.IntRange(min=64),
                 metavar="N",
-                help="Short side of the network input in pixels; by default as in training.",
+                help="Short side of the network's input in pixels; by default as in training.",
             ),
-            click.option("--fine-only", is_flag=True, help="Average the fine heatmaps alone."),
+            click.option("--fine-only", is_flag=True, help="Average only the fine heatmaps."),
         )
     ):
         command = option(command)
@@ -63,7 +63,7 @@ def graph(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def network(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Options of commands that run a network: the keywords of `load_predictor`, and batch size."""
+    """Options of commands that run a network: the keywords of `dhn.load`, and batch size."""
     for option in reversed(
         (
             click.option(
@@ -72,16 +72,16 @@ def network(command: Callable[..., Any]) -> Callable[..., Any]:
                 is_flag=True,
                 flag_value=False,
                 default=True,
-                help="Do not search for a person's missing joints.",
+                help="Do not search for the missing joints of a person.",
             ),
             click.option("--max-people", type=click.IntRange(min=1), default=30, show_default=True),
             click.option(
-                "--subpixel", is_flag=True, help="Fit peaks below the pixel (after DARK)."
+                "--subpixel", is_flag=True, help="Fit peaks to fractions of a pixel (after DARK)."
             ),
             click.option(
                 "--parity",
                 is_flag=True,
-                help="The official HigherHRNet code's results, its artefacts included.",
+                help="Reproduce the official HigherHRNet code, including its artefacts.",
             ),
             click.option(
                 "--precision",
@@ -93,7 +93,8 @@ def network(command: Callable[..., Any]) -> Callable[..., Any]:
             click.option(
                 "--compile",
                 is_flag=True,
-                help="Fuse by torch.compile (a minute; cached) instead of by hand: time it first.",
+                help="Fuse layers by torch.compile (which takes a minute and is cached) instead of "
+                "by our own modules. Measure which is faster.",
             ),
             click.option(
                 "-b", "--batch-size", type=click.IntRange(min=1), default=1, show_default=True

@@ -2,12 +2,18 @@
 
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
+import dhn
+from dhn.base.errors import DhnError
 from dhn.commands import options
-from dhn.commands.console import progress
+from dhn.commands.console import count, progress
+
+if TYPE_CHECKING:
+    from dhn.prediction.outputs import Outputs
+    from dhn.prediction.run import Summary
 
 
 @click.command()
@@ -78,11 +84,9 @@ def predict(
     sources, a line per image.
     """
     from dhn.base.distributed import connect
-    from dhn.inference.predictor import load_predictor
     from dhn.media.sources import list_sources
     from dhn.prediction.outputs import Outputs
     from dhn.prediction.run import predict as predict_sources
-    from dhn.prediction.run import report
 
     outputs = Outputs(image_output, json_output, video_output, csv_output)
     if outputs == Outputs():
@@ -91,7 +95,7 @@ def predict(
     with connect(network.pop("device"), patience=timedelta(days=7)) as world:
         inputs = list_sources(sources)
         outputs.check(inputs)
-        predictor = load_predictor(
+        predictor = dhn.load(
             **network, device=world.device, progress=progress(quiet or not world.main)
         )
         if world.main and not quiet:
@@ -107,4 +111,26 @@ def predict(
             world=world,
         )
         if world.main:
-            report(summary, outputs, len(inputs))
+            _report(summary, outputs, len(inputs), quiet)
+
+
+def _report(summary: "Summary", outputs: "Outputs", sources: int, quiet: bool) -> None:
+    """Prints what was done and how long it took, lists the failures, and fails if there are any."""
+    if summary.images:
+        images = count(summary.images, "image")
+        people = count(summary.people, "person", "people")
+        click.echo(f"{images}, {people} -> {', '.join(str(path) for path in outputs.paths())}")
+        if not quiet:
+            network, decode = (
+                1000 * seconds / summary.images
+                for seconds in (summary.network_seconds, summary.decode_seconds)
+            )
+            click.echo(f"Time per image: network {network:.1f} ms, decode {decode:.1f} ms")
+    if summary.failures and sources == 1:
+        raise DhnError(summary.failures[0])
+    for failure in summary.failures:
+        click.echo(f"Failed: {failure}", err=True)
+    if summary.failures:
+        raise DhnError(
+            f"{len(summary.failures)} of {sources} sources failed; they are listed above"
+        )

@@ -194,9 +194,7 @@ def predict_dataset(
             readable, pixels, failures = _read(batch)
             if pixels:
                 for image, people in zip(readable, predictor(pixels), strict=True):
-                    results += _coco_results(
-                        image.id, annotations.category_id, people.keypoints, people.scores
-                    )
+                    results += people.to_coco(image.id, annotations.category_id)
             done.append((results, failures))
             bar.advance(len(batch))
     all_results: list[dict[str, Any]] = []
@@ -224,27 +222,6 @@ def _read(
         except DhnError as error:
             failures.append(str(error))
     return readable, pixels, failures
-
-
-def _coco_results(
-    image_id: int,
-    category_id: int,
-    keypoints: npt.NDArray[np.float32],
-    scores: npt.NDArray[np.float32],
-) -> list[dict[str, Any]]:
-    """The people of one image as COCO results; keypoints [P, J, 3], scores [P]."""
-    P, J, _ = keypoints.shape
-    return [
-        {
-            "image_id": image_id,
-            "category_id": category_id,
-            "keypoints": person,
-            "score": person_score,
-        }
-        for person, person_score in zip(
-            keypoints.reshape(P, 3 * J).tolist(), scores.tolist(), strict=True
-        )
-    ]
 
 
 def _count_people(annotations: Annotations) -> int:

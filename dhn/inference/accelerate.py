@@ -1,4 +1,4 @@
-"""How `PoseInference` is run as fast as the device allows: fused by hand, or compiled."""
+"""Runs `PoseInference` as fast as the device allows: with fused convolutions, or compiled."""
 
 import copy
 import os
@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from dhn.base.cache import cache_folder
-from dhn.base.errors import DhnError
+from dhn.base.errors import SettingError
 from dhn.inference.aggregate import PoseInference
 from dhn.model.fused import fused
 
@@ -23,29 +23,40 @@ def accelerated(
     Args:
         inference: lies on `device`.
         device: where it runs.
-        compile: by torch.compile (needs a C++ compiler, on CUDA Triton): half a minute for the
-            first image and again for the first of another size. What it wrote is kept in the
-            cache folder. On CPUs a tenth faster than the fusion by hand.
+        compile: fuse by torch.compile, which needs a C++ compiler, and Triton on CUDA. It takes
+            half a minute at the first image and again at the first of another size; what it
+            wrote is kept in the cache folder. On CPUs this is a tenth faster than our own fusion.
+
+    Raises:
+        SettingError: when the result is called, torch.compile failed.
     """
     if compile:
         return _compiled(inference, device)
-    if device.type == "cpu" and torch.backends.mkldnn.is_available():
+    if device.type == "cpu" and _onednn_computes(inference.dtype):
         network = fused(copy.deepcopy(inference.network))
         return inference.on(network)
     return inference
 
 
+def _onednn_computes(dtype: torch.dtype) -> bool:
+    """Whether oneDNN, which runs the fused convolutions, has them for this type and CPU."""
+    if not torch.backends.mkldnn.is_available():
+        return False
+    # A CPU with AVX2 alone computes bfloat16 by PyTorch's own kernels: slowly, but it does.
+    return dtype != torch.bfloat16 or torch.ops.mkldnn._is_mkldnn_bf16_supported()
+
+
 def _compiled(inference: PoseInference, device: torch.device) -> Callable[[Tensor], Maps]:
-    # Before dynamo is imported, which settles on a folder in /tmp.
+    # This must be set before dynamo is imported, which else settles on a folder in /tmp.
     os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache_folder() / "compiled"))
     from torch._dynamo.exc import TorchDynamoException
     from torch._inductor import config
 
-    # Inductor fuses plain PyTorch's aggregation with the network's end, but not our operator.
+    # Inductor can fuse PyTorch's operators of the aggregation with the network, but not our own.
     graph = inference.on(inference.network, native=False)
     compiled = torch.compile(graph)
-    # Weights become constants, laid out once as oneDNN wants them, and convolutions take in what
-    # follows. Among the options of torch.compile `freezing` is heard too late to do anything.
+    # Freezing makes constants of the weights, laid out once as oneDNN wants them, and fuses what
+    # follows a convolution into it. As an option of torch.compile it would come too late.
     freezing = device.type == "cpu"
 
     def run(images: Tensor) -> Maps:
@@ -53,7 +64,7 @@ def _compiled(inference: PoseInference, device: torch.device) -> Callable[[Tenso
             with config.patch(freezing=freezing):
                 return compiled(images)
         except TorchDynamoException as error:
-            reason = str(error).strip().splitlines()[0]
-            raise DhnError(f"--compile: {reason}; leave --compile out") from error
+            reason = " ".join(str(error).strip().split("\n\n")[0].split())  # the first paragraph
+            raise SettingError("compile", True, f"{reason}; leave it out") from error
 
     return run

@@ -1,74 +1,75 @@
-"""From images to poses: the one inference path of predict, eval and validation in training."""
+"""From images to people: the one inference path of predict, eval and validation in training."""
 
+import os
 import time
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, TypeAlias, overload
 
 import cv2
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from dhn.base.device import Precision, inference_dtype, select_device
-from dhn.base.errors import DhnError
-from dhn.base.progress import Progress, silent
+from dhn.base.device import Precision, inference_dtype
+from dhn.base.errors import SettingError
 from dhn.data.geometry import Affine, input_transform, official_transform
 from dhn.data.joints import JointSet, official_order
 from dhn.inference.accelerate import accelerated
 from dhn.inference.aggregate import PoseInference
 from dhn.inference.decode import DecodeConfig, decode_poses
-from dhn.inference.exported import ExportedNetwork, is_exported, load_exported
+from dhn.inference.exported import ExportedNetwork
+from dhn.inference.people import People
+from dhn.media.convert import as_rgb
 from dhn.model import channels_last
 from dhn.model.fold import folded
-from dhn.weights.checkpoint import newest_checkpoint
-from dhn.weights.download import fetch
-from dhn.weights.load import open_file
 
+if TYPE_CHECKING:
+    from PIL import Image
 
-class Prediction(NamedTuple):
-    """The people of one image.
-
-    Attributes:
-        keypoints: float32 [P, J, 3]: x, y in image pixels and score; zeros where not found.
-        scores: float32 [P], the mean joint score over all J.
-    """
-
-    keypoints: np.ndarray
-    scores: np.ndarray
+AnyImage: TypeAlias = "str | os.PathLike[str] | np.ndarray | Tensor | Image.Image"
 
 
 @dataclass
-class Timing:
-    """Where the time went, summed over images."""
+class TimeSpent:
+    """The time that a predictor spent, summed over images."""
 
     images: int = 0
-    network_seconds: float = 0.0  # warp, network, flip test, aggregation
+    network_seconds: float = 0.0  # placing the image, network, flip test, aggregation
     decode_seconds: float = 0.0
 
 
 class Predictor:
-    """Finds the people of RGB images.
+    """Finds the people of images; `dhn.load` makes one from a checkpoint.
+
+        people = predictor("photo.jpg")
+        first, second = predictor(["photo.jpg", array])
 
     Args:
-        model: the network, which is left as it is: a copy of it runs, batch norms folded. An
-            exported one runs as it is; device, flip test, fine_only and precision are its own.
+        model: the network. It is left as it is: a copy runs, with its batch norms folded. An
+            exported one runs as it is and has a device, flip test, aggregation and precision of
+            its own, so those arguments do nothing.
         joints: what its heatmaps mean.
-        device: where to compute.
+        device: where to compute; the CPU by default.
         input_size: short side of the network input, in pixels, a multiple of 64.
         flip: average with the mirrored image, whose tags become a second tag dimension.
         fine_only: aggregate the fine maps alone (paper, Table 2 without "Aggregation").
         precision: what the network computes in; `auto` is bfloat16 where the hardware multiplies
             it, else float32. Its maps are aggregated and decoded in float32.
-        compile: by torch.compile; see `accelerated`.
+        compile: fuse by torch.compile; see `accelerated`.
         decode: settings of `decode_poses`; a `joint_order` of None takes that of `joints`.
         parity: reproduce the official HigherHRNet code with its artefacts: how it places images
-            (`official_transform`), in which order it groups CrowdPose's joints, which of equally
-            good groupings it takes; in float32 unless `precision` is bfloat16.
+            (`official_transform`), in which order it groups CrowdPose's joints, and which of
+            equally good groupings it takes; in float32 unless `precision` is bfloat16.
         source: where the weights came from, for messages.
+
+    Attributes:
+        timing: how many images were predicted so far, and how long that took.
+
+    Raises:
+        SettingError: `input_size` is not a multiple of 64.
     """
 
     def __init__(
@@ -86,6 +87,9 @@ class Predictor:
         parity: bool = False,
         source: str = "network",
     ) -> None:
+        if input_size < 64 or input_size % 64 != 0:
+            near = max(64, round(input_size / 64) * 64)
+            raise SettingError("input_size", input_size, f"must be a multiple of 64; take {near}")
         self.inference: PoseInference | ExportedNetwork
         if isinstance(model, ExportedNetwork):
             self.device = model.device
@@ -109,24 +113,44 @@ class Predictor:
         self.decode = replace(decode, munkres=True) if parity else decode
         self.parity = parity
         self.source = source
-        self.timing = Timing()
+        self.timing = TimeSpent()
 
-    def __call__(self, images: Sequence[np.ndarray]) -> list[Prediction]:
-        """Predicts RGB uint8 [H, W, 3] images; those of like shape go as one batch.
+    @overload
+    def __call__(self, images: list[Any] | tuple[Any, ...]) -> list[People]: ...
+    @overload
+    def __call__(self, images: AnyImage) -> People: ...
+    def __call__(self, images: Any) -> People | list[People]:
+        """Finds the people of one image, or of each image of a list.
+
+        Args:
+            images: a path, a NumPy array, a torch tensor or a PIL image; or a list or tuple of
+                these, of any sizes. `dhn.media.convert.as_rgb` says which arrays are understood.
+                Images of a list that enter the network at the same size run as one batch, so a
+                list should be no longer than the memory allows.
+
+        Returns:
+            the image's `People`, with keypoints in its pixels; for a list, a list of them.
 
         Raises:
-            DhnError: the network gave maps that are not finite.
+            DhnError: an image cannot be read or is refused (in a list, `images[2]` is the
+                third), or the network's output is not finite.
         """
-        placed = [self._place((p.shape[1], p.shape[0])) for p in images]
-        groups = defaultdict(list)  # network input's (W, H) -> indices of images
+        if isinstance(images, list | tuple):
+            return self._predict_all([as_rgb(x, f"images[{k}]") for k, x in enumerate(images)])
+        return self._predict_all([as_rgb(images)])[0]
+
+    def _predict_all(self, images: Sequence[np.ndarray]) -> list[People]:
+        """The people of RGB uint8 images [H, W, 3], in batches of the same input size."""
+        placed = [self._place((image.shape[1], image.shape[0])) for image in images]
+        batches = defaultdict(list)  # network input's (W, H) -> indices of images
         for index, (_, _, size) in enumerate(placed):
-            groups[size].append(index)
-        predictions: dict[int, Prediction] = {}
-        for size, members in groups.items():
+            batches[size].append(index)
+        people: dict[int, People] = {}
+        for size, members in batches.items():
             sampling, back, _ = zip(*(placed[index] for index in members), strict=True)
             batch = self._predict([images[index] for index in members], sampling, back, size)
-            predictions.update(zip(members, batch, strict=True))
-        return [predictions[index] for index in range(len(images))]
+            people.update(zip(members, batch, strict=True))
+        return [people[index] for index in range(len(images))]
 
     def _place(self, size: tuple[int, int]) -> tuple[Affine, Affine, tuple[int, int]]:
         """From an image to the network's input, back from there, and the input's (W, H)."""
@@ -141,7 +165,8 @@ class Predictor:
         sampling: Sequence[Affine],
         back: Sequence[Affine],
         size: tuple[int, int],
-    ) -> list[Prediction]:
+    ) -> list[People]:
+        """The people of images that enter the network at the same (W, H), as one batch."""
         started = time.perf_counter()
         warped = [
             cv2.warpAffine(image, affine.cv2_matrix(), size, flags=cv2.INTER_LINEAR)
@@ -152,17 +177,17 @@ class Predictor:
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
         inferred = time.perf_counter()
-        people = decode_poses(heatmaps, tags, (size[1], size[0]), self.decode, *peaks)
-        predictions = []
-        for poses, affine in zip(people, back, strict=True):
-            keypoints = poses.keypoints.cpu().numpy()
-            found = keypoints[..., 2] > 0
-            keypoints[found, :2] = affine.apply(keypoints[found, :2])
-            predictions.append(Prediction(keypoints, poses.scores.cpu().numpy()))
+        found = decode_poses(heatmaps, tags, (size[1], size[0]), self.decode, *peaks)
+        people = []
+        for image, poses, affine in zip(images, found, back, strict=True):
+            keypoints = poses.keypoints.numpy()
+            there = keypoints[..., 2] > 0
+            keypoints[there, :2] = affine.apply(keypoints[there, :2])
+            people.append(People(keypoints, poses.scores.numpy(), self.joints, image))
         self.timing.images += len(images)
         self.timing.network_seconds += inferred - started
         self.timing.decode_seconds += time.perf_counter() - inferred
-        return predictions
+        return people
 
     @torch.inference_mode()
     def maps(self, images: Tensor) -> tuple[Any, ...]:
@@ -178,77 +203,3 @@ class Predictor:
         if isinstance(self.inference, ExportedNetwork):
             return self.inference
         return accelerated(self.inference, self.device, compile=self.compile)
-
-
-def load_predictor(
-    checkpoint: str | None = None,
-    *,
-    device: str = "auto",
-    flip: bool = False,
-    input_size: int | None = None,
-    fine_only: bool = False,
-    precision: Precision = "auto",
-    compile: bool = False,
-    refine: bool = True,
-    subpixel: bool = False,
-    max_people: int = 30,
-    parity: bool = False,
-    offline: bool = False,
-    progress: Progress = silent,
-) -> Predictor:
-    """A predictor from a checkpoint.
-
-    Args:
-        checkpoint: what `dhn.weights.load.open_network` takes: a path, a published name or an
-            address; or a file that `dhn export` wrote. None takes the newest run's best, else
-            its last.
-        device: `auto`, `cpu`, `cuda:N` or `mps`.
-        input_size: short side of the network input; None takes that of the training.
-        flip, fine_only, precision, compile, parity: see `Predictor`.
-        refine, subpixel, max_people: see `DecodeConfig`.
-        offline, progress: see `dhn.weights.download.fetch`.
-
-    Raises:
-        DhnError: no checkpoint, one that cannot be used, no such device, or settings that an
-            exported network does not have.
-    """
-    decode = DecodeConfig(max_people=max_people, refine=refine, subpixel=subpixel)
-    path = newest_checkpoint() if checkpoint is None else checkpoint
-    path = fetch(path, offline=offline, progress=progress)
-    if is_exported(path):
-        exported = load_exported(path, device)
-        about = exported.description
-        _refuse(path, flip and not about.flip, "--flip")
-        _refuse(path, fine_only and not about.fine_only, "--fine-only")
-        _refuse(path, precision == "bfloat16", "--precision bfloat16")
-        _refuse(path, compile, "--compile")
-        return Predictor(
-            exported,
-            about.joints,
-            input_size=input_size or about.input_size,
-            decode=decode,
-            parity=parity,
-            source=str(path),
-        )
-    network = open_file(path)
-    return Predictor(
-        network.model,
-        network.joints,
-        device=select_device(device),
-        input_size=input_size or network.input_size or 512,
-        flip=flip,
-        fine_only=fine_only,
-        precision=precision,
-        compile=compile,
-        decode=decode,
-        parity=parity,
-        source=network.source,
-    )
-
-
-def _refuse(path: Path, wanted: bool, option: str) -> None:
-    if wanted:
-        raise DhnError(
-            f"{path}: {option}: the graph was exported without it and cannot change; "
-            "leave it out, or give the checkpoint"
-        )

@@ -1,4 +1,4 @@
-"""What `dhn predict` writes: overlays, videos, JSON and CSV."""
+"""Writes predictions: overlays, videos, JSON and CSV, as docs/outputs.md describes them."""
 
 import contextlib
 import csv
@@ -14,8 +14,8 @@ import numpy as np
 
 from dhn.base.errors import DhnError
 from dhn.base.files import write_json
-from dhn.data.joints import JointSet
-from dhn.media.draw import SteadyColours, draw_poses
+from dhn.inference.people import People, joint_columns
+from dhn.media.draw import SteadyColours
 from dhn.media.images import write_image
 from dhn.media.sources import Source
 from dhn.media.video import GrowingFile, VideoWriter
@@ -23,16 +23,17 @@ from dhn.media.video import GrowingFile, VideoWriter
 
 @dataclass(frozen=True)
 class Outputs:
-    """Where results go; None leaves a kind out.
+    """Where results go; a kind of output that is None is not written.
 
     Attributes:
-        images: folder for overlays, `NAME.predictions.jpg`, where NAME is the input's file name
-            (`photo.jpg`); for videos too, `NAME.predictions.mp4`, unless `video` is given.
-        json: folder for `NAME.predictions.json` (an image: list of people) and
-            `NAME.predictions.jsonl` (a video: one line per frame); or one .json or .jsonl file
-            for everything.
+        images: a folder for overlays of images, `NAME.predictions.jpg`, where NAME is the file
+            name of the input (`photo.jpg`), and, unless `video` is given, for overlays of
+            videos, `NAME.predictions.mp4`.
+        json: a folder for `NAME.predictions.json` (of an image: a list of people) and
+            `NAME.predictions.jsonl` (of a video: a line per frame); or one .json or .jsonl file
+            for all sources.
         video: an .mp4 file, or a folder for `NAME.predictions.mp4`.
-        csv: one table for everything.
+        csv: one table for all sources.
     """
 
     images: Path | None = None
@@ -41,19 +42,20 @@ class Outputs:
     csv: Path | None = None
 
     def paths(self) -> list[Path]:
-        """Where something goes, each place once."""
-        return [*dict.fromkeys(p for p in (self.images, self.json, self.video, self.csv) if p)]
+        """All files and folders that are written to, each of them once."""
+        paths = (self.images, self.json, self.video, self.csv)
+        return list(dict.fromkeys(path for path in paths if path is not None))
 
     def check(self, sources: Sequence[Source]) -> None:
-        """Raises DhnError if `sources` cannot go here."""
+        """Raises DhnError if the results of `sources` cannot be written here."""
         videos = sum(source.is_video for source in sources)
         if self.video and not videos:
-            raise DhnError(f"{self.video}: no video among the sources; use --image-output")
+            raise DhnError(f"{self.video}: there is no video among the sources; leave it out")
         if self.video and self.video.suffix:
             if self.video.suffix.lower() != ".mp4":
-                raise DhnError(f"{self.video}: videos are written as .mp4; name it so")
+                raise DhnError(f"{self.video}: videos are written as .mp4; name an .mp4 file")
             if videos > 1:
-                raise DhnError(f"{self.video}: one file for {videos} videos; name a folder")
+                raise DhnError(f"{self.video}: is one file for {videos} videos; name a folder")
         inputs = {Path(source.path).resolve() for source in sources}
         for path in (self.json, self.video, self.csv):
             if path and path.resolve() in inputs:
@@ -62,7 +64,15 @@ class Outputs:
 
 @dataclass(frozen=True)
 class Frame:
-    """An image on its way to the predictor; `index`, `time` (s) and `fps` are a video's."""
+    """An image, or a frame of a video, on its way to the predictor.
+
+    Attributes:
+        source: the file it comes from.
+        image: RGB uint8 [H, W, 3].
+        index: the frame's number in its video, from 0; None for images.
+        time: when the frame is shown, in seconds from the first one.
+        fps: frames per second that are taken from the video.
+    """
 
     source: Source
     image: np.ndarray
@@ -71,38 +81,8 @@ class Frame:
     fps: Fraction = Fraction(0)
 
 
-@dataclass(frozen=True)
-class People:
-    """What was found in a frame: keypoints float32 [P, J, 3] in image pixels, scores [P]."""
-
-    keypoints: np.ndarray
-    scores: np.ndarray
-
-    def as_json(self) -> list[dict[str, Any]]:
-        """One dictionary per person, as OpenPifPaf writes them.
-
-        `keypoints` is flat, x, y, score for each of the J joints, 0, 0, 0 where none was found;
-        `bbox` is x, y, width, height around those found.
-        """
-        found = self.keypoints[..., 2:] > 0
-        keypoints = np.where(found, self.keypoints, 0).astype(float).round(4)
-        low = np.where(found, keypoints, np.inf)[..., :2].min(1, initial=np.inf)
-        high = np.where(found, keypoints, -np.inf)[..., :2].max(1, initial=-np.inf)
-        boxes = np.where(found.any(1), np.concatenate([low, high - low], 1), 0).round(3)
-        scores = self.scores.astype(float).round(4)
-        return [
-            {"keypoints": flat, "bbox": box, "score": score, "category_id": 1}
-            for flat, box, score in zip(
-                keypoints.reshape(len(keypoints), 3 * keypoints.shape[1]).tolist(),
-                boxes.tolist(),
-                scores.tolist(),
-                strict=True,
-            )
-        ]
-
-
 class Sink(Protocol):
-    """Takes results one by one. Opens its file at the first, completes it in `close`."""
+    """Takes results one by one; opens its file at the first of them, and completes it at last."""
 
     def write(self, frame: Frame, people: People) -> None: ...
 
@@ -110,32 +90,34 @@ class Sink(Protocol):
 
 
 def closed_by(stack: contextlib.ExitStack, sinks: Sequence[Sink]) -> Sequence[Sink]:
+    """Has `stack` close the sinks; returns them."""
     for sink in sinks:
         stack.callback(sink.close)
     return sinks
 
 
-def shared_sinks(outputs: Outputs, sources: Sequence[Source], joints: JointSet) -> Sequence[Sink]:
-    """Those that write one file for all sources."""
+def shared_sinks(outputs: Outputs, sources: Sequence[Source]) -> Sequence[Sink]:
+    """The sinks that write one file for all sources."""
     sinks: list[Sink] = []
     if outputs.csv:
-        sinks.append(_Table(outputs.csv, joints))
+        sinks.append(_Table(outputs.csv))
     if outputs.json and _is_file(outputs.json):
         one_image = len(sources) == 1 and not sources[0].is_video
         sinks.append(_ImageJson(outputs.json) if one_image else _JsonLines(outputs.json))
     return sinks
 
 
-def source_sinks(outputs: Outputs, source: Source, joints: JointSet) -> Sequence[Sink]:
-    """Those that write files of one source."""
+def source_sinks(outputs: Outputs, source: Source) -> Sequence[Sink]:
+    """The sinks that write the files of one source."""
     stem = f"{source.name}.predictions"
     sinks: list[Sink] = []
+    folder = outputs.video or outputs.images
     if source.is_video and outputs.video and outputs.video.suffix:
-        sinks.append(_OverlayVideo(outputs.video, joints))
-    elif source.is_video and (folder := outputs.video or outputs.images):
-        sinks.append(_OverlayVideo(folder / f"{stem}.mp4", joints))
+        sinks.append(_OverlayVideo(outputs.video))
+    elif source.is_video and folder:
+        sinks.append(_OverlayVideo(folder / f"{stem}.mp4"))
     if not source.is_video and outputs.images:
-        sinks.append(_OverlayImage(outputs.images / f"{stem}.jpg", joints))
+        sinks.append(_OverlayImage(outputs.images / f"{stem}.jpg"))
     if outputs.json and not _is_file(outputs.json):
         if source.is_video:
             sinks.append(_JsonLines(outputs.json / f"{stem}.jsonl"))
@@ -149,32 +131,36 @@ def _is_file(json_output: Path) -> bool:
 
 
 class _ImageJson:
+    """JSON of one image: a list of people."""
+
     def __init__(self, path: Path) -> None:
         self._path = path
 
     def write(self, frame: Frame, people: People) -> None:
-        write_json(self._path, people.as_json())
+        write_json(self._path, people.to_dict()["predictions"])
 
     def close(self) -> None:
         pass
 
 
 class _OverlayImage:
-    def __init__(self, path: Path, joints: JointSet) -> None:
+    """An image with skeletons over it."""
+
+    def __init__(self, path: Path) -> None:
         self._path = path
-        self._joints = joints
 
     def write(self, frame: Frame, people: People) -> None:
-        write_image(self._path, draw_poses(frame.image, people.keypoints, self._joints))
+        write_image(self._path, people.plot(frame.image))
 
     def close(self) -> None:
         pass
 
 
 class _OverlayVideo:
-    def __init__(self, path: Path, joints: JointSet) -> None:
+    """A video with skeletons over it, which keep their colours from frame to frame."""
+
+    def __init__(self, path: Path) -> None:
         self._path = path
-        self._joints = joints
         self._colours = SteadyColours()
         self._writer: VideoWriter | None = None
 
@@ -183,8 +169,7 @@ class _OverlayVideo:
             height, width = frame.image.shape[:2]
             self._writer = VideoWriter(self._path, frame.fps, (width, height))
         colours = self._colours(people.keypoints)
-        overlay = draw_poses(frame.image, people.keypoints, self._joints, colours=colours)
-        self._writer.write(overlay, frame.time)
+        self._writer.write(people.plot(frame.image, colours=colours), frame.time)
 
     def close(self) -> None:
         if self._writer is not None:
@@ -192,6 +177,8 @@ class _OverlayVideo:
 
 
 class _TextFile:
+    """A text file that grows with every result."""
+
     def __init__(self, path: Path) -> None:
         self._path = path
         self._file: GrowingFile | None = None
@@ -199,7 +186,7 @@ class _TextFile:
     def append(self, text: str) -> None:
         if self._file is None:
             self._file = GrowingFile(self._path)
-        # Opened anew each time: no buffered half line is left when a write fails.
+        # Opening it each time leaves no buffered half line behind when a write fails.
         with (
             self._file.writing(),
             self._file.temporary.open("a", encoding="utf-8", newline="") as file,
@@ -212,31 +199,30 @@ class _TextFile:
 
 
 class _JsonLines(_TextFile):
-    """Per line: `file`, `frame` (from 0, of videos only), `predictions` (as in an image's)."""
+    """A line per image or frame: `file`, `frame` (of videos only) and `predictions`."""
 
     def write(self, frame: Frame, people: People) -> None:
         line: dict[str, Any] = {"file": frame.source.path}
         if frame.index is not None:
             line["frame"] = frame.index
-        line["predictions"] = people.as_json()
+        line["predictions"] = people.to_dict()["predictions"]
         self.append(json.dumps(line, allow_nan=False) + "\n")
 
 
 class _Table(_TextFile):
-    """CSV, a row per person; cells of joints that were not found are empty."""
+    """CSV, a row per person; the cells of joints that were not found are empty."""
 
-    def __init__(self, path: Path, joints: JointSet) -> None:
+    def __init__(self, path: Path) -> None:
         super().__init__(path)
-        columns = [f"{name}_{value}" for name in joints.names for value in ("x", "y", "score")]
-        self._header: list[Any] | None = ["file", "frame", "person", "score", *columns]
+        self._has_header = False
 
     def write(self, frame: Frame, people: People) -> None:
         lines = io.StringIO()
         table = csv.writer(lines, lineterminator="\n")
-        if self._header:
-            table.writerow(self._header)
-            self._header = None
-        for number, person in enumerate(people.as_json()):
+        if not self._has_header:
+            table.writerow(["file", "frame", "person", "score", *joint_columns(people.joints)])
+            self._has_header = True
+        for number, person in enumerate(people.to_dict()["predictions"]):
             joints = np.array(person["keypoints"], object).reshape(-1, 3)
             joints[joints[:, 2] == 0] = ""
             table.writerow(

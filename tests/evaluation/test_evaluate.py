@@ -2,7 +2,6 @@ import json
 import subprocess
 import sys
 import types
-from dataclasses import dataclass
 
 import cv2
 import numpy as np
@@ -16,14 +15,9 @@ from dhn.commands.eval import print_table
 from dhn.data.annotations import load_annotations
 from dhn.data.joints import COCO, CROWDPOSE
 from dhn.evaluation.evaluate import evaluate, predict_dataset
+from dhn.inference.people import People
 
 KEYS = ["AP", "AP50", "AP75", "AR", "AR50", "AR75", "AP_easy", "AP_medium", "AP_hard"]
-
-
-@dataclass
-class Prediction:
-    keypoints: np.ndarray
-    scores: np.ndarray
 
 
 class Oracle:
@@ -48,9 +42,10 @@ class Oracle:
         assert image.dtype == np.uint8
         assert image.shape == (120, 160, 3)
         people = [r for r in self.results if r["image_id"] == image[0, 0, 0]]
-        return Prediction(
+        return People(
             np.array([r["keypoints"] for r in people], np.float32).reshape(-1, len(self.joints), 3),
             np.array([r["score"] for r in people], np.float32),
+            self.joints,
         )
 
 
@@ -164,14 +159,14 @@ def test_no_image_can_be_read(folder, oracle):
 
 @pytest.fixture
 def loaded(monkeypatch, oracle):
-    """The command takes the oracle for a network; lists what it asks `load_predictor` for."""
+    """The command takes the oracle for a network; lists what it asks `dhn.load` for."""
     calls = []
 
-    def load_predictor(checkpoint, **options):
+    def load(checkpoint, **options):
         calls.append((checkpoint, options))
         return oracle
 
-    monkeypatch.setattr("dhn.inference.predictor.load_predictor", load_predictor)
+    monkeypatch.setattr("dhn.load", load)
     return calls
 
 
@@ -230,7 +225,7 @@ def test_command_without_data(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     result = run()
     assert result.exit_code == 1
-    assert result.output.startswith("Error: data/crowdpose: no annotations of CrowdPose")
+    assert result.output.startswith("Error: data/crowdpose: has no annotations of CrowdPose")
     assert result.output.count("\n") == 1
     assert run("--dataset", "coco").output.startswith("Error: data/coco: ")
 

@@ -1,14 +1,23 @@
 """Decode against the published steps over really upsampled maps; imports only torch and pytest."""
 
 import math
+import re
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
 
 from dhn.base.errors import DhnError
 from dhn.bench.scenes import annotated_scenes, crowd, scene_from_keypoints
-from dhn.inference.decode import DecodeConfig, _decode_by_steps, decode_poses, find_peaks
+from dhn.inference.decode import (
+    MAX_PEOPLE_ON_CUDA,
+    DecodeConfig,
+    _decode_by_steps,
+    _runs_on,
+    decode_poses,
+    find_peaks,
+)
 from dhn.ops import reference
 
 PEOPLE = (0, 1, 5, 40)
@@ -87,6 +96,25 @@ def test_settings(device, config):
     heatmaps, tags = random_scene(3, 5, 4, 1, (24, 32))
     ours = decode_poses(heatmaps.to(device), tags.to(device), (48, 64), config)
     assert_same(ours, reference.decode_poses(heatmaps, tags, (48, 64), config))
+
+
+def test_more_people_than_the_gpu_groups(device):
+    """With one more than the bound, the maps are decoded on the CPU."""
+    heatmaps, tags = random_scene(5, 40, 2, 1, (24, 32))
+    for most in (MAX_PEOPLE_ON_CUDA, MAX_PEOPLE_ON_CUDA + 1):
+        config = DecodeConfig(max_people=most, detection_threshold=0, nms_kernel=1)
+        ours = decode_poses(heatmaps.to(device), tags.to(device), (24, 32), config)
+        assert len(ours[0]) > 30
+        assert_same(ours, reference.decode_poses(heatmaps, tags, (24, 32), config))
+
+
+def test_where_maps_are_decoded():
+    csrc = Path(__file__).parents[2] / "csrc" / "cuda" / "group_tags.cuh"
+    bound = re.search(r"kMaxGroup = (\d+);", csrc.read_text())
+    assert int(bound[1]) == MAX_PEOPLE_ON_CUDA
+    few, many = (DecodeConfig(max_people=MAX_PEOPLE_ON_CUDA + more) for more in (0, 1))
+    assert [_runs_on("cuda", few), _runs_on("cuda", many)] == [True, False]
+    assert [_runs_on("cpu", many), _runs_on("mps", few)] == [True, False]
 
 
 def test_more_pixels_than_a_search_keeps(device):
@@ -187,7 +215,7 @@ def test_person_score_is_the_mean_before_refinement(device):
 
 
 def test_more_people_than_candidates_per_joint(device):
-    """Every candidate founds a person where tags never agree."""
+    """Where tags never agree, every candidate starts a new person."""
     heatmaps, tags = random_scene(7, 10, 3, 1, (48, 48))
     tags = tags + 50 * torch.arange(3).view(1, 3, 1, 1, 1)
     config = DecodeConfig(max_people=4, refine=False)

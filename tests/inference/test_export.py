@@ -11,7 +11,7 @@ import torch
 from click.testing import CliRunner
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch import Tensor, nn
+from torch import Tensor
 
 import dhn
 from dhn import ops
@@ -24,16 +24,14 @@ from dhn.inference.aggregate import PoseInference
 from dhn.inference.decode import DecodeConfig, Peaks, find_peaks
 from dhn.inference.export import PoseGraph, export
 from dhn.inference.exported import SUFFIXES, load_exported
-from dhn.inference.predictor import Predictor, load_predictor
-from dhn.model import build_model
-from dhn.weights.checkpoint import Checkpoint, save_checkpoint
+from dhn.inference.load import load
+from dhn.inference.predictor import Predictor
 from tiny_exports import FORMATS, J, Pixels, pixels_inference
+from tiny_networks import save_network
 
 pytest.importorskip("onnxscript")
 onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
-
-SMALL = {"width": 8, "modules": (1, 1, 1), "blocks": 1, "stem": 8}
 
 
 def random_images(shape, levels=256, seed=0):
@@ -140,11 +138,11 @@ def test_decode_settings_stay_free(files, format, config):
 
 @pytest.mark.parametrize("format", FORMATS)
 def test_a_file_says_what_it_is(files, format):
-    predictor = load_predictor(str(files(format)), device="cpu", max_people=7)
+    predictor = load(str(files(format)), device="cpu", max_people=7)
     assert predictor.joints == CROWDPOSE
     assert (predictor.input_size, predictor.source) == (128, str(files(format)))
     assert predictor.decode.max_people == 7
-    assert load_predictor(str(files(format)), device="cpu", input_size=192).input_size == 192
+    assert load(str(files(format)), device="cpu", input_size=192).input_size == 192
     about = predictor.inference.description
     assert (about.network, about.flip, about.fine_only) == ("Pixels", True, False)
     again = exported.Description.from_json(
@@ -172,17 +170,6 @@ def test_no_folder_of_this_machine_is_in_a_file(files, format):
 
 
 # --- the commands, with real networks ---
-
-
-def save_network(path: Path, name: str, joints=CROWDPOSE) -> None:
-    arguments = SMALL | {"name": name, "num_joints": len(joints)}
-    torch.manual_seed(0)
-    model = build_model(**arguments)
-    for module in model.modules():  # maps worth decoding
-        if isinstance(module, nn.Conv2d) and module.bias is not None:
-            nn.init.normal_(module.weight, std=0.2)
-    config = {"data": {"input_size": 64}}
-    save_checkpoint(path, Checkpoint(arguments, joints, model.state_dict(), config, {}))
 
 
 def run(*arguments):
@@ -252,10 +239,10 @@ def test_missing_packages_are_one_line(files, tmp_path, monkeypatch):
     result = run("export", "--checkpoint", tmp_path / "last.pt", "-o", tmp_path / "m.onnx")
     assert result.exit_code == 1
     assert result.output == (
-        'Error: --format onnx needs onnxscript and onnxruntime: pip install "dhn[export]"\n'
+        'Error: --format onnx: needs onnxscript and onnxruntime: pip install "dhn[export]"\n'
     )
     with pytest.raises(DhnError, match=r'needs onnxruntime: pip install "dhn\[export\]"'):
-        load_predictor(str(file), device="cpu")
+        load(str(file), device="cpu")
 
 
 # --- files whole or not at all ---

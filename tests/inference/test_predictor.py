@@ -8,23 +8,25 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from assertions import complaint
 from dhn.base.errors import DhnError
 from dhn.data.geometry import input_transform
 from dhn.data.joints import COCO, CROWDPOSE
 from dhn.inference.aggregate import aggregate
 from dhn.inference.decode import DecodeConfig
-from dhn.inference.predictor import Predictor, load_predictor
+from dhn.inference.people import People
+from dhn.inference.predictor import Predictor
+from dhn.media.images import write_image
 from dhn.model import PoseMaps, build_model
 from dhn.model.normalise import normalise
 from dhn.ops import reference
-from dhn.weights.checkpoint import Checkpoint, save_checkpoint
 
 J = len(CROWDPOSE)
 SMALL = {"width": 8, "modules": (1, 1, 1), "blocks": 1, "stem": 8}
 
 
 class FixedMaps(nn.Module):
-    """A network that gives the same maps for every image; plain ones, then those mirrored."""
+    """A network that gives the same maps for every image: plain ones, then mirrored ones."""
 
     seen: Tensor  # the latest input; of the class, because Predictor runs a copy
 
@@ -65,7 +67,7 @@ def random_maps(stages: int, seed: int, halves: bool = True, B: int = 1) -> Pose
 
 
 def slow_aggregate(plain, mirrored, flip, fine_only):
-    """Paper section 3.5 and design.md, joint by joint."""
+    """Paper section 3.5, joint by joint."""
 
     def up(m):
         return F.interpolate(m[None, None], scale_factor=2, mode="bilinear", align_corners=False)[
@@ -224,15 +226,51 @@ def test_images_of_different_shapes_in_one_call():
         )
 
 
+def test_one_image_or_a_list_of_any_kinds(tmp_path):
+    Image = pytest.importorskip("PIL.Image")
+    predictor = Predictor(DotFinder(), CROWDPOSE, input_size=64, decode=DecodeConfig(refine=False))
+    rgb = painted(70, 50, *places(70, 50))
+    wide = painted(90, 40, *places(90, 40))
+    write_image(tmp_path / "image.png", rgb)
+    tensor = torch.from_numpy(rgb).permute(2, 0, 1)
+    kinds = [rgb, str(tmp_path / "image.png"), tmp_path / "image.png", Image.fromarray(rgb), tensor]
+    expected = predictor(rgb)
+    assert isinstance(expected, People)
+    assert len(expected) == 1
+    for people in (*(predictor(kind) for kind in kinds), *predictor([*kinds, wide])[:-1]):
+        np.testing.assert_array_equal(people.keypoints, expected.keypoints)
+        np.testing.assert_array_equal(people.scores, expected.scores)
+        np.testing.assert_array_equal(people.image, rgb)
+        assert people.joints is CROWDPOSE
+    (last,) = predictor((wide,))
+    np.testing.assert_array_equal(last.keypoints, predictor(wide).keypoints)
+    assert predictor([]) == []
+
+
+def test_a_refused_image_is_named():
+    predictor = Predictor(DotFinder(), CROWDPOSE, input_size=64)
+    good, bad = np.zeros((50, 70, 3), np.uint8), np.full((50, 70), np.nan)
+    assert complaint(predictor, bad).startswith("image: holds NaN")
+    assert complaint(predictor, [good, good, bad]).startswith("images[2]: holds NaN")
+    assert complaint(predictor, [good, "none.jpg"]).startswith("none.jpg: cannot be read")
+
+
+@pytest.mark.parametrize("parity", [False, True])
+@pytest.mark.parametrize(("size", "near"), [(500, 512), (0, 64), (-64, 64), (32, 64), (65, 64)])
+def test_an_input_size_that_the_network_cannot_take(size, near, parity):
+    message = complaint(Predictor, DotFinder(), CROWDPOSE, input_size=size, parity=parity)
+    assert message == f"input_size {size}: must be a multiple of 64; take {near}"
+
+
 def test_nobody_is_an_empty_prediction():
     predictor = Predictor(DotFinder(), CROWDPOSE, input_size=64, flip=True)
     nobody, somebody = predictor(
         [np.zeros((50, 70, 3), np.uint8), painted(70, 50, *places(70, 50))]
     )
+    assert len(nobody) == 0
     assert nobody.keypoints.shape == (0, J, 3)
     assert nobody.scores.shape == (0,)
-    assert len(somebody.scores) > 0
-    assert predictor([]) == []
+    assert len(somebody) > 0
 
 
 @pytest.mark.parametrize("name", ["doublehighernet", "higherhrnet", "hrnet"])
@@ -251,8 +289,8 @@ def test_every_network_predicts_the_same_twice(name):
         np.testing.assert_array_equal(ours.scores, theirs.scores)
 
 
-def test_the_whole_road_is_warp_network_aggregation_and_decode():
-    """Step by step with plain references against Predictor."""
+def test_a_prediction_is_warp_network_aggregation_and_decode():
+    """Predictor against plain references of each step."""
     torch.manual_seed(1)
     model = build_model("doublehighernet", num_joints=J, **SMALL).eval()
     for module in model.modules():
@@ -340,38 +378,3 @@ def test_auto_precision_is_what_the_hardware_multiplies(monkeypatch):
         monkeypatch.setattr("dhn.base.device.multiplies_bfloat16", lambda _, native=native: native)
         predictor = Predictor(trained_a_little(), CROWDPOSE)
         assert {p.dtype for p in predictor.inference.parameters()} == {dtype}
-
-
-def save_run(path, joints=CROWDPOSE, config=None):
-    arguments = SMALL | {"name": "doublehighernet", "num_joints": len(joints)}
-    weights = build_model(**arguments).state_dict()
-    save_checkpoint(path, Checkpoint(arguments, joints, weights, config or {}, {}))
-
-
-def test_load_predictor_takes_the_settings_of_the_training(tmp_path):
-    path = tmp_path / "last.pt"
-    save_run(path, COCO, {"data": {"input_size": 192}})
-    predictor = load_predictor(str(path), device="cpu", flip=True, refine=False, max_people=5)
-    assert (predictor.input_size, predictor.joints, predictor.source) == (192, COCO, str(path))
-    assert predictor.maps(torch.zeros(1, 3, 64, 64, dtype=torch.uint8))[1].shape[2] == 2  # T
-    assert predictor.decode == DecodeConfig(
-        refine=False, max_people=5, joint_order=COCO.grouping_order
-    )
-    assert load_predictor(str(path), input_size=64).input_size == 64
-    save_run(path)
-    assert load_predictor(str(path)).input_size == 512
-
-
-def test_load_predictor_takes_the_newest_run(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    with pytest.raises(DhnError, match="no checkpoint in runs/"):
-        load_predictor()
-    save_run(tmp_path / "runs" / "one" / "last.pt")
-    assert load_predictor(device="cpu").source == "runs/one/last.pt"
-
-
-@pytest.mark.parametrize("device", ["gpu", "cuda:99", "meta", "cpu0"])
-def test_a_device_that_is_not_there_is_named(tmp_path, device):
-    save_run(tmp_path / "last.pt")
-    with pytest.raises(DhnError, match=f"device {device}: "):
-        load_predictor(str(tmp_path / "last.pt"), device=device)

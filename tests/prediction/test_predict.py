@@ -1,9 +1,8 @@
-"""predict.py and `dhn predict`, with a predictor that needs no network."""
+"""`dhn predict` with a predictor that needs no network."""
 
 import csv
 import json
 import os
-import sys
 from fractions import Fraction
 from types import SimpleNamespace
 
@@ -14,6 +13,7 @@ from click.testing import CliRunner
 
 from dhn.cli import main
 from dhn.data.joints import CROWDPOSE
+from dhn.inference.people import People
 from dhn.media.images import read_image, write_image
 from dhn.media.video import VideoReader, VideoWriter
 
@@ -46,9 +46,7 @@ class Predictor:
         keypoints = np.repeat(POSE[None], people, 0)
         keypoints[..., 0] += 3 * np.arange(people)[:, None]
         scores = 0.9 - 0.1 * np.arange(people)
-        return SimpleNamespace(
-            keypoints=keypoints.astype(np.float32), scores=scores.astype(np.float32)
-        )
+        return People(keypoints.astype(np.float32), scores.astype(np.float32), CROWDPOSE, image)
 
 
 def image(people, height=48, width=64):
@@ -72,8 +70,7 @@ def predictor():
 @pytest.fixture
 def run(monkeypatch, tmp_path, predictor):
     """`dhn predict` in an empty folder; returns click's result."""
-    module = SimpleNamespace(load_predictor=lambda checkpoint, **options: predictor)
-    monkeypatch.setitem(sys.modules, "dhn.inference.predictor", module)
+    monkeypatch.setattr("dhn.load", lambda checkpoint, **options: predictor)
     monkeypatch.chdir(tmp_path)
 
     def command(*arguments, code=0, **options):
@@ -104,12 +101,12 @@ def test_without_output_options_everything_goes_to_predictions(run, tmp_path):
         "two.png.predictions.jpg",
         "two.png.predictions.json",
     ]
-    assert "4 images, 5 people" in result.stdout
+    assert "4 images, 5 people -> predictions" in result.stdout
     assert "network 100.0 ms, decode 10.0 ms" in result.stdout
     assert "runs/test/best.pt" in result.stdout
 
 
-def test_json_of_a_image_is_as_openpifpaf_writes_it(run, tmp_path):
+def test_json_of_an_image_is_as_openpifpaf_writes_it(run, tmp_path):
     write_image(tmp_path / "two.png", image(2))
     run("two.png", "--json-output", "out.json")
     people = json.loads((tmp_path / "out.json").read_text())
@@ -124,7 +121,7 @@ def test_json_of_a_image_is_as_openpifpaf_writes_it(run, tmp_path):
     assert names(tmp_path) == ["out.json", "two.png"]  # no overlay was asked for
 
 
-def test_a_image_without_people(run, tmp_path):
+def test_an_image_without_people(run, tmp_path):
     write_image(tmp_path / "none.png", image(0))
     run("none.png", "--json-output", "out.json", "-o", "overlays", "--csv-output", "out.csv")
     assert json.loads((tmp_path / "out.json").read_text()) == []
@@ -220,7 +217,7 @@ def test_table(run, tmp_path):
                 np.testing.assert_allclose(np.array(cells, float), expected, atol=1e-3)
 
 
-def test_a_image_on_standard_input(run, tmp_path):
+def test_an_image_on_standard_input(run, tmp_path):
     write_image(tmp_path / "two.png", image(2))
     run("-", "-o", "out", input=(tmp_path / "two.png").read_bytes())
     assert names("out") == ["stdin.predictions.jpg"]
@@ -238,7 +235,7 @@ def test_bad_images_are_listed_and_the_rest_goes_on(run, tmp_path):
         "cut.jpg", "missing.jpg", "photo.jpg", "empty.png", "text.txt", "-o", "out", code=1
     )
     assert names("out") == ["photo.jpg.predictions.jpg"]
-    assert "1 images, 1 people" in result.stdout
+    assert "1 image, 1 person -> out" in result.stdout
     complaints = result.stderr.splitlines()
     for complaint, name in zip(
         complaints, ("cut.jpg", "missing.jpg", "empty.png", "text.txt"), strict=False
@@ -326,4 +323,4 @@ def test_usage_errors_exit_with_2(run):
 
 def test_quiet_prints_results_only(run, tmp_path):
     write_image(tmp_path / "a.png", image(1))
-    assert "Weights" not in run("a.png", "-q").output
+    assert run("a.png", "-q").output == "1 image, 1 person -> predictions\n"
