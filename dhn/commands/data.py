@@ -114,7 +114,7 @@ def check(
     from dhn.data.layouts import find_splits, split_files
 
     read = [split_files(dataset, split) for split in splits or find_splits(dataset)]
-    check_outputs([json_output], [path for files in read for path, _ in files])
+    check_outputs([json_output], [file.path for files in read for file in files])
     report = check_dataset(
         dataset, splits, decode=not quick, max_people=max_people, progress=progress(quiet)
     )

@@ -14,7 +14,7 @@ from dhn.data.check_labels import check_labels
 from dhn.data.crowding import CROWD_LEVELS, crowd_index
 from dhn.data.findings import Finding, Report
 from dhn.data.joints import JointSet
-from dhn.data.layouts import find_splits
+from dhn.data.layouts import find_splits, is_one_split
 
 _RANK = ("error", "warning", "hint")
 
@@ -44,7 +44,7 @@ def check_dataset(
     joints: dict[str, JointSet] = {}
     images: list[tuple[str, AnnotatedImage]] = []
     for split in splits or find_splits(dataset):
-        name = Path(dataset).name if Path(dataset).is_file() else split
+        name = Path(dataset).name if is_one_split(dataset) else split
         try:
             annotations = load_annotations(dataset, split)
         except DhnError as error:
