@@ -85,9 +85,7 @@ def heatmap_mse(
         mask * (prediction - target)^2, divided by J h w. Masked pixels count as 0.
     """
     sigma, tau = (kernel_units(value, stride, units, target) for value in (sigma, tau))
-    return torch.ops.dhn.heatmap_mse(
-        prediction, keypoints, mask, float(stride), sigma, tau, target
-    )
+    return torch.ops.dhn.heatmap_mse(prediction, keypoints, mask, float(stride), sigma, tau, target)
 
 
 def kernel_units(length: float, stride: float, units: Units, target: Target) -> float:
