@@ -1,46 +1,47 @@
 # make demo    installs, trains a small network on procedural crowds, scores it, draws images
 # make test    installs, runs the checks and every test
 #
-# make gpu-check   builds and tests the CUDA kernels and times them, where there is a GPU
+# make build      installs into .venv and compiles what has changed in csrc
+# make check      checks style, layout, types and the layers of imports
+# make format     corrects style and layout where that can be done automatically
+# make coverage   runs every test and prints the line and branch coverage of dhn/
+# make docs       builds the documentation as a site in build/site, and checks its links
+# make wheel      builds a wheel in dist/
+# make bench      times the operators and the networks
+# make gpu-check  builds, tests and times the CUDA kernels on a machine with a GPU
+# make clean      removes everything that was built, except .venv
 #
-# PYTHON=python3.12     another interpreter (3.11 is the one that is tested)
-# TORCH_INDEX=URL       where torch comes from, like https://download.pytorch.org/whl/cpu
+# PYTHON=python3.12   the interpreter of .venv: 3.10 to 3.13; 3.11 is preferred
+# TORCH_INDEX=URL     the package index of torch; by default tools/install_torch.py decides
+# PYTEST="OPTIONS"    for pytest, like PYTEST="-n 0 -x tests/data"
 
-PYTHON ?= $(shell command -v python3.11 || command -v python3)
+PYTHON ?=
 TORCH_INDEX ?=
+PYTEST ?= -n auto --maxprocesses 8 --dist worksteal
 
 BIN := .venv/bin
-TORCH := torch==$(shell sed -n 's/^torch==//p' constraints.txt)
-CPP := $(shell git ls-files 'csrc/*' 'tests/*' 2>/dev/null | grep -E '\.(cpp|h|hpp|cu|cuh)$$')
 
-.PHONY: demo test install build check format bench gpu-check clean
+.PHONY: demo test install build check format coverage docs wheel bench gpu-check clean
 
 demo: build demo/stats.json demo/predictions
 	@echo "AP on unseen crowds, with flip test: demo/stats.json; images: demo/predictions"
 
-# Many small networks: threads would only get in each other's way.
+# Tests run side by side and their networks are small: more threads would only compete.
 test: build check
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(PYTEST)
 
-# --- set-up -------------------------------------------------------------------------------------
+# --- installation -------------------------------------------------------------------------------
 
-# PyPI's torch for Linux is a CUDA build of several GB: never take it by accident.
-.venv/torch: constraints.txt
-	$(PYTHON) -m venv .venv
-ifeq ($(TORCH_INDEX),)
-	@if $(BIN)/pip install -q --dry-run --report - -c constraints.txt $(TORCH) | grep -q '"name": "nvidia-'; then \
-	  echo "pip would install a CUDA build of torch (several GB). Say which one you want:"; \
-	  echo "  CPU:   make $(MAKECMDGOALS) TORCH_INDEX=https://download.pytorch.org/whl/cpu"; \
-	  echo "  CUDA:  make $(MAKECMDGOALS) TORCH_INDEX=https://download.pytorch.org/whl/cu130"; exit 1; fi
-	$(BIN)/pip install -q -c constraints.txt $(TORCH)
-else
-	$(BIN)/pip install -q -c constraints.txt $(TORCH) --index-url $(TORCH_INDEX)
-endif
+.venv/bin/python:
+	tools/create_venv.sh .venv $(PYTHON)
+
+.venv/torch: constraints.txt tools/install_torch.py | .venv/bin/python
+	$(BIN)/python tools/install_torch.py $(TORCH_INDEX)
 	@touch $@
 
 .venv/installed: .venv/torch pyproject.toml setup.py
-	$(BIN)/pip install -q -c constraints.txt "setuptools>=77" wheel ninja numpy
-	$(BIN)/pip install -q -c constraints.txt --no-build-isolation -e ".[dev]"
+	$(BIN)/python -m pip install -q -c constraints.txt "setuptools>=77" wheel ninja numpy
+	$(BIN)/python -m pip install -q -c constraints.txt --no-build-isolation -e ".[dev]"
 	@touch $@
 
 install: .venv/installed
@@ -63,23 +64,42 @@ demo/predictions: | demo/run/best.pt
 
 # --- checks -------------------------------------------------------------------------------------
 
+CPP = $(shell git ls-files 'csrc/*' 'tests/*' | grep -E '\.(cpp|h|hpp|cu|cuh)$$')
+
 check: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/clang-format --dry-run -Werror $(CPP)
 	$(BIN)/mypy
+	$(BIN)/lint-imports --no-logo --no-cache
 
 format: install
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 	$(BIN)/clang-format -i $(CPP)
 
+coverage: build
+	rm -rf build/coverage
+	OMP_NUM_THREADS=1 $(BIN)/coverage run -m pytest $(PYTEST)
+	$(BIN)/coverage combine -q
+	$(BIN)/coverage report
+	@$(BIN)/coverage json -q -o build/coverage/report.json
+	@$(BIN)/python -c "import json; print('lines {percent_statements_covered:.1f} %, branches" \
+	  "{percent_branches_covered:.1f} %'.format(**json.load(open('build/coverage/report.json'))['totals']))"
+
+docs: install
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
+wheel: build
+	$(BIN)/python tools/build_wheel.py dist
+
 bench: build
 	$(BIN)/dhn bench
 
-# On whatever Python holds a CUDA torch: PYTHON=python3 make gpu-check. No network, no .venv.
+# In any Python that has a CUDA build of torch: PYTHON=python3 make gpu-check. It needs neither a
+# network nor .venv.
 gpu-check:
-	PYTHON=$(PYTHON) benchmarks/gpu_check.sh
+	PYTHON=$(or $(PYTHON),python3) benchmarks/gpu_check.sh
 
 clean:
 	rm -rf build dist *.egg-info demo dhn/*.so

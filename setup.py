@@ -21,6 +21,8 @@ except ImportError:
 
 ROOT = Path(__file__).resolve().parent
 os.chdir(ROOT)
+# torch looks for ninja on PATH, where that of an environment that is not activated is missing.
+os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
 sys.path.insert(0, str(ROOT))  # pip does not put the project there
 from dhn.base.native import CPU_PARTS, CUDA_PARTS, source_hash  # noqa: E402
 
@@ -74,8 +76,19 @@ def extensions() -> list[Extension]:
     return found
 
 
+class BuildOperators(cpp_extension.BuildExtension):
+    """Keeps objects in one folder, so that no command compiles what another has compiled.
+
+    Left alone, an editable installation keeps them in a temporary one.
+    """
+
+    def finalize_options(self) -> None:
+        super().finalize_options()
+        self.build_temp = "build/objects"
+
+
 setup(
     ext_modules=extensions(),
-    cmdclass={"build_ext": cpp_extension.BuildExtension.with_options(no_python_abi_suffix=True)},
+    cmdclass={"build_ext": BuildOperators.with_options(no_python_abi_suffix=True)},
     options={"bdist_wheel": {"py_limited_api": "cp310"}},
 )

@@ -1,10 +1,14 @@
-"""Table 2 of the paper on procedural crowds, and both readings of sigma's and tau's unit.
-
-Trains every row with every seed (the same crowds, the seed gives weights and order), scores unseen
-crowds with the flip test and compares rows seed by seed. Can be stopped at any time: the same
-command goes on; more `--seeds` later add to what is there. Writes benchmarks/results/ablation.json.
+"""Repeats Table 2 of the paper on procedural crowds, and compares two readings of sigma and tau.
 
     python benchmarks/ablation.py --seeds 3
+
+Trains every row from scratch with every seed, scores unseen crowds with the flip test and compares
+rows seed by seed. All trainings draw from the same crowds; the seed decides initial weights and
+the order of the samples. Precision is that of `dhn train` and `dhn eval` by default: bfloat16
+where the processor multiplies it.
+
+It can be stopped at any time, and the same command resumes it; more `--seeds` later add to what
+there is. Writes benchmarks/results/ablation.json.
 """
 
 import json
@@ -27,17 +31,19 @@ RESULTS = Path(__file__).parent / "results" / "ablation.json"
 
 
 class Training(NamedTuple):
+    """A network to train, by what its settings add to ablation.yaml."""
+
     name: str
     settings: tuple[str, ...]
 
 
 class Row(NamedTuple):
-    """A line of the table: a training, scored in one way."""
+    """A row of the table: a training and the options of `dhn eval` that score it."""
 
     name: str
     training: str
     options: tuple[str, ...]
-    paper: float | None  # AP x 100 on CrowdPose test
+    paper: float | None  # the paper's AP x 100 on CrowdPose test, where it has this row
 
 
 TRAININGS = (
@@ -55,14 +61,14 @@ ROWS = (
     Row("HigherHRNet", "higherhrnet", (), None),
     Row("all, sigma and tau in input pixels", "input-pixels", (), None),
 )
-COMPARED = (  # later minus earlier
+COMPARED = (  # (before, after): the difference is after minus before
     ("plain concatenation", "+ attention fusion"),
     ("+ attention fusion", "+ coarse to fine"),
     ("+ coarse to fine", "+ aggregation"),
     ("HigherHRNet", "+ aggregation"),
     ("all, sigma and tau in input pixels", "+ aggregation"),
 )
-# Student's t, 97.5 %, for 1, 2, ... degrees of freedom.
+# The 97.5 % quantiles of Student's t for 1, 2, ... degrees of freedom.
 T_QUANTILES = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262)
 
 
@@ -72,7 +78,7 @@ T_QUANTILES = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262)
 @click.option("--data", type=click.Path(path_type=Path), default=Path("data/demo"))
 @click.argument("overrides", nargs=-1)
 def main(seeds: int, runs: Path, data: Path, overrides: tuple[str, ...]) -> None:
-    """Train what is not trained yet, score what is not scored yet, keep the figures."""
+    """Train and score what is missing, and write the figures."""
     for seed in range(seeds):
         for training in TRAININGS:
             _train(runs / f"{training.name}-{seed}", training, seed, data, overrides)
@@ -112,7 +118,7 @@ def _dhn(*arguments: object) -> None:
 
 
 def summary(runs: Path, seeds: int) -> dict[str, Any]:
-    """AP by row with its standard error, and differences of rows paired by seed."""
+    """The AP of each row with its standard error, and the differences, paired by seed."""
     ap = {
         row.name: [
             json.loads(_stats(runs / f"{row.training}-{seed}", row).read_text())["AP"]
@@ -144,30 +150,45 @@ def _difference(ap: dict[str, list[float]], before: str, after: str) -> dict[str
 
 
 def table(result: dict[str, Any]) -> Table:
-    """AP x 100 of each row and its step from the row it is compared with."""
-    steps = {d["to"]: d for d in result["differences"][:3]} | {
-        d["from"]: d for d in result["differences"][3:]
-    }
+    """AP x 100 of each row, and its difference from the row that it is compared with."""
     lines = Table(title=f"Procedural crowds, {result['seeds']} seeds: AP x 100, 95 % intervals")
     for name in ("row", "AP", "step", "interval", "verdict", "paper"):
         lines.add_column(name, justify="left" if name in ("row", "verdict") else "right")
     for row in result["rows"]:
-        step = steps.get(row["row"])
-        cells = ["", "", ""]
-        if step is not None:
-            interval = step["interval_95"]
-            cells = [
-                f"{100 * step['mean']:+.1f}",
-                f"{100 * interval[0]:+.1f} .. {100 * interval[1]:+.1f}" if interval else "",
-                f"{step['to']} is {step['verdict']}"
-                if step["from"] == row["row"]
-                else step["verdict"],
-            ]
-        error = row["standard_error"]
-        mean = f"{100 * row['mean']:.1f}" + ("" if error is None else f" +- {100 * error:.1f}")
+        mean = f"{100 * row['mean']:.1f}"
+        if row["standard_error"] is not None:
+            mean += f" +- {100 * row['standard_error']:.1f}"
         paper = "" if row["paper"] is None else f"{row['paper']:.1f}"
-        lines.add_row(row["row"], mean, *cells, paper)
+        lines.add_row(row["row"], mean, *_step(row["row"], result["differences"]), paper)
     return lines
+
+
+def _step(row: str, differences: list[dict[str, Any]]) -> tuple[str, str, str]:
+    """Difference, interval and verdict of a row; empty for the first row of the table.
+
+    The rows of the paper's table are compared with the row before. The two rows that it lacks are
+    what its last one, "+ aggregation", is compared with.
+    """
+    in_paper, others = differences[:3], differences[3:]
+    for step in in_paper:
+        if step["to"] == row:
+            return _percent(step["mean"]), _interval(step), step["verdict"]
+    for step in others:
+        if step["from"] == row:
+            verdict = f"{step['to']} is {step['verdict']}"
+            return _percent(step["mean"]), _interval(step), verdict
+    return "", "", ""
+
+
+def _interval(step: dict[str, Any]) -> str:
+    if not step["interval_95"]:
+        return ""
+    low, high = step["interval_95"]
+    return f"{_percent(low)} .. {_percent(high)}"
+
+
+def _percent(difference: float) -> str:
+    return f"{100 * difference:+.1f}"
 
 
 if __name__ == "__main__":

@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
-# make gpu-check: builds the kernels for the GPU that is here, runs their tests on it, looks for
-# memory errors and races with compute-sanitizer, and times them against the PyTorch references.
-# Needs no network: PYTHON is one that holds a CUDA torch >= 2.10, pytest, numpy, click and rich.
+# make gpu-check: builds the kernels for the GPU of this machine, runs their tests on it, looks for
+# memory errors and races with compute-sanitizer, and times the kernels against the PyTorch
+# references. It downloads nothing: PYTHON must have a CUDA build of torch >= 2.10, pytest and dhn's
+# other dependencies.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 PYTHON=${PYTHON:-python3}
@@ -17,7 +18,7 @@ if torch.cuda.is_available():
 PY
 )
 if [ -z "$gpu" ]; then
-  echo "gpu-check: skipped, $PYTHON has no torch that sees a CUDA GPU here"
+  echo "gpu-check: skipped, $PYTHON has no torch that finds a CUDA GPU"
   exit 0
 fi
 name=$(echo "${gpu#* }" | tr 'A-Z ' 'a-z-' | tr -cd 'a-z0-9-')
@@ -30,6 +31,6 @@ if command -v compute-sanitizer >/dev/null; then
     compute-sanitizer --tool $tool --error-exitcode 1 "$PYTHON" tests/ops/simt/harness.py gpu
   done
 else
-  echo "gpu-check: compute-sanitizer is not here; memory errors and races were not looked for"
+  echo "gpu-check: there is no compute-sanitizer; memory errors and races were not looked for"
 fi
 "$PYTHON" -m dhn bench --kernels --json-output "benchmarks/results/gpu-$name.json"

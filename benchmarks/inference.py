@@ -1,21 +1,28 @@
-"""Whole predictions, from pixels in memory to poses, against the official code of HigherHRNet.
+"""Times whole predictions, from pixels in memory to poses, against the official HigherHRNet code.
 
-One run on one machine, the same weights, the contestants in turn; how to get the official code is
-said in official.py.
+    python benchmarks/inference.py ../higherhrnet
 
-    python benchmarks/inference.py /tmp/official
+All contestants run on one machine, on the CPU, with the flip test and with the same weights, one
+after the other on each image; official.py says how to get the official code. They are
 
-The weights are random, so the maps of the network mean nothing. Each contestant computes its maps
-of the image, which costs what it costs, and then decodes those of a generated crowd instead,
-the same for all, with 1 to 30 people as in CrowdPose.
+- official: the official code, in float32;
+- float32: dhn in float32;
+- default: dhn as it runs by default, which is in bfloat16 on processors that multiply it (AMX,
+  AVX512-BF16), else in float32;
+- compile: the same as default, fused by torch.compile.
+
+The fair comparison is float32 with official, which is float32 as well.
+
+The weights are random, so the maps that the networks compute mean nothing. Each contestant
+computes its maps of the image, which takes as long as with trained weights, and then decodes other
+maps: those of a generated crowd of 1 to 30 people, the same for all. What the maps of the
+contestants differ by is in the results.
 
 Writes benchmarks/results/inference.json.
 """
 
 import json
-import statistics
 import time
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -23,20 +30,21 @@ import click
 import cv2
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dhn.base.device import multiplies_bfloat16
 from dhn.base.environment import environment
+from dhn.base.files import write_json
 from dhn.bench.scenes import DecodeScene, generated_scenes
 from dhn.bench.timing import machine
 from dhn.commands.console import Bar
 from dhn.data.joints import CROWDPOSE
-from dhn.inference.predictor import Predictor, TimeSpent
+from dhn.inference.predictor import Predictor
 from dhn.model import HigherHRNet, HRNet
+from measures import quartiles, upsampled
 from official import Official
 
-RESULTS = Path(__file__).parent / "results"
+RESULTS = Path(__file__).parent / "results" / "inference.json"
 CPU = torch.device("cpu")
 
 
@@ -44,12 +52,23 @@ CPU = torch.device("cpu")
 @click.argument(
     "repository", metavar="OFFICIAL", type=click.Path(exists=True, file_okay=False, path_type=Path)
 )
-@click.option("--width", default=32, help="C of HigherHRNet-w{C}.")
-@click.option("--size", default=512, help="Input size; the image is a square.")
-@click.option("--rounds", default=15, help="How often each contestant is timed, after a warm-up.")
-@click.option("--threads", default=2)
-@click.option("--compile/--no-compile", default=True)
-@click.option("--output", type=click.Path(path_type=Path), default=RESULTS / "inference.json")
+@click.option("--width", default=32, show_default=True, help="C of HigherHRNet-w{C}.")
+@click.option("--size", default=512, show_default=True, help="Side of the square image, in pixels.")
+@click.option(
+    "--rounds",
+    type=click.IntRange(min=2),
+    default=15,
+    show_default=True,
+    help="How often each contestant is timed, after a warm-up.",
+)
+@click.option("--threads", default=2, show_default=True)
+@click.option(
+    "--compile/--no-compile",
+    default=True,
+    show_default=True,
+    help="Whether torch.compile takes part, which compiles for minutes.",
+)
+@click.option("--output", type=click.Path(path_type=Path), default=RESULTS)
 def main(
     repository: Path,
     width: int,
@@ -63,7 +82,8 @@ def main(
     torch.set_num_threads(threads)
     torch.manual_seed(0)
     model = HigherHRNet(HRNet(width), len(CROWDPOSE)).eval()
-    image = textured(size)  # no scaling: both sides place a scaled image differently
+    # The image has the size of the input, because the two sides place a scaled image differently.
+    image = textured(size)
     scenes = generated_scenes(rounds, (size, size))
 
     official = Theirs(repository, model, width, size)
@@ -102,25 +122,24 @@ def main(
         "machine": machine(CPU),
         "environment": environment(),
     }
-    output.parent.mkdir(parents=True, exist_ok=True)
-    output.write_text(json.dumps(result, indent=1) + "\n")
+    write_json(output, result, indent=1)
     for name in ("milliseconds", "official_over_ours"):
         click.echo(f"{name}: {json.dumps(result[name], indent=1)}")
 
 
 class Ours(Predictor):
-    """A predictor that decodes a scene's maps once it has computed its own."""
+    """A predictor that computes its own maps and then decodes those of a scene."""
 
     def __init__(self, model: nn.Module, size: int, **settings: Any) -> None:
         super().__init__(model, CROWDPOSE, input_size=size, flip=True, **settings)
         self.heatmaps = self.tags = torch.empty(0)
 
     def time(self, image: np.ndarray, scene: DecodeScene) -> tuple[float, float]:
-        """Seconds until the maps are there, and for the rest."""
+        """Predicts the image, and returns the seconds up to the maps and the seconds after that."""
         self.scene = scene
-        self.timing = TimeSpent()
+        network, decode = self.timing.network_seconds, self.timing.decode_seconds
         self([image])
-        return self.timing.network_seconds, self.timing.decode_seconds
+        return self.timing.network_seconds - network, self.timing.decode_seconds - decode
 
     def maps(self, images: Tensor) -> tuple[Tensor, Tensor]:
         self.heatmaps, self.tags = super().maps(images)
@@ -128,7 +147,7 @@ class Ours(Predictor):
 
 
 class Theirs:
-    """One image's turn of the official test loop (tools/valid.py)."""
+    """What the official test loop (tools/valid.py) does with one image."""
 
     def __init__(self, repository: Path, model: HigherHRNet, width: int, size: int) -> None:
         self.official = Official(repository)
@@ -137,6 +156,7 @@ class Theirs:
         self.heatmaps = self.tags = torch.empty(0)
 
     def time(self, image: np.ndarray, scene: DecodeScene) -> tuple[float, float]:
+        """Predicts the image, and returns the seconds up to the maps and the seconds after that."""
         heatmaps, tags = (upsampled(maps, scene.size) for maps in (scene.heatmaps, scene.tags))
         tags = tags.permute(0, 1, 3, 4, 2).contiguous()
         official, settings = self.official, self.settings
@@ -156,14 +176,8 @@ def textured(side: int) -> np.ndarray:
     return cv2.resize(coarse, (side, side), interpolation=cv2.INTER_CUBIC)
 
 
-def upsampled(maps: Tensor, size: tuple[int, int]) -> Tensor:
-    """[1, J, ..., h, w] at input resolution."""
-    flat = maps.flatten(0, -3)[None]
-    return F.interpolate(flat, size=size, mode="bilinear").view(*maps.shape[:-2], *size)
-
-
 def difference(ours: Ours, official: Theirs, size: tuple[int, int]) -> dict[str, float]:
-    """The largest of what both computed, in shares of the largest value."""
+    """The largest difference of the maps that both computed, as a share of the largest value."""
     pairs = {
         "heatmaps": (upsampled(ours.heatmaps, size), official.heatmaps),
         "tags": (upsampled(ours.tags, size), official.tags.permute(0, 1, 4, 2, 3)),
@@ -171,12 +185,8 @@ def difference(ours: Ours, official: Theirs, size: tuple[int, int]) -> dict[str,
     return {name: float((a - b).abs().max() / b.abs().max()) for name, (a, b) in pairs.items()}
 
 
-def quartiles(values: Iterable[float]) -> dict[str, float]:
-    low, median, high = statistics.quantiles(values, n=4)
-    return {"median": median, "low": low, "high": high}
-
-
 def milliseconds(rows: list[tuple[float, float]]) -> dict[str, dict[str, float]]:
+    """Medians and quartiles of seconds for maps and for decode, and of their sums."""
     return {
         "maps": quartiles(1e3 * maps for maps, _ in rows),
         "decode": quartiles(1e3 * decode for _, decode in rows),

@@ -1,9 +1,11 @@
-"""Can a small network learn real images by heart? A network that cannot has a bug.
+"""An overfitting check: a network that cannot memorise a few real images has a bug.
 
-Trains from scratch on every labelled image of a small COCO folder and scores the folder with
-the flip test. Writes benchmarks/results/memorise.{json,png}.
+    python benchmarks/memorise.py data/coco_mini --run runs/memorise
 
-    python benchmarks/memorise.py ../shared/data/coco_mini --run runs/memorise
+Trains a small DoubleHigherNet from scratch on every labelled image of a small COCO folder, and
+scores the very same images with the flip test. The AP says nothing about other images.
+
+Writes benchmarks/results/memorise.json and memorise.png.
 """
 
 import json
@@ -14,6 +16,7 @@ from pathlib import Path
 import click
 
 from dhn.base.environment import environment
+from dhn.base.files import write_json
 from dhn.data.annotations import load_annotations
 
 RESULTS = Path(__file__).parent / "results"
@@ -25,7 +28,7 @@ CONFIG = Path(__file__).with_suffix(".yaml")
 @click.option("--run", type=click.Path(path_type=Path), default=Path("runs/memorise"))
 @click.argument("overrides", nargs=-1)
 def main(data: Path, run: Path, overrides: tuple[str, ...]) -> None:
-    """Train on DATA (resuming RUN if it exists), score the same images, keep the figures."""
+    """Train on DATA, or resume RUN if it exists, and score the same images."""
     if (run / "last.pt").exists():
         dhn("train", "--resume", run, *overrides)
     else:
@@ -40,7 +43,7 @@ def main(data: Path, run: Path, overrides: tuple[str, ...]) -> None:
     )
     result = {
         "commands": [f"python benchmarks/memorise.py {data}"],
-        # Over all parts of a run that was stopped and resumed.
+        # Summed over the parts of a run that was stopped and resumed.
         "training_seconds": round(sum(labelled / line["images_per_second"] for line in epochs)),
         "stats": json.loads(stats.read_text()),
         "curve": [
@@ -50,8 +53,7 @@ def main(data: Path, run: Path, overrides: tuple[str, ...]) -> None:
         ],
         "environment": environment(),
     }
-    RESULTS.mkdir(exist_ok=True)
-    (RESULTS / "memorise.json").write_text(json.dumps(result, indent=1) + "\n")
+    write_json(RESULTS / "memorise.json", result, indent=1)
     plot(result["curve"])
 
 

@@ -1,11 +1,11 @@
-"""The official code of HigherHRNet, which the other scripts here compare ours with.
+"""The official code of HigherHRNet, which other scripts here compare ours with.
 
-It is no part of this repository, nor are the packages that it wants besides ours:
+It is no part of this repository, and neither are the packages that it needs besides ours:
 
-    git clone https://github.com/HRNet/HigherHRNet-Human-Pose-Estimation /tmp/official
-    pip install --no-deps --target /tmp/official_packages \
+    git clone https://github.com/HRNet/HigherHRNet-Human-Pose-Estimation ../higherhrnet
+    pip install --no-deps --target ../higherhrnet_packages \
         munkres==1.1.4 yacs json_tricks torchvision==0.28.0
-    export PYTHONPATH=/tmp/official_packages
+    export PYTHONPATH=../higherhrnet_packages
 """
 
 import sys
@@ -25,16 +25,18 @@ from dhn.model.normalise import MEAN, STD
 
 
 class Official:
-    """Its functions, unchanged, called as its tools/valid.py does; one to a process.
+    """The functions of the official code, unchanged, called as its tools/valid.py calls them.
+
+    A process can make only one such object, because the code is imported and patched globally.
 
     Attributes:
-        group, inference, transforms: modules of its code.
+        group, inference, transforms: modules of the official code.
     """
 
     def __init__(self, repository: Path) -> None:
-        # Its scorer of CrowdPose is imported but not used here. Of torchvision it needs functions
-        # written in Python; a CUDA build's operators do not load on a CPU, and their registration
-        # fails unless somebody has declared them.
+        # The code imports CrowdPose's scorer, which is not used here. It needs only functions of
+        # torchvision that are written in Python. The operators of torchvision's CUDA build do not
+        # load on a CPU, and importing it then fails unless the operators are declared here.
         for module in ("crowdposetools", "crowdposetools.coco", "crowdposetools.cocoeval"):
             sys.modules[module] = mock.MagicMock()
         for operator in ("nms", "qnms"):
@@ -52,7 +54,7 @@ class Official:
     def settings(
         self, joints: JointSet, *, width: int = 32, input_size: int = 512, stages: int = 1
     ) -> Any:
-        """Its published settings, for a width and for networks of one or two pyramids."""
+        """The published settings, for any width and for networks of one or two stages."""
         folder = {"coco": "coco", "crowdpose": "crowd_pose"}[joints.name]
         settings = self._settings.clone()
         settings.merge_from_file(
@@ -70,7 +72,7 @@ class Official:
         return settings
 
     def network(self, settings: Any, ours: HigherHRNet | None = None) -> nn.Module:
-        """Its network: with the weights of `ours` and for inference, or fresh and to train."""
+        """The official network: for inference with the weights of `ours`, or fresh, to train."""
         if ours is None:
             return self._networks.get_pose_net(settings, True)
         network = self._networks.get_pose_net(settings, is_train=False)
@@ -79,15 +81,15 @@ class Official:
         return network.eval()
 
     def place(self, image: np.ndarray, input_size: int) -> tuple[np.ndarray, Any, Any]:
-        """The network's input uint8 [H, W, 3], and the centre and scale that map back."""
+        """Scales an image: the network input, uint8 [H, W, 3], and the centre and scale of it."""
         return self.transforms.resize_align_multi_scale(image, input_size, 1.0, 1)
 
     @torch.no_grad()
     def maps(
         self, settings: Any, network: Callable[..., Any], image: np.ndarray
     ) -> tuple[Tensor, Tensor]:
-        """Heatmaps [1, J, H, W] and tags [1, J, H, W, 2] at the input's resolution."""
-        # What torchvision's ToTensor and Normalize do.
+        """Heatmaps [1, J, H, W] and tags [1, J, H, W, 2] at the resolution of the input."""
+        # This is what torchvision's ToTensor and Normalize do.
         pixels = torch.from_numpy(image).permute(2, 0, 1).contiguous().float().div(255)
         mean, std = (torch.tensor(x).view(3, 1, 1) for x in (MEAN, STD))
         size = (image.shape[1], image.shape[0])
@@ -98,7 +100,7 @@ class Official:
         return heatmaps, torch.cat(tags, dim=4)
 
     def parse(self, settings: Any, heatmaps: Tensor, tags: Tensor) -> tuple[Any, Any]:
-        """The people of maps as `maps` gives them, with refinement, and their scores."""
+        """The people in maps that `maps` returned, with refinement, and their scores."""
         return self.group.HeatmapParser(settings).parse(heatmaps, tags, True, True)
 
     def people(self, settings: Any, heatmaps: Tensor, tags: Tensor) -> tuple[Any, np.ndarray]:

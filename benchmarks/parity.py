@@ -1,21 +1,23 @@
-"""Does dhn give the numbers of the official HigherHRNet code?
+"""Compares the results of dhn with those of the official HigherHRNet code, number by number.
 
-Runs the official code (see official.py) and ours on the same weights and images, step by step
-and as a whole. Writes benchmarks/results/parity.json; --write-fixtures also what
-tests/test_parity.py compares with.
+    python benchmarks/parity.py ../higherhrnet --data data/coco --checkpoint demo/run/best.pt
 
-    python benchmarks/parity.py /tmp/official --data ../shared/data/coco_mini
+Both sides compute in float32 on the CPU, with the same weights and images, each step alone and
+all of them together, with `--parity` and without. Networks of three widths have random weights;
+--checkpoint adds a trained network. official.py says how to get the official code.
+
+Writes benchmarks/results/parity.json. With --write-fixtures, it also writes the files that
+tests/inference/test_parity.py compares with.
 """
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import click
 import cv2
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dhn.base.environment import environment
@@ -31,6 +33,7 @@ from dhn.media.images import read_image
 from dhn.model import HigherHRNet, HRNet, PoseMaps, channels_last
 from dhn.model.fold import folded
 from dhn.weights.checkpoint import load_checkpoint
+from measures import distances, upsampled
 from official import Official
 
 RESULTS = Path(__file__).parent / "results" / "parity.json"
@@ -39,7 +42,7 @@ WIDTHS = (8, 32, 48)
 
 
 def as_official(network: Callable[[Tensor], PoseMaps]) -> Callable[[Tensor], list[Tensor]]:
-    """A network of ours, its maps in the order in which the official code takes them."""
+    """Our network, with its maps in the order that the official code expects."""
 
     def forward(images: Tensor) -> list[Tensor]:
         heatmaps, tags = network(images)
@@ -53,13 +56,13 @@ def as_official(network: Callable[[Tensor], PoseMaps]) -> Callable[[Tensor], lis
 
 
 def relative(ours: Tensor, theirs: Tensor) -> float:
-    """Largest difference over the largest value."""
+    """The largest difference, as a share of the largest value."""
     return float((ours - theirs).abs().max() / theirs.abs().max())
 
 
 @torch.no_grad()
 def compare_networks(official: Official) -> list[dict[str, Any]]:
-    """Random weights and batch-norm statistics of ours, loaded into the official network."""
+    """Our random weights and batch-norm statistics, loaded into the official network."""
     rows = []
     for width in WIDTHS:
         for joints in (CROWDPOSE, COCO):
@@ -80,81 +83,99 @@ def random_network(width: int, joints: JointSet) -> HigherHRNet:
     return randomise(HigherHRNet(HRNet(width, branches=1), len(joints)), seed=width)
 
 
-def compare_pipelines(
-    official: Official,
-    network: nn.Module,
-    theirs: Callable[[Tensor], list[Tensor]],
-    joints: JointSet,
-    input_size: int,
-    images: Sequence[Path],
-) -> dict[str, Any]:
-    """Each step alone, on what the official code gives it, and the whole with and without parity.
+class Compared(NamedTuple):
+    """One image, predicted by both sides.
+
+    Attributes:
+        grey_levels: by how many grey levels the network inputs differ at most.
+        maps: the largest difference of the maps, as a share of the largest value.
+        people: how many people the official code found.
+        decode: distances of keypoints, decoded from the same maps, in pixels of the input.
+        whole: distances of keypoints of whole predictions with `parity`, in pixels of the image.
+        by_default: the same without `parity`.
+    """
+
+    grey_levels: int
+    maps: float
+    people: int
+    decode: np.ndarray
+    whole: np.ndarray
+    by_default: np.ndarray
+
+
+class Pipelines:
+    """The official pipeline and ours around the same network.
 
     Args:
-        network: ours.
-        theirs: the same, as the official code calls it.
+        official: the official code.
+        network: our network.
+        theirs: the same network, as the official code calls it.
+        joints: what its heatmaps mean.
+        input_size: short side of the network input, in pixels.
     """
-    settings = official.settings(joints, stages=len(theirs(torch.zeros(1, 3, 64, 64))) // 2)
-    common: dict[str, Any] = {"input_size": input_size, "flip": True, "precision": "float32"}
-    parity = Predictor(network, joints, parity=True, **common)
-    default = Predictor(network, joints, **common)
-    grey_levels, maps, people = 0, 0.0, 0
-    decode: list[np.ndarray] = []
-    whole: list[np.ndarray] = []
-    by_default: list[np.ndarray] = []
-    with Bar("images", len(images)) as bar:
-        for path in images:
-            image = read_image(path, ignore_orientation=True)
-            placed, _, _ = official.place(image, input_size)
-            sampling, _, (W, H) = official_transform(image.shape[1::-1], input_size)
-            ours = cv2.warpAffine(image, sampling.cv2_matrix(), (W, H))
-            grey_levels = max(grey_levels, int(np.abs(placed.astype(int) - ours).max()))
 
-            heatmaps, tags = official.maps(settings, theirs, placed)
-            small = parity.maps(torch.from_numpy(placed).permute(2, 0, 1)[None])
-            large = [
-                F.interpolate(m, (H, W), mode="bilinear") for m in (small[0], *small[1].unbind(2))
-            ]
-            maps = max(maps, *map(relative, large, (heatmaps, *tags.unbind(4))))
+    def __init__(
+        self,
+        official: Official,
+        network: nn.Module,
+        theirs: Callable[[Tensor], list[Tensor]],
+        joints: JointSet,
+        input_size: int,
+    ) -> None:
+        self.official, self.theirs = official, theirs
+        stages = len(theirs(torch.zeros(1, 3, 64, 64))) // 2
+        self.settings = official.settings(joints, stages=stages)
+        self.joints, self.input_size = joints, input_size
+        common: dict[str, Any] = {"input_size": input_size, "flip": True, "precision": "float32"}
+        self.parity = Predictor(network, joints, parity=True, **common)
+        self.default = Predictor(network, joints, **common)
 
-            expected, _ = official.people(settings, heatmaps, tags)
-            (poses,) = decode_poses(small[0], small[1], (H, W), parity.decode)
-            decode.append(distances(poses.keypoints.numpy(), expected))
+    def compare(self, images: Sequence[Path]) -> dict[str, Any]:
+        """Compares the predictions of image files, step by step and as a whole."""
+        with Bar("images", len(images)) as bar:
+            rows = []
+            for path in images:
+                rows.append(self.compare_image(read_image(path, ignore_orientation=True)))
+                bar.advance()
+        return {
+            "input_size": self.input_size,
+            "joints": self.joints.name,
+            "images": len(images),
+            "people": sum(row.people for row in rows),
+            "input, grey levels": max(row.grey_levels for row in rows),
+            "maps, relative": max(row.maps for row in rows),
+            "decode, pixels of the input": summary([row.decode for row in rows]),
+            "whole with parity, pixels of the image": summary([row.whole for row in rows]),
+            "whole by default, pixels of the image": summary([row.by_default for row in rows]),
+        }
 
-            expected = official.predict(settings, theirs, image, input_size)
-            whole.append(distances(parity([image])[0].keypoints, expected))
-            by_default.append(distances(default([image])[0].keypoints, expected))
-            people += len(expected)
-            bar.advance()
-    return {
-        "input_size": input_size,
-        "joints": joints.name,
-        "images": len(images),
-        "people": people,
-        "input, grey levels": grey_levels,
-        "maps, relative": maps,
-        "decode, pixels of the input": summary(decode),
-        "whole with parity, pixels of the image": summary(whole),
-        "whole by default, pixels of the image": summary(by_default),
-    }
+    def compare_image(self, image: np.ndarray) -> Compared:
+        """Compares each step, on the input that the official code gives it, and the whole."""
+        official, settings = self.official, self.settings
+        placed, _, _ = official.place(image, self.input_size)
+        sampling, _, (W, H) = official_transform(image.shape[1::-1], self.input_size)
+        ours = cv2.warpAffine(image, sampling.cv2_matrix(), (W, H))
 
+        heatmaps, tags = official.maps(settings, self.theirs, placed)
+        our_heatmaps, our_tags = self.parity.maps(torch.from_numpy(placed).permute(2, 0, 1)[None])
+        large = [upsampled(maps, (H, W)) for maps in (our_heatmaps, *our_tags.unbind(2))]
 
-def distances(ours: np.ndarray, theirs: np.ndarray) -> np.ndarray:
-    """For every keypoint of the official code's people, how far ours lies, in pixels.
+        grouped, _ = official.people(settings, heatmaps, tags)
+        (poses,) = decode_poses(our_heatmaps, our_tags, (H, W), self.parity.decode)
 
-    People are compared with the nearest of ours; infinite where ours has no such keypoint.
-    """
-    found = theirs[..., 2] > 0
-    if not len(ours):
-        return np.full(found.sum(), np.inf)
-    both = found[:, None] & (ours[..., 2] > 0)  # [theirs, ours, J]
-    apart = np.linalg.norm(theirs[:, None, :, :2] - ours[..., :2], axis=-1)
-    apart = np.where(both, apart, np.inf)
-    nearest = np.minimum(apart, 1e3).sum(-1).argmin(1)
-    return apart[np.arange(len(theirs)), nearest][found]
+        expected = official.predict(settings, self.theirs, image, self.input_size)
+        return Compared(
+            grey_levels=int(np.abs(placed.astype(int) - ours).max()),
+            maps=max(map(relative, large, (heatmaps, *tags.unbind(4)))),
+            people=len(expected),
+            decode=distances(poses.keypoints.numpy(), grouped),
+            whole=distances(self.parity([image])[0].keypoints, expected),
+            by_default=distances(self.default([image])[0].keypoints, expected),
+        )
 
 
 def summary(parts: list[np.ndarray]) -> dict[str, float | int]:
+    """Distances of keypoints in pixels: how many there are, how many lack, and how they spread."""
     pixels = np.concatenate(parts)
     found = pixels[np.isfinite(pixels)]
     return {
@@ -169,7 +190,7 @@ def summary(parts: list[np.ndarray]) -> dict[str, float | int]:
 
 # --- fixtures -----------------------------------------------------------------------------------
 
-SIZES = [
+SIZES = [  # (width, height) of images
     (640, 480),
     (427, 640),
     (640, 427),
@@ -178,12 +199,15 @@ SIZES = [
     (1023, 767),
     (57, 41),
     (41, 57),
+    (64, 129),
+    (512, 577),
+    (101, 1000),
+    (1921, 1081),
 ]
-SIZES += [(64, 129), (512, 577), (101, 1000), (1921, 1081)]
 
 
 def write_fixtures(official: Official) -> None:
-    """What the official code makes of our random weights, made-up maps and a made-up image."""
+    """Writes what the official code computes from random weights, made-up maps and images."""
     images = np.random.RandomState(0).randint(0, 256, (1, 3, 64, 64))
     ours = random_network(8, CROWDPOSE)
     theirs = official.network(official.settings(CROWDPOSE, width=8), ours)
@@ -207,11 +231,9 @@ def write_fixtures(official: Official) -> None:
     for joints in (CROWDPOSE, COCO):
         heatmaps, tags = made_up_maps(joints)
         size = (2 * heatmaps.shape[2], 2 * heatmaps.shape[3])
-        large, *large_tags = (
-            F.interpolate(m, size, mode="bilinear") for m in (heatmaps, *tags.unbind(2))
-        )
+        large_tags = upsampled(tags, size).permute(0, 1, 3, 4, 2).contiguous()
         people, scores = official.people(
-            official.settings(joints), large, torch.stack(large_tags, dim=4)
+            official.settings(joints), upsampled(heatmaps, size), large_tags
         )
         write(
             f"parity_decode_{joints.name}",
@@ -230,7 +252,7 @@ def write_fixtures(official: Official) -> None:
 
 
 def made_up_maps(joints: JointSet) -> tuple[Tensor, Tensor]:
-    """Maps of a crowd at 32 x 48, exact in float16; tags so near that groupings tie."""
+    """Maps of a crowd at 32 x 48, exact in float16. Tags are so close that groupings tie."""
     generator = torch.Generator().manual_seed(len(joints))
     keypoints = 64 * torch.rand(1, 7, len(joints), 3, generator=generator)
     scene = scene_from_keypoints(keypoints, (64, 96), seed=len(joints))
@@ -253,15 +275,22 @@ def write(name: str, **arrays: Any) -> None:
 
 @click.command()
 @click.argument("repository", type=click.Path(exists=True, file_okay=False, path_type=Path))
-@click.option("--data", type=click.Path(exists=True, path_type=Path), help="Folder with images/.")
+@click.option(
+    "--data",
+    type=click.Path(exists=True, path_type=Path),
+    help="A folder with JPEG images in images/; without it, only networks are compared.",
+)
 @click.option(
     "--limit",
     default=3,
     show_default=True,
-    help="Images for random weights, whose crowded maps the official code refines for minutes.",
+    help="How many images networks with random weights predict. Their maps are crowded, and the "
+    "official code refines each for minutes.",
 )
-@click.option("--checkpoint", type=click.Path(exists=True), help="A trained network of ours, too.")
-@click.option("--write-fixtures", "fixtures", is_flag=True, help="Write tests/fixtures as well.")
+@click.option(
+    "--checkpoint", type=click.Path(exists=True), help="Compare this trained network as well."
+)
+@click.option("--write-fixtures", "fixtures", is_flag=True, help="Write tests/fixtures, too.")
 def main(
     repository: Path, data: Path | None, limit: int, checkpoint: str | None, fixtures: bool
 ) -> None:
@@ -274,19 +303,19 @@ def main(
     if images:
         for joints in (CROWDPOSE, COCO):
             ours = random_network(8, joints)
-            with torch.no_grad():  # tags near each other: people of many joints, not of one each
+            # Tags close to each other, so that people have many joints and not one each.
+            with torch.no_grad():
                 ours.get_parameter("final_layers.0.weight")[len(joints) :] /= 20
             theirs = official.network(official.settings(joints, width=8), ours)
-            row = compare_pipelines(official, ours, theirs, joints, 128, images[:limit])
+            row = Pipelines(official, ours, theirs, joints, 128).compare(images[:limit])
             result["pipelines"].append({"network": "higherhrnet_w8, random weights"} | row)
             click.echo(result["pipelines"][-1])
     if images and checkpoint:
         loaded = load_checkpoint(checkpoint)
         trained = loaded.build().eval()
         size = loaded.config["data"].get("eval_size") or loaded.config["data"]["input_size"]
-        row = compare_pipelines(
-            official, trained, as_official(trained), loaded.joints, size, images
-        )
+        pipelines = Pipelines(official, trained, as_official(trained), loaded.joints, size)
+        row = pipelines.compare(images)
         result["pipelines"].append({"network": f"{loaded.network['name']}, trained"} | row)
         click.echo(result["pipelines"][-1])
     write_json(RESULTS, result | {"environment": environment()})

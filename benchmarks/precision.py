@@ -1,8 +1,9 @@
-"""What bfloat16 changes: a trained network's keypoints and AP in it and in float32.
+"""Measures what bfloat16 changes: keypoints and AP of a trained network in it and in float32.
 
     python benchmarks/precision.py demo/run/best.pt demo/crowds
 
-Writes benchmarks/results/precision.json.
+The same network predicts the same images twice, with the flip test. A processor that does not
+multiply bfloat16 emulates it slowly, to the same effect. Writes benchmarks/results/precision.json.
 """
 
 import json
@@ -28,11 +29,11 @@ QUANTILES = (50, 75, 90, 95, 99)
 @click.command()
 @click.argument("checkpoint")
 @click.argument("dataset")
-@click.option("--split", default="test")
+@click.option("--split", default="test", show_default=True)
 @click.option("--limit", type=int, help="Only the first N images.")
 @click.option("--output", type=click.Path(path_type=Path), default=RESULTS / "precision.json")
 def main(checkpoint: str, dataset: str, split: str, limit: int | None, output: Path) -> None:
-    """Predict the images of DATASET twice, and compare."""
+    """Predict the images of DATASET in both precisions, and compare."""
     annotations = load_annotations(dataset, split)
     if limit is not None:
         annotations = annotations.first(limit)
@@ -42,7 +43,7 @@ def main(checkpoint: str, dataset: str, split: str, limit: int | None, output: P
         results[precision], _ = predict_dataset(predictor, annotations)
     exact, rough = (by_image(people) for people in results.values())
     shifts = []
-    pairs = 0
+    pairs = 0  # people found both ways
     for image in annotations.images:
         distances = matched(exact[image.id], rough[image.id])
         scale = predictor.input_size / min(image.width, image.height)
@@ -68,7 +69,7 @@ def main(checkpoint: str, dataset: str, split: str, limit: int | None, output: P
 
 
 def by_image(people: list[dict[str, Any]]) -> dict[int, np.ndarray]:
-    """Keypoints [P, J, 3] of each image's id; [0] where nobody was found."""
+    """Keypoints [P, J, 3] by image id; [0, 1, 3] for images in which nobody was found."""
     found: dict[int, list[Any]] = defaultdict(list)
     for person in people:
         found[person["image_id"]].append(person["keypoints"])
@@ -77,10 +78,17 @@ def by_image(people: list[dict[str, Any]]) -> dict[int, np.ndarray]:
 
 
 def matched(exact: np.ndarray, rough: np.ndarray) -> np.ndarray:
-    """How far each joint of a person is from that of the same person: image pixels, [pairs, J].
+    """How far apart the joints of the same people lie in two predictions of an image.
 
-    Two are a pair if each is the other's nearest, by the median distance of their joints. NaN:
-    a joint that is not in both.
+    Two people are taken for the same if each is the other's nearest, by the median distance of
+    their joints.
+
+    Args:
+        exact: [P, J, 3]: x and y in image pixels, and a score that is 0 where a joint is missing.
+        rough: [Q, J, 3], likewise.
+
+    Returns:
+        [pairs, J], in image pixels; NaN where a joint is missing on either side.
     """
     if len(exact) == 0 or len(rough) == 0:
         return np.empty((0, 1))

@@ -1,9 +1,14 @@
-"""Training against the official code of HigherHRNet: samples, steps, memory, and a profile by part.
+"""Times training against the official code of HigherHRNet: samples, updates, memory, and parts.
 
-One run on one machine, on the CPU, the sides in turn; how to get the official code is said in
-official.py.
+    python benchmarks/training.py ../higherhrnet --data data/coco
 
-    python benchmarks/training.py /tmp/official
+Both sides run on one machine, on the CPU, in turn, on the same decoded images, with fresh weights
+and their own published recipes for COCO; official.py says how to get the official code, which
+computes in float32. `ours float32` does so as well and is the fair comparison. `ours` is what
+`dhn train` does by default (train.amp=auto): bfloat16 where the processor multiplies it.
+
+Besides, it measures how long an update waits for its data, how long each part of ours takes for
+HigherHRNet and DoubleHigherNet, and how much memory a process of each side has held at most.
 
 Writes benchmarks/results/training.json.
 """
@@ -31,8 +36,9 @@ import torch
 from torch.utils.data import DataLoader, default_collate
 
 import dhn.training.learner
-from dhn.base.environment import environment
-from dhn.bench.timing import Timing, machine
+from dhn.base.environment import environment, peak_memory
+from dhn.base.files import write_json
+from dhn.bench.timing import machine, summarise
 from dhn.data.annotations import load_annotations
 from dhn.data.dataset import Batch, EpochSampler, PoseDataset, collate
 from dhn.data.joints import COCO
@@ -43,7 +49,7 @@ from dhn.training.config import Config, load_config
 from dhn.training.learner import Learner
 from official import Official
 
-RESULTS = Path(__file__).parent / "results"
+RESULTS = Path(__file__).parent / "results" / "training.json"
 CPU = torch.device("cpu")
 SIDES = ("official", "ours float32", "ours")
 
@@ -54,14 +60,25 @@ SIDES = ("official", "ours float32", "ours")
     "--data",
     type=click.Path(exists=True, path_type=Path),
     default=Path("../shared/data/coco_mini"),
-    help="A folder in COCO's layout, with a split train2017.",
+    show_default=True,
+    help="A folder in COCO's layout with a split train2017; some fifty images are enough.",
 )
-@click.option("--width", default=32, help="C; the official recipe is w32.")
-@click.option("--size", default=512, help="Input size.")
-@click.option("--batch-size", default=4)
-@click.option("--rounds", default=4, help="How often each step is timed, after a warm-up.")
-@click.option("--workers", default=1, help="Of the run that measures the wait for data.")
-@click.option("--output", type=click.Path(path_type=Path), default=RESULTS / "training.json")
+@click.option("--width", default=32, show_default=True, help="C; the official recipe is w32.")
+@click.option(
+    "--size", default=512, show_default=True, help="Side of the network input, in pixels."
+)
+@click.option("--batch-size", default=4, show_default=True)
+@click.option(
+    "--rounds",
+    type=click.IntRange(min=2),
+    default=4,
+    show_default=True,
+    help="How often each update is timed, after a warm-up.",
+)
+@click.option(
+    "--workers", default=1, show_default=True, help="Data-loader workers of the wait for data."
+)
+@click.option("--output", type=click.Path(path_type=Path), default=RESULTS)
 def main(
     official: Path,
     data: Path,
@@ -87,14 +104,13 @@ def main(
     add("data_wait", data_wait(bench, rounds, workers))
     for network in ("higherhrnet", "doublehighernet"):
         add(f"profile_ms {network}_w{width}", profile(bench, network, rounds))
-    add("peak_memory_gb", {side: peak_memory(bench, side) for side in SIDES})
+    add("peak_memory_gb", {side: peak_gigabytes(bench, side) for side in SIDES})
     result |= {"machine": machine(CPU), "environment": environment()}
-    output.parent.mkdir(parents=True, exist_ok=True)
-    output.write_text(json.dumps(result, indent=1) + "\n")
+    write_json(output, result, indent=1)
 
 
 class Bench:
-    """What is measured: the same decoded images, a step of either side."""
+    """Both sides, set up to train on the same decoded images."""
 
     def __init__(self, official: Path, data: Path, width: int, size: int, batch_size: int) -> None:
         self.arguments = (official, data, width, size, batch_size)
@@ -109,7 +125,7 @@ class Bench:
         self.overrides = [f"network.width={width}", f"data.input_size={size}"]
 
     def batches(self) -> list[list[int]]:
-        """Indices into `images`, the last incomplete batch left out."""
+        """Indices of the images of each batch; what does not fill the last one is left out."""
         count = len(self.pixels) // self.batch_size * self.batch_size
         return np.arange(count).reshape(-1, self.batch_size).tolist()
 
@@ -120,7 +136,7 @@ class Bench:
         return self.official.batch([self.dataset.images[i].id for i in indices])
 
     def learner(self, network: str = "higherhrnet", amp: str = "auto") -> Learner:
-        # The recipe as it stands, our targets included; from scratch, as the speed is the same.
+        # The recipe with our own targets, from scratch: initial weights do not change the speed.
         config = self.config(network, amp)
         model = build_model(**config.network.model_dump(), num_joints=len(self.dataset.joints))
         return Learner(config, model, CPU)
@@ -138,7 +154,7 @@ class Bench:
 
 
 class OfficialTraining(Official):
-    """Its data set, which reads decoded images here, and its loop over an epoch."""
+    """The official data set, which is handed decoded images here, and the loop over an epoch."""
 
     def __init__(self, repository: Path, data: Path, width: int, size: int) -> None:
         super().__init__(repository)
@@ -165,17 +181,17 @@ class OfficialTraining(Official):
     def step(self, batch: Any) -> Callable[[], None]:
         network = self.network(self.cfg)
         optimiser = self.new_optimiser(self.cfg, network)
-        # Its loop over an epoch, of one batch.
+        # The loop over an epoch that consists of one batch.
         return lambda: self.do_train(
             self.cfg, network, [batch], self.loss, optimiser, 0, "", "", None
         )
 
 
 def time_samples(bench: Bench, rounds: int) -> dict[str, Any]:
-    """Milliseconds an image from decoded images to what network and loss take, in one thread.
+    """Milliseconds per image from a decoded image to a sample in a batch, in one thread.
 
-    Our worker hands over bytes, which the training process normalises: `ours` is the worker's
-    work, like all of `official`, and `ours and normalise` adds that of the other process.
+    Our workers hand over bytes, which the training process normalises. `ours` is what a worker
+    does, as is all of `official`; `ours and normalise` adds what the training process does.
     """
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -197,6 +213,7 @@ def time_samples(bench: Bench, rounds: int) -> dict[str, Any]:
 
 
 def time_steps(bench: Bench, rounds: int) -> dict[str, Any]:
+    """Seconds of an update, from a batch in memory to new weights."""
     steps = {side: bench.step(side) for side in SIDES}
     times: dict[str, list[float]] = {side: [] for side in SIDES}
     for turn in range(rounds + 1):
@@ -208,7 +225,7 @@ def time_steps(bench: Bench, rounds: int) -> dict[str, Any]:
 
 
 def data_wait(bench: Bench, rounds: int, workers: int) -> dict[str, Any]:
-    """How long a step waits for its batch, with workers that also read and decode."""
+    """How long an update of ours waits for its batch, with workers that also read and decode."""
     learner = bench.learner()
     sampler = EpochSampler(len(bench.dataset), bench.batch_size)
     loader = DataLoader(
@@ -227,10 +244,10 @@ def data_wait(bench: Bench, rounds: int, workers: int) -> dict[str, Any]:
 
 
 def profile(bench: Bench, network: str, rounds: int) -> dict[str, Any]:
-    """Milliseconds of a batch, by part of the way from files to updated weights.
+    """Milliseconds that each part of our training takes for one batch, from files to new weights.
 
-    Reading to collating is that of one worker. `prepare` copies running statistics and
-    normalises; `backward` includes the gradient's norm and the test that it is finite.
+    A single worker would decode, warp and collate. `prepare` copies running statistics and
+    normalises; `backward` includes the norm of the gradient and the test that it is finite.
     """
     learner = bench.learner(network)
     times: dict[str, list[float]] = {}
@@ -253,12 +270,12 @@ def profile(bench: Bench, network: str, rounds: int) -> dict[str, Any]:
         if epoch:  # the first one warms up
             for (_, before), (part, after) in itertools.pairwise(marks):
                 times.setdefault(part, []).append(1000 * (after - before))
-    return {part: summary(values) for part, values in times.items()}
+    return {part: asdict(summarise(values)) for part, values in times.items()}
 
 
 @contextlib.contextmanager
 def marked(learner: Learner, mark: Callable[[str], None]) -> Iterator[None]:
-    """Calls `mark` at the end of each part of `learner.update`."""
+    """Within it, `learner.update` calls `mark` at the end of each of its parts."""
     pose_loss = dhn.training.learner.pose_loss
 
     def marked_loss(*args: Any, **kwargs: Any) -> Any:
@@ -278,20 +295,18 @@ def marked(learner: Learner, mark: Callable[[str], None]) -> Iterator[None]:
         hook.remove()
 
 
-def peak_memory(bench: Bench, side: str) -> float:
-    """Gigabytes that a process of its own has held at most, after two steps."""
+def peak_gigabytes(bench: Bench, side: str) -> float:
+    """The most memory, in 1e9 bytes, that a process of its own holds during two updates."""
     spawn = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(1, mp_context=spawn) as executor:
-        return executor.submit(_peak_memory, bench.arguments, side).result()
+        return executor.submit(_peak_gigabytes, bench.arguments, side).result()
 
 
-def _peak_memory(arguments: tuple[Any, ...], side: str) -> float:
+def _peak_gigabytes(arguments: tuple[Any, ...], side: str) -> float:
     step = Bench(*arguments).step(side)
     step()
     step()
-    status = Path("/proc/self/status").read_text().splitlines()
-    (kilobytes,) = [line.split()[1] for line in status if line.startswith("VmHWM:")]
-    return int(kilobytes) * 1024 / 1e9
+    return peak_memory() / 1e9
 
 
 def seconds(call: Callable[[], Any]) -> float:
@@ -300,16 +315,11 @@ def seconds(call: Callable[[], Any]) -> float:
     return time.perf_counter() - started
 
 
-def summary(values: list[float]) -> dict[str, float]:
-    low, median, high = statistics.quantiles(values, n=4)
-    return asdict(Timing(median, low, high, len(values)))
-
-
 def compared(times: dict[str, list[float]]) -> dict[str, Any]:
-    """Median, quartiles, and how many times faster than the official code."""
+    """Median and quartiles of each side, and how many times faster it is than the official code."""
     official = statistics.median(times["official"])
     return {
-        side: summary(values) | {"ratio": official / statistics.median(values)}
+        side: asdict(summarise(values)) | {"ratio": official / statistics.median(values)}
         for side, values in times.items()
     }
 

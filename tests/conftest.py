@@ -6,9 +6,12 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
+from locks import built_once, shared_folder
+
 # No test may depend on how fast the machine is.
 settings.register_profile("dhn", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("dhn")
+
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 
@@ -22,11 +25,14 @@ def shared() -> Path:
 
 
 @pytest.fixture(scope="session")
-def crowds(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Ten small images: eight for training, one to validate, one to test."""
+def crowds(request: pytest.FixtureRequest) -> Path:
+    """Ten small images: eight for training, one to validate, one to test. Not to be changed."""
     from dhn.synth import CrowdConfig, generate
 
-    return generate(tmp_path_factory.mktemp("data") / "crowds", 10, 0, config=CrowdConfig(size=96))
+    def build(folder: Path) -> None:
+        generate(folder, 10, 0, config=CrowdConfig(size=96))
+
+    return built_once(shared_folder(request) / "crowds", build)
 
 
 @pytest.fixture(scope="session")

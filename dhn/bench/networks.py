@@ -13,13 +13,13 @@ import torch
 
 from dhn.base.device import Precision, multiplies_bfloat16
 from dhn.base.environment import peak_memory
-from dhn.base.errors import DhnError
+from dhn.base.errors import SettingError
 from dhn.base.progress import Progress, silent, tracked
 from dhn.bench.timing import Timing, machine, measure
 from dhn.data.joints import CROWDPOSE
 from dhn.inference.predictor import Predictor
 from dhn.model import build_model
-from dhn.model.cost import NETWORKS, network_cost
+from dhn.model.cost import NETWORKS, Cost, network_cost
 
 DEFAULT_NETWORKS = tuple(name for name in NETWORKS if name.endswith("_w32"))
 
@@ -88,13 +88,10 @@ def time_networks(
         process, with PyTorch, and with the compilation unless its result was cached.
 
     Raises:
-        DhnError: there is no such network.
+        SettingError: there is no such network.
     """
     device = torch.device(settings.device)
-    try:
-        costs = {name: network_cost(name, len(CROWDPOSE), settings.input_size) for name in names}
-    except ValueError as error:
-        raise DhnError(str(error)) from error
+    costs = {name: _cost(name, settings.input_size) for name in names}
     runs = [(name, mode) for name in names for mode in modes(device, compile=compile)]
     rows = []
     spawn = multiprocessing.get_context("spawn")
@@ -108,6 +105,13 @@ def time_networks(
         row["peak_bytes"] = peak
         rows.append(row)
     return {"machine": machine(device), "rows": rows}
+
+
+def _cost(name: str, input_size: int) -> Cost:
+    try:
+        return network_cost(name, len(CROWDPOSE), input_size)
+    except ValueError as error:
+        raise SettingError("model", name, str(error)) from error
 
 
 def time_network(name: str, mode: Mode, settings: NetworkSettings) -> tuple[Timing, int]:

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from dhn.base.files import check_outputs
 from dhn.commands import options
 from dhn.commands.console import progress
 
@@ -24,12 +25,12 @@ if TYPE_CHECKING:
     is_flag=False,
     flag_value="",
     metavar="[NAME]",
-    help="Time this network instead, like doublehighernet_w48 (can be repeated); without a name, "
-    "the three of width 32.",
+    help="Time this network instead, like doublehighernet_w48 (may be given several times); "
+    "without a name, the three of width 32.",
 )
 @click.option(
     "--input-size",
-    type=click.IntRange(min=64),
+    type=options.INPUT_SIZE,
     default=512,
     show_default=True,
     metavar="N",
@@ -38,7 +39,7 @@ if TYPE_CHECKING:
 @click.option(
     "-b",
     "--batch-size",
-    type=click.IntRange(min=1),
+    type=options.BATCH,
     default=1,
     show_default=True,
     help="With --model: images at a time.",
@@ -47,7 +48,7 @@ if TYPE_CHECKING:
     "--flip/--no-flip", default=True, show_default=True, help="With --model: the flip test."
 )
 @click.option(
-    "--compile", is_flag=True, help="With --model: also by torch.compile (takes minutes)."
+    "--compile", is_flag=True, help="With --model: also under torch.compile (takes minutes)."
 )
 @click.option("--kernels", is_flag=True, help="Time the operators only, not decode on scenes.")
 @click.option("--sweep", is_flag=True, help="Also time decode over people, size, batch, threads.")
@@ -55,28 +56,37 @@ if TYPE_CHECKING:
     "--annotations",
     type=click.Path(path_type=Path, dir_okay=False),
     metavar="FILE",
-    help="Make scenes from this COCO-format keypoint file; by default from generated crowds.",
+    help="Make scenes from this keypoint file in COCO's format; by default from generated crowds.",
 )
 @click.option(
-    "--images", type=click.IntRange(min=1), default=20, show_default=True, help="Scenes to decode."
+    "--images",
+    type=options.COUNT,
+    default=20,
+    show_default=True,
+    help="How many scenes to decode.",
 )
 @options.device
 @click.option(
-    "--threads", type=click.IntRange(min=1), metavar="N", help="CPU threads; by default torch's."
+    "--threads",
+    type=options.PARALLEL,
+    metavar="N",
+    help="CPU threads; by default as many as PyTorch takes.",
 )
 @click.option(
     "--seconds",
-    type=click.FloatRange(min=0),
+    type=options.Number(0, 3600),
     default=0.3,
     show_default=True,
-    help="Time for each figure; ten times as long for a network.",
+    help="How long to repeat what is timed; ten times as long for a network.",
 )
-@click.option("--json-output", type=click.Path(path_type=Path), metavar="PATH")
+@click.option(
+    "--json-output", type=click.Path(path_type=Path), metavar="PATH", help="Write all figures."
+)
 @click.option(
     "--plot",
     type=click.Path(path_type=Path, dir_okay=False),
     metavar="PATH",
-    help="Image of the sweep (needs matplotlib).",
+    help="Draw the sweep into this image file (needs matplotlib).",
 )
 @options.common
 def bench(
@@ -105,6 +115,7 @@ def bench(
     """
     if plot and not sweep:
         raise click.UsageError("--plot needs --sweep")
+    check_outputs([json_output, plot], [annotations])
     if models and (kernels or sweep or annotations):
         raise click.UsageError(
             "--model times networks; leave --kernels, --sweep, --annotations out"
@@ -188,10 +199,10 @@ def _scenes(annotations: Path | None, count: int) -> "list[DecodeScene]":
 
 
 def _print(table: "Table") -> None:
-    """Prints a table, wide enough for its columns where there is no terminal."""
+    """Prints a table, in full width where standard output is not a terminal."""
     from rich.console import Console
 
     console = Console()
     if not console.is_terminal:
-        console = Console(width=140)
+        console = Console(width=1000)
     console.print(table)

@@ -78,14 +78,18 @@ def network_table(result: dict[str, Any]) -> Table:
 
 def _table(title: str, *, texts: Iterable[str] = (), numbers: Iterable[str]) -> Table:
     table = Table(title=title)
-    for text in texts:
-        table.add_column(text, no_wrap=True)
+    for i, text in enumerate(texts):
+        table.add_column(text, no_wrap=i == 0)  # others wrap where the terminal is narrow
     for number in numbers:
         table.add_column(number, justify="right", no_wrap=True)
     return table
 
 
 def _milliseconds(timing: dict[str, float]) -> str:
-    """The median and, in brackets, the quartiles."""
-    median, low, high = (1e3 * timing[name] for name in ("median", "low", "high"))
-    return f"{median:.3g} ({low:.3g}-{high:.3g})"
+    """The median and, in brackets, the quartiles, of three digits at least."""
+    median, low, high = (_short(1e3 * timing[name]) for name in ("median", "low", "high"))
+    return f"{median} ({low}-{high})"
+
+
+def _short(number: float) -> str:
+    return f"{number:.3g}" if number < 999.5 else f"{number:.0f}"

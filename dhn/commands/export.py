@@ -53,7 +53,10 @@ def export(format: "Format | None", output: Path | None, quiet: bool, **graph: A
     elif output.suffix != SUFFIXES[format]:
         raise click.UsageError(f"--format {format} writes {SUFFIXES[format]} files, not {output}.")
 
+    from dhn.base.files import check_outputs
     from dhn.inference.export import export_checkpoint
+
+    check_outputs([output], [graph["checkpoint"]])
 
     report = export_checkpoint(output=output, format=format, progress=progress(quiet), **graph)
     differences = ", ".join(f"{name} {value:.0e}" for name, value in report.differences.items())

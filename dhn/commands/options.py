@@ -1,17 +1,22 @@
 """Options that several commands share, as decorators."""
 
+import math
 from collections.abc import Callable
 from typing import Any
 
 import click
 
+from dhn.commands.console import show_tracebacks
+
 
 def _remember_debug(ctx: click.Context, _: click.Parameter, value: bool) -> None:
     ctx.meta["dhn.debug"] = value
+    if value:
+        show_tracebacks()
 
 
 def common(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Options that every command has."""
+    """The options of every command."""
     command = click.option(
         "--debug",
         is_flag=True,
@@ -19,9 +24,26 @@ def common(command: Callable[..., Any]) -> Callable[..., Any]:
         callback=_remember_debug,
         help="Show tracebacks.",
     )(command)
-    return click.option("-q", "--quiet", is_flag=True, help="Print results and errors only.")(
+    return click.option("-q", "--quiet", is_flag=True, help="Print only results and errors.")(
         command
     )
+
+
+class Number(click.FloatRange):
+    """A number in a range, which NaN is not in."""
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> float:
+        number = super().convert(value, param, ctx)
+        if math.isnan(number):
+            self.fail(f"nan is not in the range {self._describe_range()}.", param, ctx)
+        return number
+
+
+# Larger numbers mean nothing, and overflow somewhere below.
+COUNT = click.IntRange(1, 2**31 - 1)
+PARALLEL = click.IntRange(1, 1024)
+BATCH = click.IntRange(1, 4096)
+INPUT_SIZE = click.IntRange(64, 8192)
 
 
 device = click.option(
@@ -34,7 +56,7 @@ device = click.option(
 
 
 def graph(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Options that say what is computed: which weights, on what, aggregated how."""
+    """The options that decide what is computed: weights, input size, flip test, aggregation."""
     for option in reversed(
         (
             click.option(
@@ -42,20 +64,20 @@ def graph(command: Callable[..., Any]) -> Callable[..., Any]:
                 "--weights",
                 "checkpoint",
                 metavar="FILE|NAME|URL",
-                help="Trained network: a file, a name of `dhn models` or an https:// address; "
-                "by default the newest run's best, else last.",
+                help="The trained network: a file, a name of `dhn models`, or an https:// address. "
+                "By default the best of the newest run, else its last.",
             ),
             click.option("--offline", is_flag=True, help="Download nothing."),
-            click.option("--flip", is_flag=True, help="Flip test: better, half as fast."),
+            click.option("--flip", is_flag=True, help="Flip test: more accurate, half as fast."),
             click.option(
                 "--input-size",
                 "--imgsz",
                 "input_size",
-                type=click.IntRange(min=64),
+                type=INPUT_SIZE,
                 metavar="N",
-                help="Short side of the network input in pixels; by default as in training.",
+                help="Short side of the network's input in pixels; by default as in training.",
             ),
-            click.option("--fine-only", is_flag=True, help="Average the fine heatmaps alone."),
+            click.option("--fine-only", is_flag=True, help="Average only the fine heatmaps."),
         )
     ):
         command = option(command)
@@ -72,16 +94,18 @@ def network(command: Callable[..., Any]) -> Callable[..., Any]:
                 is_flag=True,
                 flag_value=False,
                 default=True,
-                help="Do not search for a person's missing joints.",
+                help="Do not search for the missing joints of a person.",
             ),
-            click.option("--max-people", type=click.IntRange(min=1), default=30, show_default=True),
             click.option(
-                "--subpixel", is_flag=True, help="Fit peaks below the pixel (after DARK)."
+                "--max-people", type=click.IntRange(1, 1000), default=30, show_default=True
+            ),
+            click.option(
+                "--subpixel", is_flag=True, help="Fit peaks to fractions of a pixel (after DARK)."
             ),
             click.option(
                 "--parity",
                 is_flag=True,
-                help="The official HigherHRNet code's results, its artefacts included.",
+                help="Reproduce the official HigherHRNet code, including its artefacts.",
             ),
             click.option(
                 "--precision",
@@ -93,11 +117,10 @@ def network(command: Callable[..., Any]) -> Callable[..., Any]:
             click.option(
                 "--compile",
                 is_flag=True,
-                help="Fuse by torch.compile (a minute; cached) instead of by hand: time it first.",
+                help="Fuse layers by torch.compile (which takes a minute and is cached) instead of "
+                "by our own modules. Measure which is faster.",
             ),
-            click.option(
-                "-b", "--batch-size", type=click.IntRange(min=1), default=1, show_default=True
-            ),
+            click.option("-b", "--batch-size", type=BATCH, default=1, show_default=True),
             device,
         )
     ):

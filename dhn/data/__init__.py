@@ -1,0 +1,1 @@
+"""Data sets: annotations, joints, coordinates, training samples, and checks of all that."""

@@ -1,4 +1,4 @@
-"""One JSON file in COCO's keypoint format: read, checked, gaps filled."""
+"""One JSON file in COCO's keypoint format: it is read and checked, and its gaps are filled."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -13,22 +13,22 @@ from dhn.data.joints import CROWDPOSE, JointSet, joints_of_category
 
 Scoring = Literal["crowdpose", "coco"]
 
-# CrowdPose scores with this share of the box as a person's area; files without `area` take it too.
+# CrowdPose scores with this share of the box as a person's area. Files without `area` get it, too.
 AREA_OF_BOX = 0.53
 
-MAX_SIDE = 2**15  # pixels of an image; JPEG ends at twice as many
+MAX_SIDE = 2**15  # pixels of an image's side; JPEG allows twice as many
 
 
 class CocoFile(NamedTuple):
     """A checked file of N annotations.
 
     Attributes:
-        raw: the COCO dictionary with the one category that has keypoints and its annotations;
-            missing `iscrowd` is 0, `num_keypoints` the number of labelled joints, `area`
-            `AREA_OF_BOX` of the box.
+        raw: the COCO dictionary with the one category that has keypoints and its annotations.
+            Where they are missing, `iscrowd` is 0, `num_keypoints` the number of labelled joints,
+            and `area` is `AREA_OF_BOX` times the area of the box.
         joints: what the J keypoints mean.
-        keypoints: float32 [N, J, 3] in the order of raw["annotations"].
-        boxes: float64 [N, 4], x, y, width, height.
+        keypoints: float32 [N, J, 3], in the order of raw["annotations"].
+        boxes: float64 [N, 4], x, y, width, height in image pixels.
     """
 
     raw: dict[str, Any]
@@ -38,7 +38,7 @@ class CocoFile(NamedTuple):
 
     @property
     def scoring(self) -> Scoring:
-        """CrowdPose's AP where images have a crowdIndex or the joints are CrowdPose's."""
+        """`crowdpose` where images have a crowdIndex or the joints are CrowdPose's, else `coco`."""
         crowds = any(image.get("crowdIndex") is not None for image in self.raw["images"])
         return "crowdpose" if crowds or self.joints == CROWDPOSE else "coco"
 
@@ -47,20 +47,20 @@ def read_coco(path: Path) -> CocoFile:
     """Reads and checks a file.
 
     Raises:
-        DhnError: not readable, or malformed; names the file and the record.
+        DhnError: the file cannot be read or is malformed; the message names it and the record.
     """
     return check_coco(read_json(path), path)
 
 
 def check_coco(raw: Any, where: object) -> CocoFile:
-    """Checks a COCO dictionary; fills the gaps in copies of its annotations.
+    """Checks a COCO dictionary, and fills the gaps in copies of its annotations.
 
     Raises:
-        DhnError: malformed; names `where` and the record.
+        DhnError: it is malformed; the message names `where` and the record.
     """
     lists = ("images", "annotations", "categories")
     if not isinstance(raw, dict) or not all(isinstance(raw.get(key), list) for key in lists):
-        raise DhnError(f"{where}: is not a COCO annotation file ({', '.join(lists)} lists wanted)")
+        raise DhnError(f"{where}: is not a COCO annotation file with lists of {', '.join(lists)}")
     category, other_ids = _keypoint_category(raw["categories"], where)
     joints = joints_of_category(category, where)
     _check_images(raw["images"], where)
@@ -84,7 +84,7 @@ def _keypoint_category(categories: list[Any], where: object) -> tuple[dict[str, 
     with_keypoints = [category for category in categories if category.get("keypoints")]
     if len(with_keypoints) != 1:
         raise DhnError(
-            f"{where}: exactly one category must have `keypoints` (in it: {len(with_keypoints)})"
+            f"{where}: exactly one category must have `keypoints`, not {len(with_keypoints)}"
         )
     category = with_keypoints[0]
     others = {other["id"] for other in categories if other is not category}
@@ -113,7 +113,7 @@ def _check_images(images: list[Any], where: object) -> None:
 def _people(
     raw: dict[str, Any], category_id: int, other_ids: set[int], where: object
 ) -> list[dict[str, Any]]:
-    """The annotations of the category with keypoints; those of other categories don't matter."""
+    """The annotations of the category with keypoints; those of other categories are left out."""
     image_ids = {image["id"] for image in raw["images"]}
     people = []
     for i, annotation in enumerate(raw["annotations"]):
@@ -140,7 +140,7 @@ def _check_unique(ids: Iterable[int], what: str, where: object) -> None:
     seen: set[int] = set()
     for id in ids:
         if id in seen:
-            raise DhnError(f"{where}: {what} {id}: appears twice, ids must differ")
+            raise DhnError(f"{where}: {what} {id}: appears twice; ids must differ")
         seen.add(id)
 
 
@@ -150,14 +150,14 @@ def numbers(
     """Reads `count` finite numbers from `key` of every record: float64 [N, count].
 
     Raises:
-        DhnError: names `where` and `what` with the `id` of the first record that lacks them.
+        DhnError: a record has no such numbers; the message names `where`, `what` and the `id`.
     """
     rows = [record.get(key) for record in records]
     try:
         array = np.array(rows) if rows else np.empty((0, count))
     except ValueError:  # rows of different lengths
         array = np.empty(0)
-    # All at once where numpy saw nothing but numbers: COCO train has 13 million of them.
+    # Where numpy found only numbers, they are checked all at once: COCO train has 13 million.
     if array.shape == (len(rows), count) and array.dtype.kind in "iuf":
         with np.errstate(over="ignore"):
             if np.isfinite(array.astype(np.float32)).all():
@@ -169,12 +169,12 @@ def numbers(
 
 
 def is_number(value: Any) -> bool:
-    """A JSON number that float32 can hold; neither NaN nor infinite."""
+    """Whether this is a JSON number that float32 can hold, neither NaN nor infinite."""
     return type(value) in (int, float) and abs(value) < float(np.finfo(np.float32).max)
 
 
 def _fill_in(file: CocoFile, where: object) -> None:
-    """Checks the small fields of each person and gives the missing ones their default."""
+    """Checks the small fields of each person, and gives missing ones their defaults."""
     must_count = file.scoring == "crowdpose"
     labelled = np.count_nonzero(file.keypoints[:, :, 2] > 0, axis=1).tolist()
     areas = (file.boxes[:, 3] * file.boxes[:, 2] * AREA_OF_BOX).tolist()
@@ -191,5 +191,5 @@ def _fill_in(file: CocoFile, where: object) -> None:
         if person.get("num_keypoints") is None and not must_count:
             person["num_keypoints"] = count
         elif type(person.get("num_keypoints")) is not int:
-            # CrowdPose counts joints 0 to 11 only, and not always by v: a guess would move AP.
+            # CrowdPose counts only joints 0 to 11, and not always by v. A guess would change AP.
             raise DhnError(f"{where}: annotation {person['id']}: has no num_keypoints")

@@ -1,21 +1,22 @@
-"""CrowdPose's measure of how much people hide each other."""
+"""CrowdPose's measure of crowding: how much people hide each other."""
 
 import math
 
 import numpy as np
 
-# Bounds of crowdIndex, upper one excluded, as in the official code (the paper's text says 0.1).
+# Bounds of crowdIndex, the upper one excluded, as in the official code. The paper's text says 0.1
+# where the code has 0.2.
 CROWD_LEVELS = {"easy": (-math.inf, 0.2), "medium": (0.2, 0.8), "hard": (0.8, math.inf)}
 
 
 def crowd_index(keypoints: np.ndarray, boxes: np.ndarray) -> float:
-    """CrowdPose's crowding of an image, 0 or more.
+    """The crowdIndex of an image, 0 or more.
 
-    The mean over people of (other people's labelled joints inside the person's box) / (own
-    labelled joints inside it); somebody without any counts as having one.
+    It is the mean over people of this ratio: other people's labelled joints inside the person's
+    box, divided by the person's own labelled joints inside it (or by 1 where there are none).
 
     Args:
-        keypoints: [P, J, 3], x, y, visibility; labelled is visibility > 0.
+        keypoints: [P, J, 3], x, y and visibility; a joint is labelled where visibility > 0.
         boxes: [P, 4], x, y, width, height.
     """
     if not len(boxes):

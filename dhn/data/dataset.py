@@ -1,7 +1,7 @@
 """Training samples: an image, augmented in one warp, with its keypoints and its mask.
 
-Every random number of a sample comes from (seed, epoch, index), so a run can stop and go on
-anywhere, with any number of workers, and see the same samples.
+All random numbers of a sample come from (seed, epoch, index). So a run sees the same samples with
+any number of workers, and wherever it was interrupted and resumed.
 """
 
 import math
@@ -29,7 +29,7 @@ class Augmentation:
     Attributes:
         rotation: degrees either way.
         scale: side of the crop in units of the image's short side, drawn from this range.
-        translation: of the crop's centre, in 1/200 of the crop's side, either way.
+        translation: movement of the crop's centre in 1/200 of the crop's side, either way.
         flip: probability of a mirrored sample.
         colour: strength of random brightness, contrast and saturation, 0 to 1 (0 in the paper).
     """
@@ -42,12 +42,13 @@ class Augmentation:
 
 
 class Sample(NamedTuple):
-    """One training sample, S = input size.
+    """One training sample, where S is the input size.
 
     Attributes:
         image: uint8 [S, S, 3], RGB.
         keypoints: float32 [P, J, 3], (x, y) in input pixels and visibility.
-        mask: uint8 [S, S] (1 = counted, 0 = ignored), or None where all of it counts.
+        mask: uint8 [S, S], 1 where a pixel counts and 0 where it is ignored; None where all
+            pixels count.
         name: path of the image, for messages.
     """
 
@@ -62,9 +63,9 @@ class Batch(NamedTuple):
 
     Attributes:
         image: uint8 [B, 3, S, S], RGB, channels last in memory.
-        keypoints: float32 [B, P, J, 3]; rows beyond an image's people are zero.
-        mask: uint8 [B, S, S], or None where all of it counts.
-        failures: one line for each image that could not be read; B is smaller by them.
+        keypoints: float32 [B, P, J, 3]; the rows after an image's people are zero.
+        mask: uint8 [B, S, S], or None where all pixels count.
+        failures: one line for each image that could not be read, which is not among the B images.
         names: paths of the B images, for messages.
     """
 
@@ -78,18 +79,19 @@ class Batch(NamedTuple):
 class PoseDataset(Dataset):
     """Training samples of COCO, CrowdPose or any other annotations.
 
-    Indexed by (epoch, image): the same pair always gives the same sample.
+    It is indexed by (epoch, image), and the same pair always gives the same sample.
 
     Args:
-        annotations: of the split; images without a labelled joint are left out by default.
-        input_size: S, side of the square samples, in pixels.
-        augmentation: how far samples move; None takes the whole image, centred, unchanged.
-        max_people: people kept per image, the largest first.
-        keep_empty: take images without a labelled joint too; they teach where nobody is.
-        seed: of the augmentation.
+        annotations: the split.
+        input_size: S, the side of the square samples, in pixels.
+        augmentation: how far samples may move; None takes the whole image, centred and unchanged.
+        max_people: how many people of an image are kept, the largest first.
+        keep_empty: whether images without a labelled joint are kept; they teach where nobody is.
+        seed: for the augmentation.
 
     Attributes:
-        left_out: people beyond `max_people`, of each image that shows so many.
+        images: the images that are kept.
+        left_out: for each image with more than `max_people` people, how many were left out.
     """
 
     def __init__(
@@ -112,7 +114,7 @@ class PoseDataset(Dataset):
         self.max_people = max_people
         self.seed = seed
         self._flip = np.array(annotations.joints.flip)
-        # Per image [P, J, 3], so that nothing is left to do per person when it is drawn.
+        # [P, J, 3] for each image, so that a sample needs no work for single people.
         empty = np.zeros((0, len(self.joints), 3), np.float32)
         self._keypoints = [
             np.stack([p.keypoints for p in people[:max_people]]) if people else empty
@@ -125,8 +127,8 @@ class PoseDataset(Dataset):
     def __getitem__(self, key: tuple[int, int]) -> Sample | DhnError:
         """Reads and augments one image.
 
-        A missing or corrupt image is returned as its error, not raised: one bad file among
-        a hundred thousand must not end a run (`collate` gathers them).
+        The error of a missing or corrupt image is returned, not raised, because one bad file
+        among a hundred thousand must not end a run. `collate` gathers the errors.
         """
         try:
             return self.sample(*key)
@@ -134,7 +136,7 @@ class PoseDataset(Dataset):
             return error
 
     def sample(self, epoch: int, index: int) -> Sample:
-        """Like `self[epoch, index]`, but raises DhnError."""
+        """The same as `self[epoch, index]`, but it raises DhnError."""
         image = read_image(self.images[index].path, ignore_orientation=True)
         return self.augment(image, epoch, index)
 
@@ -177,7 +179,7 @@ class PoseDataset(Dataset):
         return affine, flipped
 
     def _move(self, index: int, affine: Affine, flipped: bool) -> np.ndarray:
-        """Keypoints of an image in input pixels; joints that are not labelled become zero."""
+        """The keypoints of an image in input pixels; joints that are not labelled become zero."""
         before = self._keypoints[index]  # [P, J, 3]
         visibility = before[..., 2:]
         moved = np.concatenate([affine.apply(before[..., :2]), visibility], -1)
@@ -191,13 +193,13 @@ class PoseDataset(Dataset):
 
 
 def _labelled_people(image: AnnotatedImage) -> list[Person]:
-    """People with a labelled joint, the largest first."""
+    """The people with a labelled joint, the largest first."""
     people = [p for p in image.people if not p.iscrowd and (p.keypoints[:, 2] > 0).any()]
     return sorted(people, key=lambda p: -p.area)
 
 
 def _recolour(image: np.ndarray, strength: float, rng: np.random.Generator) -> np.ndarray:
-    """Random contrast, brightness and saturation as one affine map of RGB."""
+    """Changes contrast, brightness and saturation at random, by one affine map of RGB."""
     contrast, saturation = 1 + strength * rng.uniform(-0.5, 0.5, 2)
     brightness = 255 * strength * rng.uniform(-0.25, 0.25, 3)
     grey = np.full((3, 3), 1 / 3)
@@ -208,7 +210,7 @@ def _recolour(image: np.ndarray, strength: float, rng: np.random.Generator) -> n
 
 
 def collate(items: Sequence[Sample | DhnError]) -> Batch:
-    """Stacks samples; people are padded with zero rows to the most in the batch."""
+    """Stacks samples. Zero rows pad the people of each to the largest number in the batch."""
     samples = [item for item in items if isinstance(item, Sample)]
     failures = [str(item) for item in items if isinstance(item, DhnError)]
     if not samples:
@@ -231,18 +233,22 @@ def collate(items: Sequence[Sample | DhnError]) -> Batch:
 
 
 class EpochSampler(Sampler[list[tuple[int, int]]]):
-    """The batches of a shuffled epoch, as lists of (epoch, index); set `epoch` and `start` before.
+    """The batches of a shuffled epoch, as lists of (epoch, index).
 
-    The order depends on (seed, epoch) alone. Each of `processes` takes its share of every batch,
-    in `parts` lists that go through the network one after another, so the same batches are
-    learnt from however they are split. Lists may be empty, where a batch has too few images.
+    The order depends on (seed, epoch) alone. Each process takes its share of every batch, in
+    `parts` lists that pass through the network one after another. So the network learns from the
+    same batches, however they are split. A list is empty where a batch has too few images.
 
     Args:
-        length: images.
-        batch_size: images per batch, over all processes and parts; the last may have fewer.
-        seed: of the order.
-        parts: lists per batch and process.
-        rank, processes: whose share this is.
+        length: the number of images.
+        batch_size: images in a batch, over all processes and parts; the last may have fewer.
+        seed: for the order.
+        parts: the number of lists for each batch and process.
+        rank, processes: which process this is, and of how many.
+
+    Attributes:
+        epoch: the epoch whose batches come next; to be set before iterating.
+        start: how many batches of this epoch were already seen; they are skipped.
     """
 
     def __init__(
@@ -262,15 +268,15 @@ class EpochSampler(Sampler[list[tuple[int, int]]]):
         self.rank = rank
         self.processes = processes
         self.epoch = 0
-        self.start = 0  # batches of this epoch that were already seen
+        self.start = 0
 
     @property
     def batches(self) -> int:
-        """Batches of a whole epoch."""
+        """The number of batches in a whole epoch."""
         return math.ceil(self.length / self.batch_size)
 
     def size(self, batch: int) -> int:
-        """Images of a batch, over all processes and parts."""
+        """The number of images in a batch, over all processes and parts."""
         return min(self.batch_size, self.length - batch * self.batch_size)
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:

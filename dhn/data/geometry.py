@@ -1,7 +1,7 @@
 """The one coordinate convention, and the maps between images and network inputs.
 
-Continuous coordinates (x, y): an image of width W and height H spans [0, W] x [0, H]; pixel
-centres lie at +0.5. Pixel (u, v) of a map of stride s lies at ((u + .5) s, (v + .5) s).
+Coordinates (x, y) are continuous: an image of width W and height H spans [0, W] x [0, H], and the
+centres of its pixels are at +0.5. Pixel (u, v) of a map of stride s is at ((u + .5) s, (v + .5) s).
 """
 
 import math
@@ -25,34 +25,35 @@ class Affine:
         return np.asarray(points, np.float64) @ self.matrix[:, :2].T + self.matrix[:, 2]
 
     def inverse(self) -> "Affine":
+        """The map back."""
         linear = np.linalg.inv(self.matrix[:, :2])
         return Affine(np.column_stack([linear, -linear @ self.matrix[:, 2]]))
 
     def then(self, after: "Affine") -> "Affine":
-        """The map that applies this one first and `after` second."""
+        """The map that applies this one first, and then `after`."""
         linear = after.matrix[:, :2] @ self.matrix[:, :2]
         return Affine(np.column_stack([linear, after.apply(self.matrix[:, 2])]))
 
     def cv2_matrix(self) -> np.ndarray:
-        """The same map for cv2.warpAffine, whose coordinates count pixel centres from 0."""
+        """The same map for cv2.warpAffine, which counts pixel centres from 0: float64 [2, 3]."""
         half = np.array([0.5, 0.5])
         return np.column_stack([self.matrix[:, :2], self.apply(half) - half])
 
     @property
     def scale(self) -> float:
-        """Length of a mapped unit: sqrt(|det|)."""
+        """The length that the map gives to a unit: sqrt(|det|)."""
         return math.sqrt(abs(np.linalg.det(self.matrix[:, :2])))
 
 
 def input_transform(size: tuple[int, int], input_size: int) -> tuple[Affine, tuple[int, int]]:
-    """How an image enters the network at test time (design: as in HigherHRNet).
+    """How an image is placed in the network's input at test time, after HigherHRNet.
 
-    The short side becomes `input_size`, the other one is scaled alike and padded up to a
-    multiple of 64, equally on both sides: centre falls on centre.
+    The image is scaled so that its short side is `input_size`. The long side is padded equally at
+    both ends up to a multiple of 64, so that the centre of the image is the centre of the input.
 
     Args:
         size: (W, H) of the image in pixels.
-        input_size: short side of the network input, a multiple of 64.
+        input_size: short side of the network's input in pixels, a multiple of 64.
 
     Returns:
         the map from image to network input, and the input's (W, H).
@@ -68,18 +69,18 @@ def official_transform(
 ) -> tuple[Affine, Affine, tuple[int, int]]:
     """How the official HigherHRNet code places an image, for parity with it.
 
-    Unlike `input_transform`, it takes the image's centre as a whole pixel ((W + 1) / 2 where W
-    is odd); samples the image with pixel centres at whole numbers, but maps joints back with
-    pixel centres at +.5, half a pixel of the input and half one of the image apart; rounds the
-    longer side down to a multiple of 64 where it exceeds that by less than a pixel; and computes
-    in float32.
+    It differs from `input_transform` in four ways. It takes a whole pixel for the image's centre
+    ((W + 1) / 2 where W is odd). It samples the image with pixel centres at whole numbers, but
+    maps joints back with pixel centres at +.5, so that the two maps are half a pixel of the input
+    and half a pixel of the image apart. It rounds the long side down to a multiple of 64 where it
+    exceeds that by less than a pixel. And it computes in float32.
 
     Args:
         size, input_size: as for `input_transform`.
 
     Returns:
-        the map from image to network input by which pixels are sampled, the one from network
-        input to image for joints, and the input's (W, H).
+        the map from image to network input that samples pixels, the map from network input to
+        image for joints, and the input's (W, H).
     """
     short = min(size)
     width, height = (
@@ -96,14 +97,14 @@ def official_transform(
 
 
 def _corner(centre: np.ndarray, reach: float) -> np.ndarray:
-    """Three points, float32: the centre, one above it by `reach`, one left of that as far."""
+    """Three points, float32 [3, 2]: the centre, a point `reach` above it, a point left of that."""
     above = (centre - [0, reach]).astype(np.float32)
     left = above - [np.float32(centre[1]) - above[1], np.float32(0)]
     return np.array([centre, above, left], np.float32)
 
 
 def _through(points: np.ndarray, images: np.ndarray) -> Affine:
-    """The map that takes three points to three others."""
+    """The map that takes three points [3, 2] to three others."""
     homogeneous = np.column_stack([points, np.ones(3)]).astype(np.float64)
     return Affine(np.linalg.solve(homogeneous, images.astype(np.float64)).T)
 
@@ -117,15 +118,18 @@ def crop_transform(
     shift: tuple[float, float] = (0.0, 0.0),
     flip: bool = False,
 ) -> Affine:
-    """A square crop of an image in training.
+    """A square crop of an image, for training.
 
     Args:
-        size: (W, H) of the image.
-        input_size: side of the square network input.
-        rotation: degrees, clockwise on the screen.
+        size: (W, H) of the image in pixels.
+        input_size: side of the square network input in pixels.
+        rotation: in degrees, clockwise on the screen.
         scale: side of the crop in units of the image's short side.
-        shift: movement of the crop's centre in units of the crop's side.
-        flip: mirror left and right after everything else (x -> input_size - x).
+        shift: movement (x, y) of the crop's centre in units of the crop's side.
+        flip: whether left and right are mirrored after everything else (x -> input_size - x).
+
+    Returns:
+        the map from image to network input.
     """
     side = scale * min(size)
     zoom = input_size / side

@@ -73,9 +73,9 @@ def _mirrored(name: str) -> str:
     return name
 
 
-# Joints in channel order with their OKS constants in tenths, as crowdposetools and pycocotools have
+# Joints in channel order, with their OKS constants in tenths as crowdposetools and pycocotools have
 # them.
-_CROWDPOSE = {
+_BODY = {
     "left_shoulder": 0.79,
     "right_shoulder": 0.79,
     "left_elbow": 0.72,
@@ -88,27 +88,15 @@ _CROWDPOSE = {
     "right_knee": 0.87,
     "left_ankle": 0.89,
     "right_ankle": 0.89,
-    "head": 0.79,
-    "neck": 0.79,
 }
+_CROWDPOSE = {**_BODY, "head": 0.79, "neck": 0.79}
 _COCO = {
     "nose": 0.26,
     "left_eye": 0.25,
     "right_eye": 0.25,
     "left_ear": 0.35,
     "right_ear": 0.35,
-    "left_shoulder": 0.79,
-    "right_shoulder": 0.79,
-    "left_elbow": 0.72,
-    "right_elbow": 0.72,
-    "left_wrist": 0.62,
-    "right_wrist": 0.62,
-    "left_hip": 1.07,
-    "right_hip": 1.07,
-    "left_knee": 0.87,
-    "right_knee": 0.87,
-    "left_ankle": 0.89,
-    "right_ankle": 0.89,
+    **_BODY,
 }
 
 

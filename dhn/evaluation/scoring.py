@@ -16,7 +16,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from dhn.base.errors import DhnError
+from dhn.base.errors import DhnError, SettingError
 from dhn.base.files import write_json
 from dhn.data.coco_file import AREA_OF_BOX, CocoFile, Scoring, check_coco, is_number, numbers
 from dhn.data.crowding import CROWD_LEVELS
@@ -68,8 +68,8 @@ def score(
         person counts.
 
     Raises:
-        DhnError: the input is malformed (NaN, wrong lengths, unknown ids), or the evaluator is
-            not installed.
+        DhnError: the input is malformed (NaN, wrong lengths, unknown ids).
+        SettingError: the evaluator is not installed.
     """
     truth = check_coco(annotations, names[0])
     first_id = min((person["id"] for person in truth.raw["annotations"]), default=1)
@@ -167,8 +167,8 @@ class _Tool:
                 from faster_coco_eval import COCO
                 from faster_coco_eval import COCOeval_faster as COCOeval
             except ImportError as error:
-                raise DhnError(
-                    "faster-coco-eval is not installed: pip install faster-coco-eval"
+                raise SettingError(
+                    "evaluator", evaluator, "is not installed; pip install faster-coco-eval"
                 ) from error
         else:
             from pycocotools.coco import COCO
@@ -260,8 +260,10 @@ def _score_with_crowdposetools(
         from crowdposetools.coco import COCO
         from crowdposetools.cocoeval import COCOeval
     except ImportError as error:
-        raise DhnError(
-            f"crowdposetools is not installed ({error}): {_HOW_TO_INSTALL_CROWDPOSETOOLS}"
+        raise SettingError(
+            "evaluator",
+            "crowdposetools",
+            f"is not installed ({error}); {_HOW_TO_INSTALL_CROWDPOSETOOLS}",
         ) from error
     with tempfile.TemporaryDirectory() as folder, _silence(), _numpy_float():
         annotation_file = Path(folder, "annotations.json")

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from dhn.base.device import Precision, select_device
 from dhn.base.errors import SettingError
+from dhn.base.files import check_regular
 from dhn.base.progress import Progress, silent
 from dhn.inference.decode import DecodeConfig
 from dhn.inference.exported import is_exported, load_exported
@@ -64,6 +65,7 @@ def load(
     if checkpoint is None:
         checkpoint = newest_checkpoint()
     path = fetch(checkpoint, offline=offline, progress=progress)
+    check_regular(path)
     if is_exported(path):
         exported = load_exported(path, device)
         about = exported.description

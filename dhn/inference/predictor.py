@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from dhn.base.device import Precision, inference_dtype
-from dhn.base.errors import SettingError
+from dhn.base.errors import DhnError, SettingError
 from dhn.data.geometry import Affine, input_transform, official_transform
 from dhn.data.joints import JointSet, official_order
 from dhn.inference.accelerate import accelerated
@@ -177,7 +177,10 @@ class Predictor:
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
         inferred = time.perf_counter()
-        found = decode_poses(heatmaps, tags, (size[1], size[0]), self.decode, *peaks)
+        try:
+            found = decode_poses(heatmaps, tags, (size[1], size[0]), self.decode, *peaks)
+        except DhnError as error:
+            raise DhnError(f"{self.source}: {error}") from error
         people = []
         for image, poses, affine in zip(images, found, back, strict=True):
             keypoints = poses.keypoints.numpy()

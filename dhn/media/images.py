@@ -7,7 +7,8 @@ import cv2
 import numpy as np
 
 from dhn.base.errors import DhnError
-from dhn.base.files import written_whole
+from dhn.base.files import read_bytes, written_whole
+from dhn.base.limits import MAX_SIDE, VARIABLE, max_pixels
 
 IMAGE_SUFFIXES = {
     ".jpg",
@@ -44,13 +45,10 @@ def read_image(path: str | os.PathLike[str], *, ignore_orientation: bool = False
         RGB uint8 [H, W, 3].
 
     Raises:
-        DhnError: there is no such file, or it is empty, cut short or no image.
+        DhnError: there is no such file, or it is empty, cut short, no image, or larger than
+            dhn.base.limits allows.
     """
-    try:
-        data = Path(path).read_bytes()
-    except OSError as error:
-        raise DhnError(f"{path}: cannot be read ({error.strerror or error})") from error
-    return decode_image(data, str(path), ignore_orientation=ignore_orientation)
+    return decode_image(read_bytes(path), str(path), ignore_orientation=ignore_orientation)
 
 
 def decode_image(data: bytes, name: str, *, ignore_orientation: bool = False) -> np.ndarray:
@@ -62,11 +60,23 @@ def decode_image(data: bytes, name: str, *, ignore_orientation: bool = False) ->
     flags = cv2.IMREAD_COLOR | (cv2.IMREAD_IGNORE_ORIENTATION if ignore_orientation else 0)
     try:
         bgr = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
-    except cv2.error:  # too many pixels, for example
+    except cv2.error as error:
+        if "MAX_IMAGE" in str(error):
+            raise _too_large(name) from error
         bgr = None
     if bgr is None:
         raise DhnError(f"{name}: is not an image that can be read; replace or remove the file")
+    height, width = bgr.shape[:2]
+    if height * width > max_pixels() or max(height, width) > MAX_SIDE:
+        raise _too_large(name)
     return cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB)
+
+
+def _too_large(name: str) -> DhnError:
+    return DhnError(
+        f"{name}: has more than {max_pixels()} pixels or a side of more than {MAX_SIDE}; scale it "
+        f"down (the environment variable {VARIABLE} sets the number of pixels)"
+    )
 
 
 def _is_cut_short(data: bytes) -> bool:

@@ -47,6 +47,11 @@ class Source:
     name: str
 
     @property
+    def label(self) -> str:
+        """What messages call it."""
+        return "standard input" if self.path == "-" else self.path
+
+    @property
     def is_video(self) -> bool:
         """Whether the suffix is that of a video; all other files are read as images."""
         return Path(self.path).suffix.lower() in VIDEO_SUFFIXES
@@ -54,7 +59,9 @@ class Source:
     def read_image(self) -> np.ndarray:
         """Reads the image, turned as its EXIF orientation says; see `dhn.media.images`."""
         if self.path == "-":
-            return decode_image(sys.stdin.buffer.read(), "standard input")
+            if sys.stdin is None:
+                raise DhnError("standard input is closed; name a file")
+            return decode_image(sys.stdin.buffer.read(), self.label)
         return read_image(self.path)
 
 

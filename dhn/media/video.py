@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 
 from dhn.base.errors import DhnError
-from dhn.base.files import written_whole
+from dhn.base.files import check_regular, written_whole
 
 
 @dataclass(frozen=True)
@@ -51,8 +51,10 @@ class VideoReader:
     def __init__(self, path: str | os.PathLike[str], stride: int = 1) -> None:
         self.path = os.fspath(path)
         self.stride = stride
+        check_regular(path)
         try:
-            self._container = av.open(self.path)
+            # Titles and the like may be in any encoding, and nobody here reads them.
+            self._container = av.open(self.path, metadata_errors="replace")
         except (av.FFmpegError, OSError) as error:
             reason = error.strerror or error
             raise DhnError(f"{path}: cannot be read as a video ({reason})") from error
@@ -127,6 +129,10 @@ def _upright(frame: av.VideoFrame) -> np.ndarray:
     return np.ascontiguousarray(np.rot90(rgb, turns)) if turns else rgb
 
 
+class _DiscardedError(Exception):
+    """Ends `written_whole` without a file."""
+
+
 class GrowingFile:
     """A file that is written bit by bit and appears at its path when it is kept.
 
@@ -153,6 +159,12 @@ class GrowingFile:
             failure = error if isinstance(error, OSError) else OSError(str(error))
             self._whole.__exit__(type(failure), failure, failure.__traceback__)
             raise
+
+    def discard(self) -> None:
+        """Removes the file, and leaves what stood at its path."""
+        self.open = False
+        with contextlib.suppress(DhnError, _DiscardedError):
+            self._whole.__exit__(_DiscardedError, _DiscardedError(), None)
 
     def keep(self) -> None:
         """Makes the file appear at its path."""
@@ -203,10 +215,11 @@ class VideoWriter:
             image = cv2.copyMakeBorder(image, *edges, cv2.BORDER_REPLICATE)
         frame = av.VideoFrame.from_ndarray(image, format="rgb24")
         frame = frame.reformat(*self._size, "yuv420p", dst_colorspace="ITU709")
-        self._pts = frame.pts = max(self._pts + 1, round(time / self._tick))
+        frame.pts = max(self._pts + 1, round(time / self._tick))
         frame.time_base = self._tick
         with self._writing():
             self._container.mux(self._stream.encode(frame))
+        self._pts = frame.pts
 
     def close(self) -> None:
         """Finishes the file, which then appears at its path and plays, however few its frames.
@@ -214,6 +227,10 @@ class VideoWriter:
         A second call, or one after a failed write, does nothing.
         """
         if not self._file.open:
+            return
+        if self._pts < 0:  # interrupted before the first frame: an empty file would play nowhere
+            self._container.close()
+            self._file.discard()
             return
         with self._writing():
             self._container.mux(self._stream.encode(None))

@@ -1,84 +1,17 @@
-"""Networks by name: `build_model("doublehighernet_w32")`."""
+"""The networks: `build_model` builds them by name, hrnet.py and networks.py define them."""
 
-import re
-from collections.abc import Sequence
-from typing import TypeVar
-
-import torch
-from torch import nn
-
+from dhn.model.build import KINDS, PoseNetwork, build_model, channels_last
 from dhn.model.hrnet import HRNet
-from dhn.model.networks import (
-    BottomUpHRNet,
-    DoubleHigherNet,
-    Fusion,
-    HigherHRNet,
-    PoseMaps,
-)
+from dhn.model.networks import BottomUpHRNet, DoubleHigherNet, HigherHRNet, PoseMaps
 
 __all__ = [
-    "NETWORKS",
+    "KINDS",
     "BottomUpHRNet",
     "DoubleHigherNet",
     "HRNet",
     "HigherHRNet",
     "PoseMaps",
+    "PoseNetwork",
     "build_model",
     "channels_last",
 ]
-
-Module = TypeVar("Module", bound=nn.Module)
-PoseNetwork = DoubleHigherNet | HigherHRNet | BottomUpHRNet
-NETWORKS = ("doublehighernet", "higherhrnet", "hrnet")
-
-
-def build_model(
-    name: str,
-    num_joints: int = 14,
-    *,
-    width: int | None = None,
-    fusion: Fusion = "attention",
-    modules: Sequence[int] = (1, 4, 3),
-    blocks: int = 4,
-    stem: int = 64,
-    branches: int = 4,
-) -> PoseNetwork:
-    """Builds a network with fresh weights.
-
-    Args:
-        name: `doublehighernet_w32`, `higherhrnet_w48`, `hrnet_w32`, ...; any width may follow
-            `_w`, or be given by `width` (which wins).
-        num_joints: J.
-        width: C, channels of HRNet's 1/4 branch; a multiple of 4.
-        fusion: of DoubleHigherNet, `attention` or `concat` (paper, Table 2).
-        modules, blocks, stem: see `HRNet`; smaller ones make small networks.
-        branches: of `hrnet`, how many its head reads: 4, or 1 as in MMPose's baseline.
-
-    Returns:
-        a module that maps images [B, 3, H, W] (RGB, normalised, sides multiples of 32) to
-        `PoseMaps`.
-
-    Raises:
-        ValueError: unknown name, or a width that is missing or not a multiple of 4.
-    """
-    match = re.fullmatch(r"([a-z]+)(?:_w(\d+))?", name)
-    kind = match[1] if match else None
-    if kind not in NETWORKS:
-        raise ValueError(
-            f"unknown network {name!r}: give one of {', '.join(NETWORKS)}, with _w32 for the width"
-        )
-    if width is None and match and match[2]:
-        width = int(match[2])
-    if width is None or width <= 0 or width % 4:
-        raise ValueError(f"{name}: the width must be a positive multiple of 4, not {width}")
-    branches = branches if kind == "hrnet" else 1
-    backbone = HRNet(width, modules=modules, blocks=blocks, stem=stem, branches=branches)
-    if kind == "doublehighernet":
-        return DoubleHigherNet(backbone, num_joints, fusion=fusion)
-    return (HigherHRNet if kind == "higherhrnet" else BottomUpHRNet)(backbone, num_joints)
-
-
-def channels_last(model: Module) -> Module:
-    """Lays the weights out as convolutions on CPU and GPU like them best; in place."""
-    # Module.to's annotations do not know memory_format next to a plain module.
-    return model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]

@@ -1,10 +1,10 @@
-"""What the networks cost: parameters and operations."""
+"""The cost of the networks: parameters and operations."""
 
 from typing import NamedTuple
 
 import torch
 
-from dhn.model import build_model
+from dhn.model.build import build_model
 
 NETWORKS = (
     "doublehighernet_w32",
@@ -17,14 +17,25 @@ NETWORKS = (
 
 
 class Cost(NamedTuple):
-    """What a network costs: weights, and multiply-adds times two of one forward pass, in 1e9."""
+    """The cost of a network.
+
+    Attributes:
+        parameters: the number of weights.
+        gflops: the floating-point operations of one forward pass in 1e9; a multiply-add is two.
+    """
 
     parameters: int
     gflops: float
 
 
 def network_cost(name: str, num_joints: int = 14, input_size: int = 512) -> Cost:
-    """Counts a network's parameters and operations for one square image, without computing."""
+    """Counts a network's parameters and operations without running it.
+
+    Args:
+        name: as for `build_model`.
+        num_joints: J.
+        input_size: side of the one square image, in pixels.
+    """
     from torch.utils.flop_counter import FlopCounterMode
 
     with torch.device("meta"):

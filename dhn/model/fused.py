@@ -1,8 +1,8 @@
 """Convolutions that add the shortcut and apply ReLU while their output is still in the cache.
 
-In bfloat16 a CPU spends on the network's element-wise steps, each of which reads and writes whole
-maps, nearly as long as on its convolutions. oneDNN does both in one pass. PyTorch has that as the
-operators to which torch.compile lowers; without compilation these modules call them.
+In bfloat16, a CPU spends nearly as much time on the network's element-wise steps, each of which
+reads and writes whole maps, as on its convolutions. oneDNN does both in one pass. PyTorch has
+operators for that, to which torch.compile lowers; these modules call them without compilation.
 """
 
 from typing import Any
@@ -15,11 +15,14 @@ from dhn.model.hrnet import BasicBlock, Bottleneck, ExchangeModule, HRNet
 
 
 class FusedConv(nn.Module):
-    """relu(conv(x) + shortcut), either of them optional; the weight is laid out for oneDNN."""
+    """relu(conv(x) + shortcut), where ReLU and shortcut are optional.
+
+    The weight is laid out for oneDNN.
+    """
 
     def __init__(self, conv: nn.Conv2d, *, relu: bool) -> None:
         super().__init__()
-        # Of whatever types: they only travel from one of PyTorch's operators to another.
+        # Their types do not matter: they are only passed to PyTorch's operators.
         self.geometry: Any = (conv.padding, conv.stride, conv.dilation, conv.groups)
         self.relu = relu
         self.bias = None if conv.bias is None else conv.bias.detach()
@@ -29,7 +32,7 @@ class FusedConv(nn.Module):
         )
 
     def forward(self, x: Tensor, shortcut: Tensor | None = None, *, reuse: bool = False) -> Tensor:
-        """`reuse` writes the result into `shortcut`."""
+        """With `reuse`, the result is written into `shortcut`."""
         settings = (self.weight, self.bias, *self.geometry)
         if shortcut is None:
             activation: Any = ("relu" if self.relu else "none", [], None)
@@ -44,7 +47,7 @@ class FusedConv(nn.Module):
 class FusedBlock(nn.Module):
     """A `BasicBlock` or `Bottleneck` whose batch norms are folded.
 
-    With `owns_input` nothing else reads the block's input, whose memory then takes its output.
+    With `owns_input`, nothing else reads the block's input, so its memory takes the output.
     """
 
     def __init__(self, block: BasicBlock | Bottleneck, *, owns_input: bool) -> None:
@@ -68,14 +71,14 @@ class FusedBlock(nn.Module):
 class FusedExchange(nn.Module):
     """An `ExchangeModule` whose sums are part of its convolutions.
 
-    With `owns_input` nothing else reads the maps that come in.
+    With `owns_input`, nothing else reads the maps that come in.
     """
 
     def __init__(self, module: ExchangeModule, *, owns_input: bool) -> None:
         super().__init__()
         branches: Any = module.branches
         self.branches = nn.ModuleList(_fused_sequence(b, owns_input=owns_input) for b in branches)
-        # [i][j] brings branch j to branch i; the last one to add to branch i applies its ReLU.
+        # [i][j] leads from branch j to branch i. The last one that adds to branch i applies ReLU.
         self.paths: list[list[list[FusedConv]]] = []
         for layers in module.fuse_layers.children():
             paths: list[list[FusedConv]] = []
@@ -106,14 +109,19 @@ class FusedExchange(nn.Module):
 
 
 def fused(network: nn.Module) -> nn.Module:
-    """The folded `network` on the CPU, with what oneDNN does in one pass; in place where it can."""
+    """The network with its convolutions, sums and ReLUs fused by oneDNN.
+
+    Args:
+        network: on the CPU, with its batch norms folded (see `fold`). It is changed in place where
+            that is possible.
+    """
     if isinstance(network, BasicBlock | Bottleneck):
         return FusedBlock(network, owns_input=False)
     if isinstance(network, ExchangeModule):
         return FusedExchange(network, owns_input=False)
     if isinstance(network, nn.Sequential):
         return _fused_sequence(network, owns_input=False)
-    if isinstance(network, HRNet):  # its stem is two convolutions and ReLUs, written out
+    if isinstance(network, HRNet):  # its stem is not a sequence but two convolutions and ReLUs
         stem = {f"conv{i}": FusedConv(getattr(network, f"conv{i}"), relu=True) for i in (1, 2)}
         for name, layer in (stem | {"relu": nn.Identity()}).items():
             setattr(network, name, layer)
@@ -139,7 +147,7 @@ def _fused_sequence(network: nn.Sequential, *, owns_input: bool) -> nn.Sequentia
 
 
 def _layers(network: nn.Sequential) -> list[nn.Module]:
-    """What runs in `network` one after the other, in sequences of its own or not."""
+    """The layers of `network` in the order in which they run, with nested sequences unpacked."""
     layers: list[nn.Module] = []
     for layer in network:
         if isinstance(layer, nn.Sequential):

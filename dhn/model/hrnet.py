@@ -14,7 +14,7 @@ from torch import Tensor, nn
 def conv_bn(
     inputs: int, outputs: int, kernel: int, *, stride: int = 1, relu: bool = True
 ) -> nn.Sequential:
-    """Convolution without bias, batch norm and (by default) ReLU; `same` padding."""
+    """A convolution without bias and with `same` padding, batch norm and, by default, ReLU."""
     layers: list[nn.Module] = [
         nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, bias=False),
         nn.BatchNorm2d(outputs),
@@ -25,7 +25,7 @@ def conv_bn(
 
 
 class BasicBlock(nn.Module):
-    """Two 3x3 convolutions and a shortcut; keeps the number of channels."""
+    """Two 3x3 convolutions and a shortcut, with the same number of channels throughout."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -41,7 +41,7 @@ class BasicBlock(nn.Module):
 
 
 class Bottleneck(nn.Module):
-    """1x1, 3x3, 1x1 convolutions and a shortcut; `inputs` -> 4 * `planes` channels."""
+    """1x1, 3x3 and 1x1 convolutions and a shortcut, from `inputs` to 4 * `planes` channels."""
 
     def __init__(self, inputs: int, planes: int) -> None:
         super().__init__()
@@ -65,8 +65,8 @@ class Bottleneck(nn.Module):
 class ExchangeModule(nn.Module):
     """Parallel branches at 1/4, 1/8, ... and the fusion of each with all the others.
 
-    Takes and returns one map per branch, [B, channels[i], H / 2^i, W / 2^i]; with
-    `outputs=1` only the finest is fused and returned.
+    The module takes and returns one map for each branch i, [B, channels[i], H / 2^i, W / 2^i].
+    With `outputs=1`, only the finest one is fused and returned.
     """
 
     def __init__(self, channels: Sequence[int], blocks: int, outputs: int) -> None:
@@ -85,8 +85,8 @@ class ExchangeModule(nn.Module):
         fused = []
         for i, layers in enumerate(self.fuse_layers.children()):
             *others, total = [layer(x) for layer, x in zip(layers.children(), maps, strict=True)]
-            # Nearest upsampling commutes with addition: what comes from below is summed where it
-            # is smallest, x0 + up(x1 + up(x2)) for x0 + up(x1) + up(up(x2)).
+            # Nearest upsampling commutes with addition. So x0 + up(x1) + up(up(x2)) is computed
+            # as x0 + up(x1 + up(x2)), which adds each pair where it is smallest.
             for j, x in reversed(list(enumerate(others))):
                 if j >= i:
                     total = F.interpolate(total, scale_factor=2.0, mode="nearest")
@@ -96,7 +96,7 @@ class ExchangeModule(nn.Module):
 
 
 def _fuse_layer(channels: Sequence[int], i: int, j: int) -> nn.Module:
-    """Brings branch j to the channels of branch i, and to its size where that is smaller."""
+    """Leads from branch j to the channels of branch i, and to its size where that is smaller."""
     if j == i:
         return nn.Identity()
     if j > i:
@@ -109,11 +109,12 @@ class HRNet(nn.Module):
     """HRNet-W{width}.
 
     Args:
-        width: C, channels of the 1/4 branch; the others have 2C, 4C, 8C.
-        modules: exchange modules in stages 2, 3 and 4.
-        blocks: basic blocks per branch and module; also bottlenecks in `layer1`.
-        stem: channels of the two strided convolutions and planes of `layer1`.
-        branches: how many branches leave the network, 1 (the 1/4 map) or 4.
+        width: C, the channels of the 1/4 branch; the others have 2C, 4C and 8C.
+        modules: the numbers of exchange modules in stages 2, 3 and 4.
+        blocks: the number of basic blocks in each branch of a module, and of bottlenecks in
+            `layer1`.
+        stem: the channels of the two strided convolutions, and the planes of `layer1`.
+        branches: the number of branches that are returned, 1 (the 1/4 map) or 4.
     """
 
     def __init__(
@@ -158,14 +159,14 @@ class HRNet(nn.Module):
             (self.transition2, self.stage3),
             (self.transition3, self.stage4),
         ):
-            # A new branch grows out of the lowest one there is.
+            # A new branch starts from the lowest one so far.
             maps = [layer(maps[min(i, len(maps) - 1)]) for i, layer in enumerate(transition)]
             maps = stage(maps)
         return maps
 
 
 def _stage(channels: Sequence[int], modules: int, blocks: int, outputs: int) -> nn.Sequential:
-    """Exchange modules in a row; all but the last return every branch."""
+    """Exchange modules in a row. All but the last one return every branch."""
     inner = [ExchangeModule(channels, blocks, len(channels)) for _ in range(modules - 1)]
     return nn.Sequential(*inner, ExchangeModule(channels, blocks, outputs))
 
@@ -175,7 +176,7 @@ def _transition(before: Sequence[int], after: Sequence[int]) -> nn.ModuleList:
     layers: list[nn.Module] = []
     for i, channels in enumerate(after):
         if i >= len(before):
-            # One level of nesting more, as in the official keys (`transition1.1.0.0`).
+            # Nested one level deeper, as in the official keys (`transition1.1.0.0`).
             layers.append(nn.Sequential(conv_bn(before[-1], channels, 3, stride=2)))
         elif before[i] != channels:
             layers.append(conv_bn(before[i], channels, 3))
@@ -185,10 +186,11 @@ def _transition(before: Sequence[int], after: Sequence[int]) -> nn.ModuleList:
 
 
 def initialise(network: nn.Module) -> None:
-    """He initialisation of convolutions before a batch norm, N(0, 1e-3) and zero bias of heads.
+    """Initialises the convolutions, in place.
 
-    A head is a convolution with a bias; every other one is followed by a batch norm. Small
-    heads begin with flat maps, which saves from-scratch training its first thousand steps.
+    A head is a convolution with a bias; every other convolution is followed by a batch norm.
+    Heads get weights from N(0, 1e-3) and zero biases, all others He's initialisation. Small heads
+    begin with flat maps, which saves a training from scratch its first thousand steps.
     """
     for module in network.modules():
         if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):

@@ -1,7 +1,7 @@
-"""DoubleHigherNet and its baselines: what stands on the HRNet backbone.
+"""DoubleHigherNet and its baselines, all on the HRNet backbone.
 
-J joints: a 1/4 prediction has 2J channels, J heatmaps and then J tags; a 1/2 one J heatmaps.
-Tags have one dimension each; a flip test makes two of them.
+With J joints, a prediction at 1/4 of the image has 2J channels, J heatmaps and then J tags, and a
+prediction at 1/2 has J heatmaps. A tag is one number; a flip test makes it two.
 """
 
 from collections.abc import Sequence
@@ -21,7 +21,7 @@ class PoseMaps(NamedTuple):
 
     Attributes:
         heatmaps: float [B, J, H/s, W/s] each, coarse before fine and s = 4 before s = 2.
-        tags: float [B, J, H/4, W/4] each, coarse before fine; the last one groups.
+        tags: float [B, J, H/4, W/4] each, coarse before fine. Only the last one groups joints.
     """
 
     heatmaps: list[Tensor]
@@ -60,7 +60,7 @@ def _fusion(kind: Fusion, channels: int) -> nn.Module:
 
 
 def _upsampling(inputs: int, outputs: int) -> nn.Sequential:
-    """Twice the resolution; the 1x1 after the deconvolution reduces the channels."""
+    """Doubles the resolution; the 1x1 after the deconvolution reduces the channels."""
     return nn.Sequential(
         nn.ConvTranspose2d(inputs, inputs, 4, stride=2, padding=1, bias=False),
         nn.BatchNorm2d(inputs),
@@ -77,10 +77,10 @@ class DoubleHigherNet(nn.Module):
     """Two cascaded high-resolution pyramids on HRNet's 1/4 branch (paper section 3.1).
 
     Args:
-        backbone: gives one map [B, C, H/4, W/4]; C must be a multiple of 4.
+        backbone: returns one map [B, C, H/4, W/4]; C must be a multiple of 4.
         num_joints: J.
         fusion: `attention` (the paper's block) or `concat` (Table 2, row 1).
-        bottlenecks: how many lie between the stages, at 1/4 and at 1/2.
+        bottlenecks: the numbers of bottlenecks between the stages, at 1/4 and at 1/2.
     """
 
     def __init__(
@@ -128,7 +128,7 @@ class DoubleHigherNet(nn.Module):
 
 
 class HigherHRNet(nn.Module):
-    """HigherHRNet (Cheng et al. 2020); module names follow the official code."""
+    """HigherHRNet (Cheng et al. 2020). Module names follow the official code."""
 
     def __init__(self, backbone: HRNet, num_joints: int) -> None:
         super().__init__()

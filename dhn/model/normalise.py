@@ -3,15 +3,22 @@
 import torch
 from torch import Tensor
 
-# ImageNet's, as every HRNet weight expects: RGB in 0..1.
+# ImageNet's statistics of RGB in 0..1, which all HRNet weights expect.
 MEAN = (0.485, 0.456, 0.406)
 STD = (0.229, 0.224, 0.225)
 
 
 def normalise(image: Tensor) -> Tensor:
-    """uint8 [B, 3, H, W] in RGB to float32 with ImageNet's mean and deviation, channels last."""
+    """Normalises images by ImageNet's mean and standard deviation.
+
+    Args:
+        image: uint8 [B, 3, H, W] in RGB.
+
+    Returns:
+        float32 [B, 3, H, W], channels last in memory.
+    """
     B, _, H, W = image.shape
-    # As rows of 3W numbers: to broadcast over a last dimension of 3 is several times slower.
+    # In rows of 3W numbers, because broadcasting over a last dimension of 3 is far slower.
     rows = image.to(memory_format=torch.channels_last).permute(0, 2, 3, 1).reshape(B, H, 3 * W)
     mean, std = torch.tensor(MEAN), torch.tensor(STD)
     scale, shift = (

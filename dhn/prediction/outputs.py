@@ -4,7 +4,8 @@ import contextlib
 import csv
 import io
 import json
-from collections.abc import Sequence
+import os
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -13,7 +14,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from dhn.base.errors import DhnError
-from dhn.base.files import write_json
+from dhn.base.files import check_outputs, write_json
 from dhn.inference.people import People, joint_columns
 from dhn.media.draw import SteadyColours
 from dhn.media.images import write_image
@@ -46,8 +47,24 @@ class Outputs:
         paths = (self.images, self.json, self.video, self.csv)
         return list(dict.fromkeys(path for path in paths if path is not None))
 
-    def check(self, sources: Sequence[Source]) -> None:
-        """Raises DhnError if the results of `sources` cannot be written here."""
+    def files(self, sources: Sequence[Source]) -> list[Path]:
+        """Every file that will be written for `sources`."""
+        files = [self.csv] if self.csv else []
+        if self.json and _is_file(self.json):
+            files.append(self.json)
+        for source in sources:
+            files += source_files(self, source).values()
+        return files
+
+    def check(
+        self, sources: Sequence[Source], checkpoint: str | os.PathLike[str] | None = None
+    ) -> None:
+        """Raises DhnError if the results of `sources` cannot be written here.
+
+        Args:
+            sources: what will be read.
+            checkpoint: the network's file, which must not be overwritten either.
+        """
         videos = sum(source.is_video for source in sources)
         if self.video and not videos:
             raise DhnError(f"{self.video}: there is no video among the sources; leave it out")
@@ -56,10 +73,8 @@ class Outputs:
                 raise DhnError(f"{self.video}: videos are written as .mp4; name an .mp4 file")
             if videos > 1:
                 raise DhnError(f"{self.video}: is one file for {videos} videos; name a folder")
-        inputs = {Path(source.path).resolve() for source in sources}
-        for path in (self.json, self.video, self.csv):
-            if path and path.resolve() in inputs:
-                raise DhnError(f"{path}: is an input and would be overwritten; name another file")
+        inputs = [source.path for source in sources if source.path != "-"]
+        check_outputs(self.files(sources), [*inputs, checkpoint])
 
 
 @dataclass(frozen=True)
@@ -109,21 +124,27 @@ def shared_sinks(outputs: Outputs, sources: Sequence[Source]) -> Sequence[Sink]:
 
 def source_sinks(outputs: Outputs, source: Source) -> Sequence[Sink]:
     """The sinks that write the files of one source."""
+    files = source_files(outputs, source)
+    return [sink(path) for sink, path in files.items()]
+
+
+def source_files(outputs: Outputs, source: Source) -> dict[Callable[[Path], Sink], Path]:
+    """The files of one source, by the sinks that write them."""
     stem = f"{source.name}.predictions"
-    sinks: list[Sink] = []
+    files: dict[Callable[[Path], Sink], Path] = {}
     folder = outputs.video or outputs.images
     if source.is_video and outputs.video and outputs.video.suffix:
-        sinks.append(_OverlayVideo(outputs.video))
+        files[_OverlayVideo] = outputs.video
     elif source.is_video and folder:
-        sinks.append(_OverlayVideo(folder / f"{stem}.mp4"))
+        files[_OverlayVideo] = folder / f"{stem}.mp4"
     if not source.is_video and outputs.images:
-        sinks.append(_OverlayImage(outputs.images / f"{stem}.jpg"))
+        files[_OverlayImage] = outputs.images / f"{stem}.jpg"
     if outputs.json and not _is_file(outputs.json):
         if source.is_video:
-            sinks.append(_JsonLines(outputs.json / f"{stem}.jsonl"))
+            files[_JsonLines] = outputs.json / f"{stem}.jsonl"
         else:
-            sinks.append(_ImageJson(outputs.json / f"{stem}.json"))
-    return sinks
+            files[_ImageJson] = outputs.json / f"{stem}.json"
+    return files
 
 
 def _is_file(json_output: Path) -> bool:
@@ -189,7 +210,9 @@ class _TextFile:
         # Opening it each time leaves no buffered half line behind when a write fails.
         with (
             self._file.writing(),
-            self._file.temporary.open("a", encoding="utf-8", newline="") as file,
+            self._file.temporary.open(
+                "a", encoding="utf-8", errors="surrogateescape", newline=""
+            ) as file,
         ):
             file.write(text)
 

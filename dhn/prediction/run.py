@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from dhn.base.distributed import ALONE, World
-from dhn.base.errors import DhnError
+from dhn.base.errors import DhnError, failure
 from dhn.base.progress import Progress, silent, tracked
+from dhn.inference.batches import people_or_errors
 from dhn.inference.people import People
 from dhn.media.sources import Source
 from dhn.media.video import VideoReader
@@ -48,6 +49,10 @@ class _Outcome:
     people: int = 0
     failure: str | None = None
     results: list[tuple[Frame, People]] = field(default_factory=list)
+
+    def fail(self, source: Source, error: Exception) -> None:
+        """Notes what went wrong first; the other sources go on."""
+        self.failure = self.failure or failure(source.label, error)
 
 
 def predict(
@@ -95,7 +100,7 @@ def predict(
         "Predicting",
         total=_frame_count(list(outcomes), vid_stride),
     )
-    results = _results(predictor, frames, batch_size, conf)
+    results = _results(predictor, frames, batch_size, conf, outcomes)
     with contextlib.ExitStack() as whole_run:
         shared = closed_by(whole_run, shared_sinks(outputs, sources))
         at_once = shared if world.size == 1 else ()  # else rank 0 writes to them at the end
@@ -106,8 +111,13 @@ def predict(
                 for frame, people in group:
                     outcome.images += 1
                     outcome.people += len(people)
-                    for sink in (*own, *at_once):
-                        sink.write(frame, people)
+                    try:
+                        for sink in (*own, *at_once):
+                            sink.write(frame, people)
+                    except DhnError:
+                        raise  # nothing more can be written there
+                    except Exception as error:
+                        outcome.fail(source, error)
                     if shared and not at_once:
                         outcome.results.append(_without_pixels(frame, people))
         everything = world.collect(list(outcomes.values()))
@@ -140,8 +150,8 @@ def _frames(outcomes: Mapping[Source, _Outcome], stride: int) -> Iterator[Frame]
             with VideoReader(source.path, stride) as video:
                 for frame in video:
                     yield Frame(source, frame.image, frame.index, frame.time, video.fps)
-        except DhnError as error:
-            outcome.failure = str(error)
+        except Exception as error:
+            outcome.fail(source, error)
 
 
 def _frame_count(sources: Sequence[Source], stride: int) -> int | None:
@@ -154,16 +164,23 @@ def _frame_count(sources: Sequence[Source], stride: int) -> int | None:
                     if video.frame_count is None:
                         return None
                     total += video.frame_count
-            except DhnError:
+            except Exception:
                 pass  # `_frames` reports it when its turn comes
     return total
 
 
 def _results(
-    predictor: "Predictor", frames: Iterator[Frame], batch_size: int, conf: float
+    predictor: "Predictor",
+    frames: Iterator[Frame],
+    batch_size: int,
+    conf: float,
+    outcomes: Mapping[Source, _Outcome],
 ) -> Iterator[tuple[Frame, People]]:
     """Each frame with its people; `batch_size` frames are predicted at a time."""
     while batch := list(itertools.islice(frames, batch_size)):
-        found = predictor([frame.image for frame in batch])
+        found = people_or_errors(predictor, [frame.image for frame in batch])
         for frame, people in zip(batch, found, strict=True):
-            yield frame, people[people.scores >= conf]
+            if isinstance(people, Exception):
+                outcomes[frame.source].fail(frame.source, people)
+            else:
+                yield frame, people[people.scores >= conf]

@@ -1,4 +1,4 @@
-"""Cluttered places for a crowd to stand in: rooms and open air, furniture, poles and foliage."""
+"""Cluttered places for a crowd: rooms and the open air, with furniture, poles and foliage."""
 
 from dataclasses import dataclass
 
@@ -7,19 +7,19 @@ import numpy as np
 
 from dhn.synth.render import Brush, Canvas, Light, View, draw_ellipsoid, draw_strip, soft_shadow
 
-_FAR = 0.1  # a metre at the end of the floor, over the height of the image
-_NEAREST = 100.0  # depth of what stands before everybody
+_FAR = 0.1  # size of a metre at the far end of the floor, as a share of the image's height
+_NEAREST = 100.0  # depth of an object in front of everybody
 
 
 @dataclass(frozen=True)
 class Camera:
-    """Relates the size of a person to the place of the feet.
+    """Relates the size of a person to where the feet are in the image.
 
     Attributes:
-        size: (W, H) in pixels.
-        horizon: y of the horizon, pixels.
+        size: (W, H) of the image in pixels.
+        horizon: y of the horizon in pixels.
         height: metres of the camera above the ground.
-        pitch: degrees by which bodies are seen from above.
+        pitch: the degrees by which bodies are seen from above.
     """
 
     size: tuple[int, int]
@@ -28,12 +28,12 @@ class Camera:
     pitch: float
 
     def view(self, x: float, scale: float, depth: float) -> View:
-        """A body of `scale` pixels per metre whose origin is the ground at pixel column x."""
+        """The view of a body of `scale` pixels per metre that stands at pixel column `x`."""
         return View(scale, (x, self.horizon + self.height * scale), depth)
 
 
 def paint_background(rng: np.random.Generator, camera: Camera, light: Light) -> np.ndarray:
-    """A place without people, float32 [H, W, 3], 0..255."""
+    """Paints a place without people: float32 [H, W, 3], 0..255."""
     width, height = camera.size
     edge = round(camera.horizon + camera.height * _FAR * height)  # row where wall and floor meet
     indoors = bool(rng.random() < 0.5)
@@ -41,7 +41,7 @@ def paint_background(rng: np.random.Generator, camera: Camera, light: Light) -> 
     image[:edge] = _wall(rng, edge, width) if indoors else _sky(rng, edge, width)
     image[edge:] = _floor(rng, camera, edge, indoors)
     if indoors:
-        _hang_images(rng, image, edge)
+        _decorate_wall(rng, image, edge)
         board = max(1, height // 60)
         image[edge - board : edge] *= rng.uniform(0.5, 0.9)
     else:
@@ -56,7 +56,7 @@ def paint_background(rng: np.random.Generator, camera: Camera, light: Light) -> 
 
 
 def draw_foreground(rng: np.random.Generator, canvas: Canvas, light: Light) -> None:
-    """Something near the camera that hides a part of the crowd: a pole or a bush."""
+    """Draws a pole or a bush near the camera, which hides a part of the crowd."""
     height, width = canvas.depth.shape
     x, scale = float(rng.uniform(0, width)), 0.5 * height
     if rng.random() < 0.5:
@@ -73,13 +73,13 @@ def _random_colour(
 
 
 def _clouds(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
-    """Smooth noise in about -1..1: uneven light, stains, weather."""
+    """Smooth noise in about -1..1, for uneven light, stains and weather."""
     coarse = rng.uniform(-1, 1, (6, 8)).astype(np.float32)
     return cv2.resize(coarse, (width, height), interpolation=cv2.INTER_CUBIC)
 
 
 def _grain(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
-    """Fine-grained noise in -0.5..0.5: grass, plaster, concrete."""
+    """Fine noise in -0.5..0.5, for grass, plaster and concrete."""
     fine = rng.integers(0, 256, (height // 2 + 1, width // 2 + 1), np.uint8)
     return cv2.resize(fine, (width, height), interpolation=cv2.INTER_LINEAR) / np.float32(255) - 0.5
 
@@ -112,7 +112,7 @@ def _sky(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
 
 
 def _build_skyline(rng: np.random.Generator, image: np.ndarray, edge: int) -> None:
-    """Houses with windows, or the crowns of a wood, along the horizon."""
+    """Draws houses with windows, or the crowns of trees, along the horizon."""
     height, width = image.shape[:2]
     haze = np.array((190, 200, 210), np.float32)
     if rng.random() < 0.5:
@@ -166,8 +166,8 @@ def _floor(rng: np.random.Generator, camera: Camera, edge: int, indoors: bool) -
     return image + texture[..., None]
 
 
-def _hang_images(rng: np.random.Generator, image: np.ndarray, edge: int) -> None:
-    """Windows, posters, shelves and doors: rectangles in frames."""
+def _decorate_wall(rng: np.random.Generator, image: np.ndarray, edge: int) -> None:
+    """Draws windows, posters, shelves and doors, all as rectangles in frames."""
     height, width = image.shape[:2]
     for _ in range(rng.integers(1, 6)):
         w, h = rng.uniform(0.06, 0.28, 2) * height
@@ -185,7 +185,7 @@ def _hang_images(rng: np.random.Generator, image: np.ndarray, edge: int) -> None
 
 
 def _box(rng: np.random.Generator, brush: Brush) -> None:
-    """Furniture: a front, a top and a side, each with its own share of the light."""
+    """Draws furniture: a front, a top and a side, each with its own share of the light."""
     w, h, d = rng.uniform(0.3, 1.3), rng.uniform(0.3, 1.1), rng.uniform(0.1, 0.35)
     colour, slant = _random_colour(rng, 50, 215, 0.6), rng.choice([-1, 1]) * d * 0.6
     edge, shift = w if slant > 0 else 0.0, (slant, d * 0.5)
@@ -206,8 +206,9 @@ def _box(rng: np.random.Generator, brush: Brush) -> None:
 
 
 def _polygon(brush: Brush, corners: np.ndarray, colour: np.ndarray) -> None:
-    """A convex polygon of corners [N, 2] in metres; cv2 counts sixteenths of pixel centres."""
+    """Fills a convex polygon of corners [N, 2] in metres."""
     view = brush.view
+    # cv2 counts pixel centres from 0, in sixteenths of a pixel.
     pixels = corners * (view.scale, -view.scale) + view.origin - 0.5
     fixed, tone = (pixels * 16).round().astype(np.int32), np.clip(colour, 0, 255).tolist()
     cv2.fillConvexPoly(brush.canvas.rgb, fixed, tone, cv2.LINE_AA, 4)
@@ -220,7 +221,7 @@ def _shadow(brush: Brush, x: float, radius: float) -> None:
 
 
 def _pole(rng: np.random.Generator, brush: Brush, tall: float | None = None) -> None:
-    """A lamp post or pillar, as round as a limb."""
+    """Draws a lamp post or a pillar, which is as round as a limb."""
     top = (rng.normal(0, 0.1), tall or rng.uniform(0.8, 3.2), 0)
     width = rng.uniform(0.02, 0.12)
     _shadow(brush, 0, 2.5 * width)
@@ -231,7 +232,7 @@ def _pole(rng: np.random.Generator, brush: Brush, tall: float | None = None) -> 
 
 
 def _bush(rng: np.random.Generator, brush: Brush) -> None:
-    """Foliage, on a trunk or on the ground."""
+    """Draws foliage, on a trunk or on the ground."""
     colour = np.array([70, 105, 52]) * rng.uniform(0.6, 1.3) * rng.uniform(0.85, 1.15, 3)
     stem = rng.choice([0.0, 1.0]) * rng.uniform(0.5, 1.3)
     _shadow(brush, 0, 0.6)
@@ -246,7 +247,7 @@ def _bush(rng: np.random.Generator, brush: Brush) -> None:
 
 
 def _bars(rng: np.random.Generator, brush: Brush) -> None:
-    """Bars of the colours and sizes of limbs at any angle: something to be mistaken for people."""
+    """Draws bars that have the colours and sizes of limbs, to be mistaken for people."""
     joint = np.array((0, rng.uniform(0.1, 1.4), 0))
     for _ in range(rng.integers(2, 6)):
         angle, length = rng.uniform(0, 2 * np.pi), rng.uniform(0.2, 0.6)

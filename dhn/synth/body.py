@@ -1,8 +1,8 @@
 """An articulated body: a pose is a set of joint angles, a posed body is points and frames in space.
 
-Space is in metres, seen from the camera: x to the image's right, y up, z towards the viewer. A
-body of yaw 0 faces the viewer, so its left side lies on the image's right. Bodies are 1.72 m
-tall when they stand; a smaller person is the same body drawn smaller.
+Space is measured in metres as seen from the camera: x to the right of the image, y up, z towards
+the viewer. A body of yaw 0 faces the viewer, so its left side is on the right of the image. All
+bodies are 1.72 m tall when they stand; a smaller person is the same body, drawn smaller.
 """
 
 from dataclasses import dataclass, field
@@ -23,8 +23,8 @@ Legs = Literal[
     "stand", "walk", "run", "sit", "crouch", "jump", "lunge", "bend", "kick", "kneel", "lie"
 ]
 
-# Ranges of angles in degrees. A leg is (hip flexion, spread, knee flexion); where a pose names two
-# legs, chance decides which of them is the left one.
+# Ranges of angles in degrees. A leg is (hip flexion, spread, knee flexion). Where a pose has two
+# different legs, chance decides which of them is the left one.
 _LEGS: dict[Legs, tuple[tuple[tuple[float, float], ...], ...]] = {
     "stand": (((-6, 10), (1, 9), (0, 12)),),
     "walk": (((15, 35), (0, 6), (3, 20)), ((-25, -8), (0, 6), (10, 45))),
@@ -79,15 +79,16 @@ _ARMS_ODDS = (0.34, 0.2, 0.12, 0.08, 0.08, 0.1, 0.08)
 
 @dataclass(frozen=True)
 class Pose:
-    """Angles in degrees; index 0 of a pair is the left side.
+    """Joint angles in degrees. Index 0 of a pair is the left side.
 
     Attributes:
-        legs: name of the pose of the legs.
+        legs: the name of the pose of the legs.
         leg: float [2, 3], hip flexion, spread and knee flexion.
         arm: float [2, 4], flexion, spread, inward twist and elbow flexion.
         spine: lean forward, bend sideways, twist.
         head: turn, nod.
-        yaw: turn of the whole body about the vertical; 0 faces the viewer, 90 the image's right.
+        yaw: turn of the whole body about the vertical; 0 faces the viewer, 90 the right of the
+            image.
     """
 
     legs: Legs
@@ -100,16 +101,16 @@ class Pose:
 
 @dataclass(frozen=True)
 class Body:
-    """A posed body; the origin is the point of the ground under the pelvis.
+    """A posed body. The origin is the point on the ground under the pelvis.
 
     Attributes:
-        joints: float [14, 3], in dhn.data.joints.CROWDPOSE order.
-        hands, heels, toes: float [2, 3], ends of the hands and feet, left first.
-        head: middle of the head, float [3].
-        torso_frame, pelvis_frame, head_frame: float [3, 3], columns left, up and forward of the
-            part as unit vectors.
-        ground: middle of what touches the ground, for the shadow, float [3].
-        pose: the pose it was made from.
+        joints: float [14, 3], in the order of dhn.data.joints.CROWDPOSE.
+        hands, heels, toes: float [2, 3], the ends of the hands and feet, left first.
+        head: float [3], the middle of the head.
+        torso_frame, pelvis_frame, head_frame: float [3, 3]; the columns are the part's left, up
+            and forward directions as unit vectors.
+        ground: float [3], the middle of what touches the ground, for the shadow.
+        pose: the pose that the body was made from.
     """
 
     joints: np.ndarray
@@ -124,6 +125,7 @@ class Body:
     pose: Pose = field(repr=False)
 
     def joint(self, name: str) -> np.ndarray:
+        """The place of a joint, float [3]."""
         return self.joints[CROWDPOSE.names.index(name)]
 
 
@@ -131,7 +133,9 @@ def random_pose(rng: np.random.Generator, *, facing: float = 0.0) -> Pose:
     """Draws a pose.
 
     Args:
-        facing: chance of a body turned roughly to the camera; the others take the full turn.
+        rng: where all chance comes from.
+        facing: the chance that the body is turned roughly to the camera; otherwise it is turned
+            in any direction.
     """
     names = tuple(_LEGS_ODDS)
     legs = names[rng.choice(len(names), p=np.array(list(_LEGS_ODDS.values())))]
@@ -163,12 +167,12 @@ def pose_body(pose: Pose, *, pitch: float = 0.0, lift: float = 0.0) -> Body:
 
     Args:
         pose: joint angles.
-        pitch: degrees by which the camera looks down.
-        lift: metres between the ground and the lowest point (a jump).
+        pitch: the degrees by which the camera looks down.
+        lift: metres between the ground and the body's lowest point, in a jump.
     """
     pelvis = _about_y(pose.yaw)
     if pose.legs == "lie":
-        # On the back or on the belly, along any direction of the floor.
+        # On the back or on the belly, in any direction on the floor.
         pelvis = pelvis @ _about_x(-88 if pose.leg[0, 0] > pose.leg[1, 0] else 88)
     lean, bend, twist = pose.spine
     torso = pelvis @ _about_x(lean) @ _about_z(bend) @ _about_y(twist)

@@ -1,4 +1,4 @@
-"""A person: a posed body, dressed, somewhere in the image; and how it is drawn."""
+"""A figure: a posed body, dressed, at a place in the image; and how it is drawn."""
 
 from dataclasses import dataclass, replace
 from functools import partial
@@ -11,14 +11,14 @@ from dhn.synth.look import Look, cloth_paint, face_paint, shirt_paint
 from dhn.synth.render import NOBODY, Brush, Paint, View, draw_ellipsoid, draw_strip
 
 _SKULL = (0.078, 0.115, 0.092)  # half axes in metres: left, up, forward
-_FINE = 50.0  # pixels per metre from which noses and ears are larger than half a pixel
-# Hair covers the points of the skull with up > hairline + slope * forward.
+_FINE = 50.0  # pixels per metre; above it, noses and ears are larger than half a pixel
+# Hair covers the points of the skull where up > hairline + slope * forward.
 _HAIRLINES = {"short": (0.12, 0.5), "bun": (0.08, 0.55), "bob": (-0.7, 1.45), "long": (-0.7, 1.45)}
 
 
 @dataclass(frozen=True)
-class Person:
-    """Somebody in an image."""
+class Figure:
+    """A drawn person: a body with a look, seen in an image."""
 
     body: Body
     look: Look
@@ -26,13 +26,13 @@ class Person:
 
     @property
     def keypoints(self) -> np.ndarray:
-        """(x, y) in pixels and depth in metres of the joints, [14, 3]."""
+        """The joints, float64 [14, 3]: (x, y) in pixels and depth in metres."""
         return self.view.project(self.body.joints)
 
 
-def draw_person(brush: Brush, person: Person) -> None:
-    """Draws a person; the depth buffer sorts the parts of the body."""
-    body, look = person.body, person.look
+def draw_figure(brush: Brush, figure: Figure) -> None:
+    """Draws a figure; the depth buffer sorts the parts of its body."""
+    body, look = figure.body, figure.look
     if body.pose.legs == "sit":
         _draw_stool(replace(brush, owner=NOBODY), body, look)
     for side, name in enumerate(("left", "right")):
@@ -66,7 +66,10 @@ def _limb(
     cover: float = 1.0,
     hem: float | None = None,
 ) -> None:
-    """A strip over the first `cover` (0..1) of the way from joint to joint; a hem ends flat."""
+    """Draws a strip over the first `cover` (0..1) of the way between two joints.
+
+    The strip ends round, or nearly flat where it has a `hem`.
+    """
     ends = np.array([start, start + min(cover, 1.0) * (end - start)])
     draw_strip(brush, ends, [w * look.girth for w in widths], paint, caps=(None, hem))
 

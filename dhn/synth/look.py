@@ -1,7 +1,8 @@
 """What people wear and look like, and the paints that put it on a body.
 
-Both sleeves, trouser legs and shoes of a person look alike. Left and right can be told apart by
-understanding only: face, hair, collar and buttons, toes, and the way elbows and knees bend.
+Both sleeves, trouser legs and shoes of a person look alike. So left and right can only be told
+apart by understanding the body: its face, hair, collar, buttons and toes, and the way in which
+elbows and knees bend.
 """
 
 from dataclasses import dataclass
@@ -11,12 +12,21 @@ import numpy as np
 from dhn.synth.render import Paint, Surface
 
 _SKIN = (
-    *((245, 212, 186), (232, 190, 158), (214, 164, 126)),
-    *((180, 126, 88), (136, 92, 62), (94, 62, 44)),
+    (245, 212, 186),
+    (232, 190, 158),
+    (214, 164, 126),
+    (180, 126, 88),
+    (136, 92, 62),
+    (94, 62, 44),
 )
 _HAIR = (
-    *((28, 22, 20), (58, 40, 28), (96, 62, 36), (150, 104, 58)),
-    *((206, 170, 106), (150, 146, 142), (142, 64, 36)),
+    (28, 22, 20),
+    (58, 40, 28),
+    (96, 62, 36),
+    (150, 104, 58),
+    (206, 170, 106),
+    (150, 146, 142),
+    (142, 64, 36),
 )
 _HAIR_STYLES = {"short": 0.42, "bob": 0.14, "long": 0.18, "bun": 0.1, "cap": 0.1, "bald": 0.06}
 _FRONTS = {"none": 0.3, "placket": 0.35, "zip": 0.15, "badge": 0.2}
@@ -27,10 +37,10 @@ class Cloth:
     """A garment's colours and pattern.
 
     Attributes:
-        colour, second: RGB, 0..255; `second` is the pattern's.
+        colour, second: RGB, 0..255; `second` is the colour of the pattern.
         pattern: plain, hoops (around), stripes (along) or checks.
-        period: metres from stripe to stripe.
-        front: what the chest has and the back has not: none, placket, zip or badge.
+        period: metres from one stripe to the next.
+        front: what the chest has and the back does not: none, placket, zip or badge.
     """
 
     colour: np.ndarray
@@ -46,13 +56,13 @@ class Look:
 
     Attributes:
         skin, hair, shoe: RGB, 0..255.
-        seat: RGB of the stool, if they sit.
+        seat: RGB of the stool of a person who sits.
         hair_style: short, bob, long, bun, cap or bald.
         top, bottom: shirt, and trousers or skirt.
-        sleeve: how far it covers the arm: 0 nothing, 1 to the elbow, 2 to the wrist.
-        leg: how far the bottom covers the leg: 1 to the knee, 2 to the ankle.
-        skirt: the bottom is a skirt; it ends at the knee at the latest.
-        girth: factor on all widths.
+        sleeve: how much of the arm it covers: 0 nothing, 1 to the elbow, 2 to the wrist.
+        leg: how much of the leg the bottom covers: 1 to the knee, 2 to the ankle.
+        skirt: whether the bottom is a skirt, which never covers the knee.
+        girth: a factor on all widths.
     """
 
     skin: np.ndarray
@@ -69,7 +79,7 @@ class Look:
 
 
 def random_look(rng: np.random.Generator) -> Look:
-    """Draws a look; clothes may have any colour, skin and hair have people's."""
+    """Draws a look. Clothes may have any colour; skin and hair have those of people."""
     skirt = bool(rng.random() < 0.18)
     top = _random_cloth(rng, patterned=0.42, front=_pick(rng, _FRONTS))
     bottom = _random_cloth(rng, patterned=0.12, front="none")
@@ -115,7 +125,7 @@ def cloth_paint(cloth: Cloth) -> Paint:
 
 
 def shirt_paint(cloth: Cloth, skin: np.ndarray) -> Paint:
-    """The torso of a garment: its pattern, and a front that a back has not."""
+    """The torso of a garment: its pattern, and a front that looks different from the back."""
 
     def paint(surface: Surface) -> np.ndarray:
         left, _, forward = surface.local
@@ -149,7 +159,7 @@ def _pattern(cloth: Cloth, surface: Surface) -> np.ndarray:
 
 
 def _square_wave(phase: np.ndarray, softness: float) -> np.ndarray:
-    """0..1 with edges that blur where the stripes get as thin as pixels."""
+    """A wave of 0..1 whose edges blur where the stripes are as thin as pixels."""
     triangle = np.abs((phase % 1.0) * 4 - 2) - 1
     return np.clip(0.5 + triangle * min(max(softness, 0.25), 12.0), 0, 1)
 

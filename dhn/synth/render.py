@@ -1,9 +1,9 @@
-"""Shaded solids drawn into an image with a depth buffer, each edge anti-aliased by its distance.
+"""Shaded solids drawn into an image with a depth buffer; edges are anti-aliased by their distance.
 
-Two solids make everything: a strip (a bone with a cross-section that varies along it: limbs,
-torsos, shoes, poles) and an ellipsoid (heads, hair, foliage). Each knows, for the pixels that it
-covers, a surface normal (for light), a depth (for occlusion) and its own surface coordinates (for
-patterns and faces), so that clothes and faces turn with the body.
+Everything is made of two solids: a strip, which is a bone whose cross-section varies along it
+(limbs, torsos, shoes, poles), and an ellipsoid (heads, hair, foliage). For each pixel that it
+covers, a solid has a surface normal for light, a depth for occlusion, and surface coordinates for
+patterns and faces, so that clothes and faces turn with the body.
 """
 
 from collections.abc import Callable, Sequence
@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 
 NOBODY = -1
-# Metres by which a part may lie behind the same body's surface and still be drawn over it: a
-# sleeve and the shirt it grows out of must not fight for a pixel.
+# Metres by which a part may lie behind the surface of its own body and still be drawn over it, so
+# that a sleeve and its shirt do not compete for a pixel.
 _BIAS = np.float32(0.012)
 _END_CURVATURE = np.float32(0.45)  # < 1: limbs meet at their ends without a dark seam
 
@@ -23,15 +23,15 @@ class Light:
     """One distant light.
 
     Attributes:
-        direction: unit vector towards it: x right, y up, z towards the viewer.
-        ambient: share of the light that comes from everywhere, 0..1.
+        direction: unit vector towards the light: x right, y up, z towards the viewer.
+        ambient: share of the light that comes from all directions, 0..1.
     """
 
     direction: np.ndarray
     ambient: float = 0.5
 
     def shade(self, facing: np.ndarray, towards_viewer: np.ndarray) -> np.ndarray:
-        """Brightness of surfaces: wrapped Lambert, and rims a little darker.
+        """The brightness of surfaces: wrapped Lambert, with slightly darker rims.
 
         Args:
             facing: cosine between the normal and the light, any shape.
@@ -44,12 +44,12 @@ class Light:
 
 @dataclass(frozen=True)
 class View:
-    """Where a body stands in the image: weak perspective, one scale for a whole body.
+    """Where a body stands in the image. Perspective is weak: a whole body has one scale.
 
     Attributes:
         scale: pixels per metre.
-        origin: pixel (x, y) of the body's origin, continuous coordinates.
-        depth: metres, larger is nearer; depths of different bodies compare.
+        origin: (x, y) of the body's origin in pixels, continuous coordinates.
+        depth: in metres; larger is nearer. The depths of different bodies are comparable.
     """
 
     scale: float
@@ -63,12 +63,12 @@ class View:
 
 @dataclass(frozen=True)
 class Surface:
-    """What a paint sees of the N pixels that a solid covers.
+    """What a paint knows of the N pixels that a solid covers.
 
     Attributes:
-        t: place along the strip, 0..1, [N]; of an ellipsoid, 0.
-        length: length of the strip in metres.
-        local: the unit normal in the solid's own frame (left, up, forward), [3, N]; of an
+        t: [N], the place along a strip, 0..1; 0 on an ellipsoid.
+        length: the length of a strip in metres.
+        local: [3, N], the unit normal in the solid's own frame (left, up, forward); on an
             ellipsoid, the point of the unit sphere.
         detail: pixels per metre, for the width of soft edges.
     """
@@ -79,17 +79,17 @@ class Surface:
     detail: float
 
 
-# One colour [3], or a function that gives colours [N, 3]; 0..255.
+# One colour [3], or a function that gives colours [N, 3], in 0..255.
 Paint = np.ndarray | Callable[[Surface], np.ndarray]
 
 
 class Canvas:
-    """An image in the making.
+    """An image that is being drawn.
 
     Attributes:
         rgb: float32 [H, W, 3], 0..255.
-        depth: float32 [H, W], metres, larger is nearer, -inf on the background.
-        owner: int16 [H, W], who is seen at a pixel; NOBODY on the background.
+        depth: float32 [H, W], in metres; larger is nearer, and the background has -inf.
+        owner: int16 [H, W], the number of the figure that is seen at a pixel, or NOBODY.
     """
 
     def __init__(self, background: np.ndarray) -> None:
@@ -104,7 +104,10 @@ class Canvas:
     def window(
         self, centre: tuple[float, float], reach: tuple[float, float]
     ) -> tuple[slice, slice] | None:
-        """Rows and columns within `reach` (x, y) of a centre, and one more; None outside."""
+        """The rows and columns within `reach` (x, y) of a centre, with a margin of one pixel.
+
+        Returns None where that is outside the image.
+        """
         height, width = self.depth.shape
         x0, x1 = max(0, int(centre[0] - reach[0]) - 1), min(width, int(centre[0] + reach[0]) + 2)
         y0, y1 = max(0, int(centre[1] - reach[1]) - 1), min(height, int(centre[1] + reach[1]) + 2)
@@ -115,7 +118,7 @@ class Canvas:
         return self._pixels[window].ravel()[inside]
 
     def in_front(self, pixels: np.ndarray, depth: np.ndarray, owner: int) -> np.ndarray:
-        """Which of N places are not hidden by what is drawn already: indices into `pixels`."""
+        """Which of N places are in front of what is drawn already, as indices into `pixels`."""
         own = self.owner.ravel()[pixels] == owner
         return np.flatnonzero(depth + own * _BIAS > self.depth.ravel()[pixels])
 
@@ -127,14 +130,14 @@ class Canvas:
         depth: np.ndarray,
         owner: int,
     ) -> None:
-        """Puts N pixels over the image.
+        """Blends N pixels over the image.
 
         Args:
             pixels: flat indices [N], each at most once.
             alpha: coverage [N], 0..1.
-            colour: [N, 3].
-            depth: [N], metres.
-            owner: who is drawn.
+            colour: [N, 3], 0..255.
+            depth: [N], in metres.
+            owner: the number of the figure that is drawn.
         """
         rgb = self.rgb.reshape(-1, 3)
         under = rgb.take(pixels, 0)
@@ -147,13 +150,13 @@ class Canvas:
 
 @dataclass(frozen=True)
 class Brush:
-    """What all solids of one body share.
+    """What all solids of one body have in common.
 
     Attributes:
         canvas: drawn into.
         view: where the body stands.
         light: lights it.
-        owner: whom the pixels belong to.
+        owner: the number of the figure that the pixels belong to.
     """
 
     canvas: Canvas
@@ -176,26 +179,27 @@ def draw_strip(
 
     Args:
         brush: where to draw.
-        ends: float [2, 3], the bone in metres.
-        widths: half the width across at two or more evenly spaced places of the bone, metres.
+        ends: float [2, 3], the ends of the bone in metres.
+        widths: half the width at two or more evenly spaced places along the bone, in metres.
         paint: colours the surface.
-        frame: columns left, up, forward of the part [3, 3], for paints that look at `local` and
-            where `flatness` is not 1; the image's own directions where it is not given.
-        flatness: depth of the cross-section (along `forward`) over its width (along `left`).
+        frame: [3, 3], the columns are left, up and forward of the part. It is needed by paints
+            that use `local`, and where `flatness` is not 1; without it, the directions of the
+            image are taken.
+        flatness: depth of the cross-section (along `forward`) divided by its width (along `left`).
         caps: how far the two ends bulge, in metres; None makes an end round.
     """
     canvas, view, owner = brush.canvas, brush.view, brush.owner
     (ax, ay, az), (bx, by, bz) = view.project(ends).tolist()
     length = ((bx - ax) ** 2 + (by - ay) ** 2) ** 0.5
-    # A bone that points at the viewer has no direction in the image: any will do.
+    # A bone that points at the viewer has no direction in the image, so any direction will do.
     length, ux, uy = (
         (length, (bx - ax) / length, (by - ay) / length) if length else (1e-3, 1.0, 0.0)
     )
-    # Rows: what one step along the bone, across it and towards the viewer is in the part's frame.
+    # Rows: a step along the bone, across it and towards the viewer, each in the part's frame.
     basis = np.array([(ux, -uy, 0), (-uy, -ux, 0), (0, 0, 1)])
     if frame is not None:
         basis = basis @ frame
-    # The elliptic cross-section, as wide as it looks across the bone and along the line of sight.
+    # The widths of the elliptic cross-section across the bone and along the line of sight.
     across, thick = 1.0, 1.0
     if flatness != 1:
         across, thick = np.hypot(basis[1:, 0], flatness * basis[1:, 2]).tolist()
@@ -260,15 +264,15 @@ def draw_ellipsoid(
     *,
     keep: Callable[[np.ndarray], np.ndarray] | None = None,
 ) -> None:
-    """Draws an ellipsoid, exactly as seen from far away.
+    """Draws an ellipsoid, exactly as it is seen from far away.
 
     Args:
         brush: where to draw.
-        centre: float [3], metres.
-        frame: columns left, up, forward [3, 3].
-        sizes: half axes along left, up and forward, metres.
+        centre: float [3], in metres.
+        frame: [3, 3], the columns are left, up and forward.
+        sizes: half axes along left, up and forward, in metres.
         paint: colours the surface.
-        keep: gives 0..1 for points of the unit sphere [3, N]; 0 cuts the surface away.
+        keep: maps points of the unit sphere [3, N] to opacities 0..1; 0 cuts the surface away.
     """
     canvas, view, owner = brush.canvas, brush.view, brush.owner
     cx, cy, cz = view.project(centre).tolist()
@@ -277,8 +281,8 @@ def draw_ellipsoid(
     if window is None:
         return
     x, y = (canvas.x[window[1]] - cx) / view.scale, (cy - canvas.y[window[0]]) / view.scale
-    # A point p + z e_z of the surface has |M (p + z e_z)| = 1. That is a square equation for z of
-    # which q(p) < 1 says that it has a solution; q = 1 is the outline.
+    # A point p + z e_z of the surface has |M (p + z e_z)| = 1. This quadratic equation for z has a
+    # solution where q(p) < 1; the outline is where q = 1.
     to_sphere = (frame / sizes).T
     m = to_sphere.astype(np.float32)
     gram = to_sphere.T @ to_sphere

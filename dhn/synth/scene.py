@@ -1,4 +1,4 @@
-"""Composition: where the camera is, who stands where, and the photograph of it."""
+"""Composition: where the camera is, who stands where, and the photograph that is taken."""
 
 from dataclasses import dataclass
 
@@ -9,29 +9,30 @@ from dhn.data.crowding import crowd_index
 from dhn.synth.annotate import body_box, seen_keypoints
 from dhn.synth.background import Camera, draw_foreground, paint_background
 from dhn.synth.body import STATURE, pose_body, random_pose
-from dhn.synth.figure import Person, draw_person
+from dhn.synth.figure import Figure, draw_figure
 from dhn.synth.look import random_look
 from dhn.synth.render import Brush, Canvas, Light, soft_shadow
 
-_FEWEST_VISIBLE = 4  # a person of whom fewer joints are seen is taken out of the scene
+_FEWEST_VISIBLE = 4  # figures with fewer visible joints are taken out of the scene
 _FOCAL = 1.2  # focal length over the height of the image
-_ROW = 0.7  # metres between one person and the next: only stretched limbs reach across
+_ROW = 0.7  # metres in depth from one figure to the next, which only stretched limbs can cross
 
 
 @dataclass(frozen=True)
 class CrowdConfig:
-    """The knobs of the crowd.
+    """What the crowds are like. Images are of three kinds: sparse, grouped and dense.
 
     Attributes:
         size: short side of the images in pixels.
-        odds: chances of a sparse, grouped and dense image.
-        people: lowest and highest number of people of each of the three.
-        stature: lowest and highest height of a standing person over the image's height, of each.
-        spacing: lowest and highest distance of neighbours in metres, of each.
-        facing: chance of a person turned roughly to the camera, as people in photographs mostly
-            are; the others take the full turn.
-        occluder: chance of something in front of the crowd.
-        closeup: chance of tall people too near for their feet to be in the image.
+        odds: the chance of each kind.
+        people: for each kind, the lowest and highest number of people.
+        stature: for each kind, the lowest and highest height of a standing person as a share of
+            the image's height.
+        spacing: for each kind, the lowest and highest distance of neighbours in metres.
+        facing: the chance that a person is turned roughly to the camera, as most people in
+            photographs are; the others are turned in any direction.
+        occluder: the chance of an object in front of the crowd.
+        closeup: the chance that tall people stand too near for their feet to be in the image.
     """
 
     size: int = 240
@@ -50,8 +51,8 @@ class Scene:
 
     Attributes:
         image: RGB uint8 [H, W, 3].
-        keypoints: float64 [P, 14, 3], x, y in pixels and visibility 0, 1 or 2.
-        boxes: float64 [P, 4], x, y, width, height in pixels.
+        keypoints: float64 [P, 14, 3]: x and y in pixels, and visibility 0, 1 or 2.
+        boxes: float64 [P, 4]: x, y, width, height in pixels.
     """
 
     image: np.ndarray
@@ -60,6 +61,7 @@ class Scene:
 
     @property
     def crowd_index(self) -> float:
+        """CrowdPose's measure of crowding, 0 or more."""
         return crowd_index(self.keypoints, self.boxes)
 
 
@@ -67,7 +69,7 @@ _ASPECTS = ((4, 3), (4, 3), (3, 2), (1, 1), (3, 4))
 
 
 def make_scene(rng: np.random.Generator, config: CrowdConfig) -> Scene:
-    """Draws one image; everything in it comes from `rng`."""
+    """Draws one image. Everything in it comes from `rng`."""
     across, down = _ASPECTS[rng.integers(len(_ASPECTS))]
     unit = config.size / min(across, down)
     size = round(across * unit), round(down * unit)
@@ -77,17 +79,17 @@ def make_scene(rng: np.random.Generator, config: CrowdConfig) -> Scene:
     light = _random_light(rng)
     background = paint_background(rng, camera, light)
     occluder = int(rng.integers(1 << 31)) if rng.random() < config.occluder else None
-    people = _gather(rng, config, camera, level, stature)
+    figures = _gather(rng, config, camera, level, stature)
     while True:
-        canvas = draw_crowd(background, people, light, occluder)
-        keypoints = np.array([seen_keypoints(canvas, p, k) for k, p in enumerate(people)])
+        canvas = draw_crowd(background, figures, light, occluder)
+        keypoints = np.array([seen_keypoints(canvas, f, k) for k, f in enumerate(figures)])
         seen = (keypoints[..., 2] == 2).sum(1) >= _FEWEST_VISIBLE
         if seen.all():
             break
-        # Nobody can be asked to find who is hidden: they leave, and the image is drawn again.
-        people = [p for p, keep in zip(people, seen, strict=True) if keep]
-        people = people or _gather(rng, config, camera, level, stature)
-    boxes = np.array([body_box(p, size) for p in people])
+        # No network can be expected to find hidden people. They leave, and all is drawn again.
+        figures = [f for f, keep in zip(figures, seen, strict=True) if keep]
+        figures = figures or _gather(rng, config, camera, level, stature)
+    boxes = np.array([body_box(f, size) for f in figures])
     return Scene(_develop(rng, canvas.rgb), keypoints, boxes)
 
 
@@ -114,53 +116,53 @@ def _place_camera(
 
 def _gather(
     rng: np.random.Generator, config: CrowdConfig, camera: Camera, level: int, stature: float
-) -> list[Person]:
-    """Chooses the people and their places, sorted from far to near."""
+) -> list[Figure]:
+    """Chooses the figures and their places, sorted from far to near."""
     width, height = camera.size
     count = int(rng.integers(config.people[level][0], config.people[level][1] + 1))
     scale = stature * height / STATURE
-    # Rows: people of the same image differ in distance, and so in size.
+    # People in one image stand at different distances, and so differ in size.
     scales = scale * np.exp(-np.abs(rng.normal(0, rng.uniform(0.05, 0.3), count)))
     scales = np.maximum(scales, 0.3 * height / STATURE)
     gap = min(rng.uniform(*config.spacing[level]) * scale, 0.9 * width / count)
     places = (np.arange(count) - (count - 1) / 2 + rng.normal(0, 0.2, count)) * gap
     places += width / 2 + rng.uniform(-0.5, 0.5) * max(0.0, 0.85 * width - gap * count)
-    people = []
+    figures = []
     for depth, (own, x) in enumerate(zip(np.sort(scales), rng.permutation(places), strict=True)):
         x = np.clip(x, min(0.2 * own, width / 2), max(width - 0.2 * own, width / 2))
         pose = random_pose(rng, facing=config.facing)
         lift = rng.uniform(0.05, 0.35) if pose.legs == "jump" else 0.0
         body = pose_body(pose, pitch=camera.pitch, lift=lift)
         view = camera.view(float(x), float(own), depth=_ROW * depth)
-        people.append(Person(body, random_look(rng), view))
-    return people
+        figures.append(Figure(body, random_look(rng), view))
+    return figures
 
 
 def draw_crowd(
-    background: np.ndarray, people: list[Person], light: Light, occluder: int | None = None
+    background: np.ndarray, figures: list[Figure], light: Light, occluder: int | None = None
 ) -> Canvas:
-    """Draws people, far ones first, and perhaps something in front of them.
+    """Draws figures, the far ones first, and perhaps an object in front of them.
 
     Args:
-        background: [H, W, 3], 0..255.
-        people: person k owns the pixels k of the canvas.
-        light: lights everybody.
-        occluder: seed of the thing in front; None for nothing.
+        background: float32 [H, W, 3], 0..255.
+        figures: figure k owns the pixels that have `owner` k on the canvas.
+        light: lights all of them.
+        occluder: the seed of the object in front; None for no object.
     """
     canvas = Canvas(background)
-    for person in people:
-        x, y, _ = person.view.project(person.body.ground).tolist()
-        radii = 0.45 * person.view.scale, 0.13 * person.view.scale
+    for figure in figures:
+        x, y, _ = figure.view.project(figure.body.ground).tolist()
+        radii = 0.45 * figure.view.scale, 0.13 * figure.view.scale
         soft_shadow(canvas, (x, y), radii, 0.55)
-    for owner, person in enumerate(people):
-        draw_person(Brush(canvas, person.view, light, owner), person)
+    for owner, figure in enumerate(figures):
+        draw_figure(Brush(canvas, figure.view, light, owner), figure)
     if occluder is not None:
         draw_foreground(np.random.default_rng(occluder), canvas, light)
     return canvas
 
 
 def _develop(rng: np.random.Generator, rgb: np.ndarray) -> np.ndarray:
-    """Exposure, colour cast, blur and grain of a photograph; uint8 [H, W, 3]."""
+    """Adds the exposure, colour cast, blur and grain of a photograph; gives uint8 [H, W, 3]."""
     rgb = rgb * (rng.uniform(0.8, 1.15) * rng.uniform(0.95, 1.05, 3)).astype(np.float32)
     if rng.random() < 0.4:
         rgb = cv2.GaussianBlur(rgb, (0, 0), rng.uniform(0.3, 0.8))

@@ -1,0 +1,1 @@
+"""Weights: our checkpoints, published ones, and those of other code."""

@@ -26,7 +26,7 @@ from dhn.base.progress import Progress, silent
 from dhn.base.version import __version__
 from dhn.weights.zoo import PUBLISHED
 
-ATTEMPTS = 4  # at one download; each goes on where the last one was cut off
+ATTEMPTS = 4  # at one download; each resumes where the last one was cut off
 PAUSE = 1.0  # seconds before the second attempt, and twice as long before each further one
 TIMEOUT = 30.0  # seconds without a byte
 _CHUNK = 1 << 18
@@ -55,7 +55,7 @@ def fetch(
 ) -> Path:
     """Returns the file that a user names, and downloads it where that is necessary.
 
-    An interrupted download goes on where it was cut off. The file is compared with the SHA-256
+    An interrupted download resumes where it was cut off. The file is compared with the SHA-256
     whose first digits its name carries, if it carries any, and gets its name once it is whole.
 
     Args:
@@ -130,8 +130,8 @@ def _download(address: str, path: Path, progress: Progress) -> None:
                 f"{address}: refused, its SHA-256 begins with {digest[:8]}, not {digits[1][:8]}: "
                 "it was damaged on its way, or replaced; try again, or from another network"
             )
-    further = ", and the download goes on where it was cut off" if digits else ""
-    raise DhnError(f"{address}: cannot be downloaded ({problem}); try again{further}")
+    resume = ", the download resumes where it was cut off" if digits else ""
+    raise DhnError(f"{address}: cannot be downloaded ({problem}); try again{resume}")
 
 
 def _transfer(address: str, part: Path, progress: Progress) -> bool:

@@ -1,5 +1,6 @@
 """What `dhn info` prints, also where something is missing."""
 
+import functools
 import json
 import re
 import resource
@@ -13,10 +14,14 @@ from dhn.base.cache import cache_folder
 from dhn.cli import main
 from dhn.model import build_model, cost
 
+cost_once = functools.cache(cost.network_cost)
+
 
 @pytest.fixture(autouse=True)
 def _one_small_network(monkeypatch):
+    """Its cost, which takes seconds, is computed once for all tests."""
     monkeypatch.setattr(cost, "NETWORKS", ("hrnet_w8",))
+    monkeypatch.setattr(cost, "network_cost", cost_once)
 
 
 def run(*options):

@@ -1,12 +1,16 @@
 """`dhn bench --model` on narrow networks."""
 
 import json
+import multiprocessing
+import sys
+from concurrent.futures import ProcessPoolExecutor
 
 import pytest
 import torch
 from click.testing import CliRunner
 from rich.console import Console
 
+from dhn.base.environment import peak_memory
 from dhn.base.errors import DhnError
 from dhn.bench import networks
 from dhn.bench.networks import DEFAULT_NETWORKS, Mode, NetworkSettings, modes, time_networks
@@ -71,6 +75,14 @@ def test_without_a_name_those_of_width_32_are_timed(monkeypatch):
     assert timed == list(DEFAULT_NETWORKS)
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere the parent's peak is not inherited")
+def test_peak_memory_is_that_of_the_process_itself():
+    held = b"1" * (600 << 20)  # a child would inherit this peak
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as process:
+        of_the_child = process.submit(peak_memory).result()
+    assert 0 < of_the_child < peak_memory() - len(held) // 2
+
+
 def test_table():
     latency = {"median": 0.5, "low": 0.4, "high": 0.625, "runs": 3}
     row = {"network": "hrnet_w32", "precision": "bfloat16", "compile": True, "flip": True}
@@ -87,11 +99,11 @@ def test_table():
 
 
 def test_unknown_networks_are_refused():
-    with pytest.raises(DhnError, match=r"^unknown network 'resnet50'"):
+    with pytest.raises(DhnError, match=r"^model resnet50: unknown network"):
         time_networks(["resnet50"], NetworkSettings(input_size=64))
     unknown = bench("--model", "resnet50")
     assert (unknown.exit_code, unknown.output.count("\n")) == (1, 1)
-    assert "unknown network 'resnet50'" in unknown.output
+    assert unknown.output.startswith("Error: --model resnet50: unknown network")
 
 
 def test_options_that_do_not_go_together():

@@ -165,7 +165,7 @@ def test_file_without_keypoints():
 def test_two_categories_with_keypoints():
     raw = make_set()
     raw["categories"].append({"id": 2, "name": "dog", "keypoints": ["tail"]})
-    assert "exactly one category must have `keypoints` (in it: 2)" in refused(raw)
+    assert "exactly one category must have `keypoints`, not 2" in refused(raw)
 
 
 @pytest.mark.parametrize("text", ["", "{", "[1,", "\0", "[" * 100_000, "1" * 5000])

@@ -34,7 +34,7 @@ def folder(tmp_path):
 
 
 def dot(rgb, x, y, colour, radius=4):
-    """A disc around the continuous point (x, y), anti-aliased by 16 x 16 samples a pixel."""
+    """Draws a disc around the point (x, y), anti-aliased by 16 x 16 samples in each pixel."""
     fine = (np.arange(16 * 16) + 0.5) / 16  # of a 16 x 16 window
     left, top = int(x) - 8, int(y) - 8
     inside = (fine + left - x) ** 2 + (fine[:, None] + top - y) ** 2 <= radius**2
@@ -44,7 +44,7 @@ def dot(rgb, x, y, colour, radius=4):
 
 
 def centre(channel):
-    """Centre of gravity in continuous coordinates, None where the dot is not whole in sight."""
+    """The centre of gravity in continuous coordinates, or None if the dot is not all visible."""
     rows, columns = np.indices(channel.shape) + 0.5
     weight = channel.astype(float)
     border = weight[[0, -1]].any() or weight[:, [0, -1]].any()
@@ -106,7 +106,7 @@ def test_keypoints_stay_on_their_pixels(dots, augmentation):
                 seen += 1
                 np.testing.assert_allclose(keypoint[:2], where, atol=0.3)
         assert np.count_nonzero(person) == 9  # unlabelled joints stay zero
-    assert seen >= 25  # enough dots were whole in sight
+    assert seen >= 25  # enough dots were all visible
 
 
 def test_a_flipped_sample_is_the_mirror_image(dots):
@@ -119,7 +119,7 @@ def test_a_flipped_sample_is_the_mirror_image(dots):
 
 
 def measured(dataset, epochs):
-    """(zoom, angle in degrees, shift of the image's centre in input pixels) of each epoch."""
+    """For each epoch: zoom, angle in degrees, shift of the image's centre in input pixels."""
     names = CROWDPOSE.names
     before = complex(*HEAD) - complex(*LEFT)
     for epoch in range(epochs):
@@ -169,7 +169,7 @@ POLYGON = [(70, 30), (150, 45), (140, 110), (90, 95)]
 
 @pytest.mark.parametrize("flip", [0.0, 1.0])
 def test_masks_warp_with_their_image(folder, flip):
-    """The ignored pixels are painted white in the image: they stay the white ones."""
+    """The ignored pixels are painted white in the image, and those that are white stay ignored."""
     flat = [float(v) for corner in POLYGON for v in corner]
     folder.image().person({"head": (20, 20, 2)}).person(
         {"neck": (100, 60, 2)}, iscrowd=1, segmentation=[flat]
@@ -191,7 +191,7 @@ def test_masks_warp_with_their_image(folder, flip):
         assert ignored.any()
 
 
-def test_people_without_joints_are_ignored_and_outside_counts(folder):
+def test_people_without_joints_are_ignored_and_padding_counts(folder):
     box = [0.0, 0.0, float(W), 0.0, float(W), float(H), 0.0, float(H)]
     folder.image().person({"head": (20, 20, 2)}).person({}, segmentation=[box])
     _, keypoints, mask, _ = folder.dataset(None).sample(0, 0)

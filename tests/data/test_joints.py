@@ -1,3 +1,5 @@
+import dataclasses
+import json
 import math
 
 import pytest
@@ -5,7 +7,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dhn.base.errors import DhnError
-from dhn.data.joints import COCO, CROWDPOSE, DEFAULT_SIGMA, flip_from_names, joints_of_category
+from dhn.data.joints import (
+    COCO,
+    CROWDPOSE,
+    DEFAULT_SIGMA,
+    JointSet,
+    flip_from_names,
+    joints_of_category,
+)
 
 
 @pytest.mark.parametrize("joints", [CROWDPOSE, COCO])
@@ -19,6 +28,15 @@ def test_known_sets_are_consistent(joints):
     for j, name in enumerate(joints.names):
         mirrored = name.replace("left", "?").replace("right", "left").replace("?", "right")
         assert joints.names[joints.flip[j]] == mirrored
+
+
+@pytest.mark.parametrize("joints", [CROWDPOSE, COCO])
+def test_plain_values_give_the_same_joints(joints):
+    plain = json.loads(json.dumps(dataclasses.asdict(joints)))
+    assert JointSet.from_dict(plain) == joints
+    for wrong in (3, "joints", [1, 2], {"name": "x"}, plain | {"colour": 1}):
+        with pytest.raises((TypeError, ValueError)):
+            JointSet.from_dict(wrong)
 
 
 def test_limbs_are_mirrored_limbs():

@@ -225,7 +225,7 @@ def test_command_without_data(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     result = run()
     assert result.exit_code == 1
-    assert result.output.startswith("Error: data/crowdpose: no annotations of CrowdPose")
+    assert result.output.startswith("Error: data/crowdpose: has no annotations of CrowdPose")
     assert result.output.count("\n") == 1
     assert run("--dataset", "coco").output.startswith("Error: data/coco: ")
 

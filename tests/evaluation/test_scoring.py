@@ -209,7 +209,9 @@ def test_ids_that_mean_unmatched_are_refused():
 
 def test_faster_coco_eval_is_not_installed(monkeypatch):
     monkeypatch.setitem(sys.modules, "faster_coco_eval", None)
-    with pytest.raises(DhnError, match=r"^faster-coco-eval is not installed: pip install"):
+    with pytest.raises(
+        DhnError, match=r"^evaluator faster-coco-eval: is not installed; pip install"
+    ):
         score(make_set(), [], "crowdpose", evaluator="faster-coco-eval")
 
 

@@ -4,7 +4,7 @@ import torch.nn.functional as F
 from torch import nn
 
 import dhn
-from dhn.model import NETWORKS, HRNet, build_model
+from dhn.model import KINDS, HRNet, build_model
 from dhn.model.hrnet import ExchangeModule
 from dhn.model.networks import AttentionFusion, Concatenation, DoubleHigherNet
 
@@ -129,7 +129,7 @@ def test_stages_come_in_order():
     assert maps.heatmaps[0][0, 2].unique().tolist() == [12]
 
 
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("name", KINDS)
 @pytest.mark.parametrize("fusion", ["attention", "concat"])
 def test_gradients_reach_every_parameter(name, fusion):
     torch.manual_seed(0)
@@ -229,7 +229,7 @@ def test_bottom_up_hrnet_brings_four_branches_to_a_quarter():
     torch.testing.assert_close(model(image).tags[0], expected[:, 3:])
 
 
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("name", KINDS)
 def test_heads_begin_small_and_flat(name):
     model = build_model(name, num_joints=14, width=32, modules=(1, 1, 1), blocks=1)
     heads = [m for m in model.modules() if isinstance(m, nn.Conv2d) and m.bias is not None]
@@ -276,14 +276,14 @@ def test_branches_must_be_one_or_four():
         HRNet(8, branches=2)
 
 
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("name", KINDS)
 @pytest.mark.parametrize("shape", [(1, 3, 63, 64), (1, 3, 64, 48), (1, 1, 64, 64), (3, 64, 64)])
 def test_wrong_inputs_are_named(name, shape):
     with pytest.raises(ValueError, match="multiples of 32, not "):
         build_model(name, **SMALL)(torch.zeros(shape))
 
 
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("name", KINDS)
 def test_channels_last_and_bfloat16_give_the_same_maps(name):
     torch.manual_seed(0)
     model = build_model(name, **SMALL).eval()

@@ -15,7 +15,7 @@ PAW = JointSet("paw", ("nose", "l_ear", "r_ear", "tail"), (), (0, 2, 1, 3), (DEF
 def make_set(
     images: int = 6, joints: JointSet = CROWDPOSE, *, seed: int = 0, crowd_index: bool = True
 ) -> dict[str, Any]:
-    """A COCO dictionary: zero to four people an image, some joints unlabelled, some crowds."""
+    """A COCO dictionary with up to four people in an image, unlabelled joints and crowds."""
     rng = np.random.default_rng(seed)
     J = len(joints)
     raw: dict[str, Any] = {"images": [], "annotations": []}
@@ -49,7 +49,7 @@ def make_set(
 
 
 def results_of(raw: dict[str, Any], *, noise: float = 0.0, seed: int = 0) -> list[dict[str, Any]]:
-    """COCO results: the annotated people themselves, `noise` pixels off."""
+    """COCO results that are the annotated people themselves, `noise` pixels off."""
     rng = np.random.default_rng(seed)
     results = []
     for person in raw["annotations"]:
@@ -67,7 +67,7 @@ def results_of(raw: dict[str, Any], *, noise: float = 0.0, seed: int = 0) -> lis
 
 
 def write_images(folder, raw):
-    """Noise for every image of a COCO dictionary."""
+    """Writes an image of noise for every image of a COCO dictionary."""
     (folder / "images").mkdir(exist_ok=True)
     rng = np.random.default_rng(raw["images"][0]["id"])
     for image in raw["images"]:
@@ -94,7 +94,7 @@ class CrowdFolder:
         return self
 
     def person(self, joints, **fields):
-        """Of the last image; joints: {name: (x, y, v)}."""
+        """Adds a person to the last image; joints are {name: (x, y, v)}."""
         keypoints = [v for name in CROWDPOSE.names for v in joints.get(name, (0, 0, 0))]
         person = {
             "id": len(self.raw["annotations"]) + 1,
@@ -109,23 +109,38 @@ class CrowdFolder:
         return self
 
     def write(self):
-        """The labels so far, as the split train; returns the folder."""
+        """Writes the labels so far as the split train, and returns the folder."""
         (self.root / "json" / "crowdpose_train.json").write_text(json.dumps(self.raw))
         return self.root
 
 
 STANDING = np.array(
-    # shoulders, elbows, wrists, hips, knees, ankles, head, neck, facing the camera
+    # Shoulders, elbows, wrists, hips, knees, ankles, head and neck of somebody who faces us.
     [
-        *((60, 40), (40, 40), (65, 55), (35, 55), (66, 70), (34, 70), (56, 70), (44, 70)),
-        *((56, 90), (44, 90), (56, 110), (44, 110), (50, 20), (50, 35)),
+        (60, 40),
+        (40, 40),
+        (65, 55),
+        (35, 55),
+        (66, 70),
+        (34, 70),
+        (56, 70),
+        (44, 70),
+        (56, 90),
+        (44, 90),
+        (56, 110),
+        (44, 110),
+        (50, 20),
+        (50, 35),
     ],
     float,
 )
 
 
 def standing_set(people, *, swap=(), seed=0):
-    """One person an image, turned and jittered; `swap` exchanges these pairs in the first."""
+    """Images of one person each, turned and jittered.
+
+    In the first of them, left and right of the pairs `swap` are exchanged.
+    """
     rng = np.random.default_rng(seed)
     raw = make_set(images=people, crowd_index=False)
     raw["annotations"] = []

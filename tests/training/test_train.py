@@ -170,7 +170,7 @@ def test_without_data_one_line_says_where_it_comes_from(tmp_path):
     assert result.stdout == ""
     assert result.stderr.count("\n") == 1
     assert "https://github.com/jeffffffli/CrowdPose" in result.stderr
-    assert "dhn train --config demo" in result.stderr
+    assert "the preset `demo` needs no data" in result.stderr
     assert not any(tmp_path.iterdir())
 
 

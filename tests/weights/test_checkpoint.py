@@ -10,7 +10,6 @@ import torch
 
 from assertions import assert_same_weights, complaint
 from dhn.data.joints import COCO, CROWDPOSE
-from dhn.model import build_model
 from dhn.weights.checkpoint import (
     Checkpoint,
     load_checkpoint,
@@ -18,14 +17,9 @@ from dhn.weights.checkpoint import (
     read_file,
     save_checkpoint,
 )
+from tiny_networks import SMALL, Malice, network
 
-SMALL = {"width": 8, "modules": (1, 1, 1), "blocks": 1, "stem": 8}
 NETWORK = SMALL | {"name": "doublehighernet", "fusion": "attention", "num_joints": 14}
-
-
-def network(name="doublehighernet", seed=0, **changes):
-    torch.manual_seed(seed)
-    return build_model(name, **SMALL | {"num_joints": 14} | changes)
 
 
 def a_checkpoint(seed=0, joints=CROWDPOSE, **progress):
@@ -63,14 +57,6 @@ def test_nothing_but_plain_values_is_in_the_file(tmp_path):
     content = torch.load(tmp_path / "last.pt", weights_only=True)
     assert content["format"] == "dhn-1"
     assert content["joints"]["names"][-1] == "neck"
-
-
-class Malice:
-    def __init__(self, path):
-        self.path = path
-
-    def __reduce__(self):
-        return os.mkdir, (str(self.path),)
 
 
 def damaged_files(folder):

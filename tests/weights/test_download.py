@@ -23,6 +23,7 @@ from dhn.commands.console import Bar
 from dhn.model import build_model
 from dhn.weights import download
 from dhn.weights.download import cached, fetch
+from dhn.weights.load import open_network
 from dhn.weights.zoo import PUBLISHED, Published
 from download_server import named, serving
 
@@ -65,18 +66,18 @@ def test_a_file_is_downloaded_once(server, tmp_path):
     assert {p.name for p in path.parent.iterdir()} == {path.name, ".lock"}
 
 
-def test_what_is_cut_off_goes_on(server):
+def test_a_download_that_is_cut_off_resumes(server):
     server.mishaps = [("cut", PART), ("cut", 1), ("status", 503)]
     assert fetch(address_of(server)).read_bytes() == CONTENT
     again = f"bytes={PART + 1}-"
     assert ranges(server) == [None, f"bytes={PART}-", again, again]
 
 
-def test_a_later_call_goes_on_where_the_last_one_ended(server):
+def test_a_later_call_resumes_where_the_last_one_ended(server):
     server.mishaps = [("cut", PART // 4)] * download.ATTEMPTS
     message = complaint(fetch, address_of(server))
     assert message.startswith(f"{address_of(server)}: cannot be downloaded (cut off after {PART} ")
-    assert "try again, and the download goes on where it was cut off" in message
+    assert "try again, the download resumes where it was cut off" in message
     assert not cached(address_of(server)).exists()
     assert part_of(address_of(server)).read_bytes() == CONTENT[:PART]
     server.requests.clear()
@@ -353,6 +354,13 @@ def published(server, monkeypatch, tmp_path):
     server.files[f"/{named(content)}"] = content
     monkeypatch.setitem(PUBLISHED, "tiny_coco", Published(address, 0.1, "COCO", 64, 12.3))
     return address
+
+
+def test_a_network_is_opened_by_its_published_name(published, server):
+    opened = open_network("tiny_coco")
+    assert (opened.input_size, opened.source) == (64, str(cached(published)))
+    server.files.clear()
+    assert open_network("tiny_coco", offline=True).source == opened.source
 
 
 def test_predict_by_name(published, server, tmp_path):

@@ -1,6 +1,5 @@
 """Weights of every kind that users have, made from our own random networks."""
 
-import os
 import re
 
 import pytest
@@ -14,17 +13,12 @@ import dhn
 from assertions import assert_same_weights, complaint
 from dhn.cli import main
 from dhn.data.joints import COCO, CROWDPOSE
-from dhn.model import NETWORKS, build_model
+from dhn.model import KINDS, build_model
 from dhn.weights.checkpoint import Checkpoint, save_checkpoint
 from dhn.weights.load import load_weights, open_network, warm_start
+from tiny_networks import SMALL, Malice, network
 
-SMALL = {"width": 8, "modules": (1, 1, 1), "blocks": 1, "stem": 8}
 WRAPPERS = (None, "state_dict", "model", "best_state_dict")
-
-
-def network(name="doublehighernet", seed=0, **changes):
-    torch.manual_seed(seed)
-    return build_model(name, **SMALL | {"num_joints": 14} | changes)
 
 
 def checkpoint(name="doublehighernet", joints=CROWDPOSE, data=None, **changes):
@@ -75,7 +69,7 @@ def test_dhn_checkpoints(tmp_path):
     assert_same_weights(model, network(seed=1))
 
 
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("name", KINDS)
 @pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
 def test_plain_state_dicts(tmp_path, name, suffix):
     path, source = tmp_path / f"weights{suffix}", network(name, seed=1)
@@ -128,7 +122,7 @@ def test_higherhrnet_w32_has_the_official_keys(joints, parameters):
     assert sum(p.numel() for p in model.parameters()) == parameters
 
 
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("name", KINDS)
 @pytest.mark.parametrize("joints", [CROWDPOSE, COCO])
 @pytest.mark.parametrize(
     "changes",
@@ -265,7 +259,7 @@ def rest(report, what):
     return {m[1]: int(m[2]) for m in re.finditer(r"([\w.]+) \((\d+)\)", text)}
 
 
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("name", KINDS)
 def test_warm_start_from_a_classifier_takes_the_backbone(tmp_path, name):
     path = saved(tmp_path / "imagenet.pth", classifier())
     model, before = network(name, seed=2), network(name, seed=2).state_dict()
@@ -334,14 +328,6 @@ def test_missing_files_are_named(tmp_path):
     for load in (open_network, lambda path: load_weights(network(), path)):
         path = tmp_path / "none.pth"
         assert complaint(load, path).startswith(f"{path}: cannot be read")
-
-
-class Malice:
-    def __init__(self, path):
-        self.path = path
-
-    def __reduce__(self):
-        return os.mkdir, (str(self.path),)
 
 
 @pytest.mark.parametrize("kind", ["code", "page", "cut off", "classifier", "resnet"])
