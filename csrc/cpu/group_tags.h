@@ -74,7 +74,7 @@ class Grouping {
   int select(const float* scores, const float* xy, const float* tags) {
     int found = 0;
     for (int64_t k = 0; k < sizes_.K; ++k) {
-      float sum = scores[k] + xy[2 * k] + xy[2 * k + 1];  // finite if all of it is
+      float sum = scores[k] + xy[2 * k] + xy[2 * k + 1];  // finite only if every term is
       for (int64_t t = 0; t < sizes_.T; ++t) sum += tags[k * sizes_.T + t];
       if (scores[k] > settings_.detection_threshold && std::isfinite(sum)) {
         candidates_[found++] = static_cast<int>(k);

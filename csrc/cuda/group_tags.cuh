@@ -43,7 +43,7 @@ __device__ __forceinline__ float tag_distance(const float* __restrict__ tag, con
   return sqrtf(sum);
 }
 
-// A column and how far it is: the nearest, among equals a free one, then the lowest.
+// A column and its distance. The nearest comes first, among equals a free one, then the lowest.
 struct Nearest {
   double length;
   int rank;  // column, + kMaxGroup if it is taken
@@ -151,7 +151,7 @@ class Grouping {
       const int k = base + lane_;
       bool takes_part = false;
       if (k < settings_.K) {
-        float sum = scores[k] + xy[2 * k] + xy[2 * k + 1];  // finite if all of it is
+        float sum = scores[k] + xy[2 * k] + xy[2 * k + 1];  // finite only if every term is
         for (int t = 0; t < settings_.T; ++t) sum += tags[k * settings_.T + t];
         takes_part = scores[k] > settings_.detection_threshold && fabsf(sum) <= FLT_MAX;
       }

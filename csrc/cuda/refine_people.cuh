@@ -1,10 +1,10 @@
 // Missing joints: the input pixel where score - round(|tag - person's mean tag|) is greatest.
 //
 // A first kernel finds, for every tile of input pixels, the highest score and the range of each tag
-// dimension of the map pixels that it reads: one pass over the maps, a warp per tile, planes that
-// no one lacks left out. Blends stay within these ranges, so they bound what a tile can give. In
-// the second kernel a block searches for one person's joint: it evaluates the most promising tile,
-// then those whose bound is not below the best value found so far.
+// dimension of the map pixels that it reads: one pass over the maps, a warp per tile, without the
+// planes of joints that no one lacks. Blends stay within these ranges, so they bound what a tile
+// can give. In the second kernel a block searches for one person's joint: it evaluates the most
+// promising tile, then those whose bound is not below the best value found so far.
 #pragma once
 #include <cfloat>
 #include <cmath>
@@ -220,7 +220,7 @@ __global__ void __launch_bounds__(kRefineThreads, 3)
   for (int m = blockIdx.x % kRefineSlots; m < count; m += kRefineSlots) {
     const std::int64_t person = image * s.M + m;
     const float* const row = people + person * s.J * (3 + s.T);
-    float* const out = keypoints + (person * s.J + joint) * 3;  // zero before
+    float* const out = keypoints + (person * s.J + joint) * 3;  // zero until now
     if (!lacks(people, s, person, joint)) {
       if (threadIdx.x < 3) out[threadIdx.x] = row[joint * (3 + s.T) + threadIdx.x];
       continue;
