@@ -97,6 +97,11 @@ def network(command: Callable[..., Any]) -> Callable[..., Any]:
                 "by our own modules. Measure which is faster.",
             ),
             click.option(
+                "--trust",
+                is_flag=True,
+                help="Run a .pt2 file, which is a program and can do anything on this machine.",
+            ),
+            click.option(
                 "-b", "--batch-size", type=click.IntRange(min=1), default=1, show_default=True
             ),
             device,
