@@ -182,7 +182,7 @@ def _other_shapes(
     kinds = [
         f"{key} is {weights[key].dtype}, not {own[key].dtype}"
         for key in keys
-        if weights[key].is_floating_point() != own[key].is_floating_point()
+        if own[key].is_floating_point() and not weights[key].is_floating_point()
     ]
     return shapes + kinds
 
