@@ -45,7 +45,8 @@ DHN_CLONES float magnitude(const float* values, int count) {
 DHN_CLONES void add_gap(const float* low, const float* high, float tag, float slack, float scale,
                         int count, float* __restrict distance2) {
   for (int i = 0; i < count; ++i) {
-    const float gap = max_of(max_of(low[i] - tag, tag - high[i]) - slack, 0.0f);
+    // In this order NaN, inf - inf where a bound overflowed, counts as no gap at all.
+    const float gap = max_of(0.0f, max_of(low[i] - tag, tag - high[i]) - slack);
     distance2[i] += scale * (gap * gap);
   }
 }
@@ -54,7 +55,8 @@ DHN_CLONES void add_gap(const float* low, const float* high, float tag, float sl
 DHN_CLONES float refinement_values(const float* score, const float* distance2, float slack,
                                    int count, float* values) {
   return greatest(count, [=](int i) __attribute__((always_inline)) {
-    return values[i] = score[i] + slack - round_half_even(std::sqrt(distance2[i]));
+    return values[i] =
+               score[i] + slack - limited_distance(round_half_even(std::sqrt(distance2[i])));
   });
 }
 
@@ -168,7 +170,7 @@ class JointSearch {
     const int count = block.width() * block.height();
     if (count == 0) return;
     float* scores = pixels(tile, block, count);
-    const float nearest = round_half_even(std::sqrt(distance2_[tile]));
+    const float nearest = limited_distance(round_half_even(std::sqrt(distance2_[tile])));
     if (highest_[tile] + score_slack_ - nearest < best.value) return;
     if (!tags_read_[tile]) {
       for (int64_t t = 0; t < T_; ++t) {
@@ -237,7 +239,7 @@ void mean_tag(const float* person, int64_t J, int64_t T, float* mean) {
     joints += 1;
     for (int64_t t = 0; t < T; ++t) mean[t] += joint[3 + t];
   }
-  for (int64_t t = 0; t < T; ++t) mean[t] /= std::max(joints, 1.0f);
+  for (int64_t t = 0; t < T; ++t) mean[t] = finite_mean(mean[t] / std::max(joints, 1.0f));
 }
 
 // A map that has to be searched.

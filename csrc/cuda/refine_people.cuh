@@ -85,7 +85,7 @@ __global__ void __launch_bounds__(kRefineThreads)
     }
   }
   finite = !__any_sync(kFullWarp, !finite);
-  if (lane == 0) out[0] = finite ? highest : INFINITY;
+  if (lane == 0) out[0] = finite ? fminf(highest, FLT_MAX) : INFINITY;
 }
 
 struct RefineStorage {
@@ -137,7 +137,7 @@ class JointSearch {
       const float gap = fmaxf(fmaxf(low - s_.mean[t], s_.mean[t] - high), 0.f);
       squared += gap * gap;
     }
-    return bounds_[tile] - round_half_even(sqrtf(squared));
+    return bounds_[tile] - limited_distance(round_half_even(sqrtf(squared)));
   }
 
   // Evaluates those of the next kRefineThreads tiles that may hold a better pixel, or an equal one
@@ -172,7 +172,8 @@ class JointSearch {
         const float gap = fabsf(read_bilinear(tags_ + t * area, sizes_.w, y, x) - s_.mean[t]);
         squared += gap * gap;
       }
-      const float value = read_bilinear(heatmap_, sizes_.w, y, x) - round_half_even(sqrtf(squared));
+      const float value = read_bilinear(heatmap_, sizes_.w, y, x) -
+                          limited_distance(round_half_even(sqrtf(squared)));
       const unsigned index =
           static_cast<unsigned>(block.top + i / width) * sizes_.W + block.left + i % width;
       best = max(best, make_key(value, index));
@@ -200,7 +201,7 @@ __device__ __forceinline__ void mean_tag(const float* __restrict__ person, const
     joints += 1;
     sum += joint[3 + t];
   }
-  mean[t] = sum / fmaxf(joints, 1.f);
+  mean[t] = finite_mean(sum / fmaxf(joints, 1.f));
 }
 
 template <typename map_t>

@@ -34,6 +34,15 @@ def valid(tmp_path_factory):
     return torch.load(path, weights_only=True)
 
 
+def complaint_of(use, path) -> str | None:
+    """The message of the DhnError that `use(path)` raises, if it raises one."""
+    try:
+        use(path)
+    except DhnError as error:
+        return str(error)
+    return None
+
+
 def changed(content, where, value):
     """A copy with `value` at the dotted path `where`."""
     content = {key: copy.copy(part) for key, part in content.items()}
@@ -257,9 +266,8 @@ def test_random_changes_load_or_are_one_line(valid, tmp_path, data):
         lambda path: load_weights(network(), path),
         lambda path: warm_start(network(), path),
     ):
-        try:
-            use(path)
-        except DhnError as error:
-            assert re.fullmatch(rf"{re.escape(str(path))}: [^\n]+", str(error))
-            assert str(error).isprintable()
-            assert len(str(error)) < 1500
+        line = complaint_of(use, path)
+        if line is not None:
+            assert re.fullmatch(rf"{re.escape(str(path))}: [^\n]+", line)
+            assert line.isprintable()
+            assert len(line) < 1500
