@@ -10,7 +10,6 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save_file
-from small_networks import SMALL, network
 
 import dhn
 from assertions import complaint
@@ -18,6 +17,7 @@ from dhn.base.errors import DhnError
 from dhn.data.joints import CROWDPOSE
 from dhn.weights.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from dhn.weights.load import load_weights, open_network, warm_start
+from tiny_networks import SMALL, network
 
 NETWORK = SMALL | {"name": "doublehighernet", "fusion": "attention", "num_joints": 14}
 WEIGHT = "coarse_head_half.weight"

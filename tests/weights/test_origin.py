@@ -7,12 +7,12 @@ import types
 import numpy as np
 import pytest
 import torch
-from small_networks import Malice, network
 
 from assertions import assert_same_weights, complaint
 from dhn.data.joints import COCO, CROWDPOSE
 from dhn.weights.checkpoint import read_file
 from dhn.weights.load import load_weights, open_network, warm_start
+from tiny_networks import Malice, network
 
 AIC = """
 dataset_info = dict(dataset_name='aic', paper_info=dict(title='AI Challenger'))
