@@ -1,4 +1,4 @@
-// Lets one header serve g++ and nvcc, and the SIMT runner of tests/simt.
+// Lets one header serve g++, nvcc and the SIMT runner of tests/ops/simt.
 #pragma once
 
 #if defined(__CUDACC__)
@@ -37,8 +37,8 @@ DHN_HD float add_rn(float a, float b) {
 #endif
 }
 
-// A distance (>= 0) to the nearest whole number, half to even. Adding 2^23 leaves no fraction bits;
-// unlike rint it becomes vector code on every machine.
+// Rounds a distance (>= 0) to the nearest whole number, half to even. Adding 2^23 leaves no
+// fraction bits; unlike rint, this becomes vector code on every machine.
 DHN_HD float round_half_even(float distance) {
   constexpr float kTwo23 = 8388608.0f;
   return distance < kTwo23 ? add_rn(add_rn(distance, kTwo23), -kTwo23) : distance;

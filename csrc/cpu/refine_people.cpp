@@ -1,4 +1,4 @@
-#include "refine_people.h"
+#include "cpu/refine_people.h"
 
 #include <torch/csrc/stable/library.h>
 
@@ -6,7 +6,7 @@
 #include <limits>
 
 #include "checks.h"
-#include "read_peaks.h"
+#include "cpu/read_peaks.h"
 
 namespace dhn {
 namespace {
@@ -40,8 +40,8 @@ DHN_CLONES float magnitude(const float* values, int count) {
                   [=](int i) __attribute__((always_inline)) { return std::fabs(values[i]); });
 }
 
-// distance2[i] += scale * gap^2, where gap is how far `tag` lies from [low[i], high[i]], less
-// slack.
+// distance2[i] += scale * gap^2, where gap is how far `tag` lies outside [low[i], high[i]], less
+// the slack.
 DHN_CLONES void add_gap(const float* low, const float* high, float tag, float slack, float scale,
                         int count, float* __restrict distance2) {
   for (int i = 0; i < count; ++i) {
@@ -118,8 +118,8 @@ class JointSearch {
     return finite;
   }
 
-  // The best pixel for a person of mean tag `mean` [T]: tiles in order of the best they could give,
-  // until that is less than what was found.
+  // Returns the best pixel for a person of mean tag `mean` [T]. Visits tiles in the order of the
+  // best value that they could hold, until that is less than the best one found.
   Best find(const float* mean) {
     bound_tiles(mean);
     Best best;
@@ -142,8 +142,8 @@ class JointSearch {
   float* low(int64_t t) { return low_.data() + t * tiles_.count(); }
   float* high(int64_t t) { return high_.data() + t * tiles_.count(); }
 
-  // possible_: per tile the most that score - round(distance) can be.
-  // Slack is more than rounding can add to a blend, to the sum of two and to that of the means.
+  // Fills possible_: per tile the most that score - round(distance) can be. The slack is more than
+  // rounding can add to a blend, to the sum of two blends and to the sum of the means.
   void bound_tiles(const float* mean) {
     const int count = tiles_.count();
     std::fill(distance2_.begin(), distance2_.end(), 0.0f);
@@ -161,7 +161,8 @@ class JointSearch {
     }
   }
 
-  // Looks at every input pixel of a tile; at its tags only if its scores leave something to find.
+  // Looks at every input pixel of a tile, and at its tags only if its scores leave something to
+  // find.
   void visit(int tile, const float* mean, Best& best) {
     const Block block = tiles_.block(tile);
     const int count = block.width() * block.height();
@@ -189,9 +190,9 @@ class JointSearch {
     if (best.beaten_by(most, index)) best = {most, scores[i], index};
   }
 
-  // Heatmap and tags of a tile's input pixels, [1 + T, pixels], the scores read: from then on the
-  // tile's bound is exact. They are kept for the next person, for whom the same tiles may be worth
-  // a visit, until there are too many.
+  // Heatmap and tags of a tile's input pixels, [1 + T, pixels], with the scores read: from then on
+  // the tile's bound is exact. They are kept for the next person, who may need the same tiles,
+  // until there are too many.
   float* pixels(int tile, const Block& block, int count) {
     if (first_pixel_[tile] < 0) {
       const size_t size = (1 + T_) * size_t(count);
@@ -245,7 +246,7 @@ struct Search {
   int64_t joint;
 };
 
-// The maps that could give what people lack.
+// The maps that must be searched for what people lack.
 std::vector<Search> missing(const std::vector<Crowd>& crowds, int64_t J) {
   std::vector<Search> searches;
   for (const Crowd& crowd : crowds) {
@@ -270,7 +271,7 @@ void refine(const Grid& grid, const Tiles& tiles, int64_t J, int64_t T,
             const std::vector<Crowd>& crowds, bool subpixel) {
   const std::vector<Search> searches = missing(crowds, J);
   std::atomic<size_t> next{0};
-  // Maps differ in work: a thread takes the next one when it is done with one.
+  // Maps differ in work: a thread that has finished one takes the next.
   torch::stable::parallel_for(0, searches.size(), 1, [&](int64_t, int64_t) {
     JointSearch joint_search(grid, tiles, T);
     std::vector<float> mean(T);
@@ -305,9 +306,7 @@ namespace {
 
 Tensor refine_people(Tensor heatmaps, Tensor tags, Tensor people, Tensor counts, int64_t height,
                      int64_t width, bool subpixel) {
-  check_maps(heatmaps, height, width);
-  check_tags(tags, heatmaps);
-  check_people(people, counts, tags);
+  check_refine_people(heatmaps, tags, people, counts, height, width);
   const Tensor maps = as_float32(heatmaps), tag_maps = as_float32(tags);
   const Tensor found = as_float32(people), numbers = as_type(counts, ScalarType::Long);
   const int64_t B = maps.size(0), J = maps.size(1), T = tags.size(2), M = people.size(1);

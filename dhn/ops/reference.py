@@ -275,21 +275,21 @@ def decode_poses(
     tags: Tensor,
     size: tuple[int, int],
     config: DecodeConfig,
-    upsample: Callable[[Tensor, tuple[int, int]], Tensor] = upsample,
+    resize: Callable[[Tensor, tuple[int, int]], Tensor] = upsample,
 ) -> tuple[list[Tensor], list[Tensor]]:
     """The published decode, step by step over really upsampled maps (HigherHRNet's inference).
 
-    `upsample` may be torch's interpolate, which is faster (bench) but may break ties between
-    mirrored pixels.
+    `resize` may be torch's interpolate, which is faster (bench) but may break ties between mirrored
+    pixels.
 
     Returns:
-        keypoints and scores of every image, as `ops.decode_poses` returns them; it assumes finite
-        maps.
+        keypoints, scores: of every image, as `ops.decode_poses` returns them. The maps must be
+            finite.
     """
     keypoints, scores = [], []
     for b in range(len(heatmaps)):
-        maps = upsample(widen(heatmaps[b : b + 1]), size)  # [1, J, H, W]
-        tag_maps = upsample(widen(tags[b]), size)[None]  # [1, J, T, H, W]
+        maps = resize(widen(heatmaps[b : b + 1]), size)  # [1, J, H, W]
+        tag_maps = resize(widen(tags[b]), size)[None]  # [1, J, T, H, W]
         peak_scores, indices = topk_peaks(
             maps, config.max_people, config.nms_kernel, None, config.detection_threshold
         )

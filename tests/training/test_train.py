@@ -6,18 +6,24 @@ import time
 from collections import Counter
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
 
+from dhn.base.distributed import ALONE
 from dhn.base.errors import DhnError
+from dhn.base.progress import silent
 from dhn.cli import main
 from dhn.model import build_model
 from dhn.synth import CrowdConfig, generate
-from dhn.training import loop
-from dhn.training.config import Config, load_config
+from dhn.training import loop, setup, validation
+from dhn.training.config import load_config
 from dhn.training.learner import Learner, Update
 from dhn.training.runs import new_run
+from dhn.training.settings import Config
+from dhn.training.setup import open_data
 from dhn.weights.checkpoint import load_checkpoint
 from tiny_runs import (
     CPU,
@@ -32,20 +38,16 @@ from tiny_runs import (
 )
 
 
-def dhn_train(*arguments, folder=None) -> subprocess.CompletedProcess:
-    return subprocess.run(
-        train_command(*arguments),
+def test_the_real_command_makes_a_run_folder(crowds, tmp_path):
+    arguments = [*TINY, f"data.dataset={crowds}", "train.epochs=2"]
+    result = subprocess.run(
+        train_command("--output", "runs/one", *arguments),
         capture_output=True,
         text=True,
-        cwd=folder,
+        cwd=tmp_path,
         env=one_thread(),
         check=False,
     )
-
-
-def test_the_real_command_makes_a_run_folder(crowds, tmp_path):
-    arguments = [*TINY, f"data.dataset={crowds}", "train.epochs=2"]
-    result = dhn_train("--output", "runs/one", *arguments, folder=tmp_path)
     assert result.returncode == 0, result.stderr
     run = tmp_path / "runs" / "one"
     names = {path.name for path in run.iterdir()}
@@ -79,9 +81,10 @@ def test_quiet_prints_the_result_alone(crowds, tmp_path):
 
 def test_best_exists_where_a_split_is_held_out(crowds, tmp_path, monkeypatch):
     aps = iter([0.2, 0.5, 0.4])
-    monkeypatch.setattr(loop, "score", lambda *_: {"AP": next(aps)})
-    config = settings(crowds, "data.eval_split=val", "train.epochs=5", "train.eval_every=2")
-    result = loop.train(config, tmp_path, CPU, quiet=True)
+    monkeypatch.setattr(validation, "score", lambda *_: {"AP": next(aps)})
+    often = ["train.epochs=5", "train.eval_every=2", "train.batch_size=8"]
+    config = settings(crowds, "data.eval_split=val", *often)
+    result = loop.train(config, tmp_path, CPU)
     assert result == tmp_path / "best.pt"
     assert load_checkpoint(result).progress["epoch"] == 4
     assert load_checkpoint(tmp_path / "last.pt").progress["epoch"] == 5
@@ -91,7 +94,7 @@ def test_best_exists_where_a_split_is_held_out(crowds, tmp_path, monkeypatch):
 
 def test_held_out_images_are_really_scored(crowds, tmp_path):
     config = settings(crowds, "data.eval_split=val", "train.epochs=1", "train.eval_every=1")
-    loop.train(config, tmp_path, CPU, quiet=True)
+    loop.train(config, tmp_path, CPU)
     (line,) = lines_of(tmp_path)
     assert {"AP", "AP50", "AR", "AP_easy", "AP_hard"} <= line.keys()
     assert 0 <= line["AP"] <= 1
@@ -107,7 +110,7 @@ def test_losses_that_stay_broken_end_the_run(crowds, tmp_path, monkeypatch):
     monkeypatch.setattr(Learner, "update", break_all_but_the_fifth)
     config = settings(crowds, "train.epochs=999", "train.max_bad_steps=6")
     with pytest.raises(DhnError, match="not finite for 6 updates in a row"):
-        loop.train(config, tmp_path, CPU, quiet=True)
+        loop.train(config, tmp_path, CPU)
     assert next(count) == 5 + 6 + 1
     first, second, third = lines_of(tmp_path)
     assert (first["skipped"], second["skipped"], third["skipped"]) == (3, 2, 3)
@@ -164,9 +167,10 @@ def test_missing_images_are_one_line_before_anything_is_trained(crowds, tmp_path
     assert result.stderr.count("\n") == 1
 
 
-def test_without_data_one_line_says_where_it_comes_from(tmp_path):
-    result = dhn_train(folder=tmp_path)
-    assert result.returncode == 1
+def test_without_data_one_line_says_where_it_comes_from(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    result = invoke()
+    assert result.exit_code == 1
     assert result.stdout == ""
     assert result.stderr.count("\n") == 1
     assert "https://github.com/jeffffffli/CrowdPose" in result.stderr
@@ -178,8 +182,8 @@ def test_without_data_one_line_says_where_it_comes_from(tmp_path):
     ("arguments", "code", "named"),
     [
         (["--nonsense"], 2, "No such option"),
-        (["--resume", "x", "--config", "demo"], 2, "leave out --config and --output"),
-        (["--resume", "x", "--output", "y"], 2, "leave out --config and --output"),
+        (["--resume", "x", "--config", "demo"], 2, "leave out --config, --output and --backbone"),
+        (["--resume", "x", "--output", "y"], 2, "leave out --config, --output and --backbone"),
         (["train.epoch=3"], 1, "did you mean train.epochs?"),
         (["epochs"], 1, "overrides are written a.b=value"),
         (["train.lr=-1"], 1, "train.lr: Input should be greater than 0"),
@@ -227,15 +231,15 @@ def test_crowds_are_drawn_where_the_settings_ask_for_them(tmp_path, monkeypatch)
         drawn.append((folder, images))
         return generate(folder, images, 0, config=CrowdConfig(size=96), overwrite=True)
 
-    monkeypatch.setattr(loop, "generate", draw)
+    monkeypatch.setattr(setup, "generate", draw)
     data = tmp_path / "data"
     config = settings(data, "data.synthetic=10", "train.epochs=1")
-    loop.train(config, tmp_path / "one", CPU, quiet=True)
+    loop.train(config, tmp_path / "one", CPU)
     assert drawn == [(data, 10)]
-    loop.train(config, tmp_path / "two", CPU, quiet=True)
+    loop.train(config, tmp_path / "two", CPU)
     assert len(drawn) == 1  # they are there
     (data / "json" / "crowdpose_test.json").unlink()  # as if drawing had been interrupted
-    loop.train(config, tmp_path / "three", CPU, quiet=True)
+    loop.train(config, tmp_path / "three", CPU)
     assert len(drawn) == 2
 
 
@@ -243,7 +247,7 @@ def test_somebodys_folder_is_never_drawn_into(tmp_path):
     (tmp_path / "photos").mkdir()
     config = settings(tmp_path / "photos", "data.synthetic=10")
     with pytest.raises(DhnError, match="no annotations of split train"):
-        loop.train(config, tmp_path / "run", CPU, quiet=True)
+        loop.train(config, tmp_path / "run", CPU)
     assert not any((tmp_path / "photos").iterdir())
 
 
@@ -320,10 +324,38 @@ def test_a_skipped_update_names_its_images(crowds, tmp_path, monkeypatch):
     assert all(value.isfinite().all() for value in weights.values())
 
 
+def test_workers_are_forked_from_a_process_with_threads(crowds):
+    """OpenCV's and torch's threads are not in the fork: a worker that waits for them hangs."""
+    threads = cv2.getNumThreads(), torch.get_num_threads()
+    try:
+        cv2.setNumThreads(4)
+        torch.set_num_threads(4)
+        cv2.resize(np.zeros((2000, 2000, 3), np.uint8), (1000, 1000))
+        torch.ones(1000, 1000) @ torch.ones(1000, 1000)
+        alone, shared = (
+            [
+                batch
+                for epoch in (0, 1)
+                for parts, _ in open_data(
+                    settings(crowds, f"data.workers={workers}"), ALONE, silent
+                ).batches(epoch, 0)
+                for batch in parts
+            ]
+            for workers in (0, 2)
+        )
+    finally:
+        cv2.setNumThreads(threads[0])
+        torch.set_num_threads(threads[1])
+    assert len(alone) == len(shared) == 6
+    for ours, theirs in zip(alone, shared, strict=True):
+        assert torch.equal(ours.image, theirs.image)
+        assert torch.equal(ours.keypoints, theirs.keypoints)
+
+
 def test_the_same_seed_gives_the_same_run(crowds, tmp_path):
     for name, seed in (("one", 1), ("again", 1), ("other", 2)):
         config = settings(crowds, "train.epochs=1", f"train.seed={seed}")
-        loop.train(config, tmp_path / name, CPU, quiet=True)
+        loop.train(config, tmp_path / name, CPU)
     assert_same_run(tmp_path / "one", tmp_path / "again")
     assert lines_of(tmp_path / "one")[0]["loss"] != lines_of(tmp_path / "other")[0]["loss"]
 
@@ -352,7 +384,7 @@ def first_weights(crowds, run, monkeypatch, *arguments):
 
 def test_a_file_to_start_from(crowds, tmp_path, monkeypatch):
     torch.manual_seed(5)
-    other = build_model("higherhrnet_w8", 3, modules=(1, 1, 1), blocks=1, stem=8)
+    other = build_model("higherhrnet_w4", 3, modules=(1, 1, 1), blocks=1, stem=4)
     torch.save(other.state_dict(), tmp_path / "other.pth")
     init = f"train.init={tmp_path / 'other.pth'}"
     seen, result = first_weights(crowds, tmp_path / "run", monkeypatch, init)
@@ -390,7 +422,7 @@ def test_published_weights_that_cannot_be_had_are_said_and_done_without(
 
 
 def test_weights_of_another_width_say_what_to_set(crowds, tmp_path, monkeypatch):
-    other = build_model("hrnet_w12", 3, modules=(1, 1, 1), blocks=1, stem=8)
+    other = build_model("hrnet_w8", 3, modules=(1, 1, 1), blocks=1, stem=4)
     torch.save(other.state_dict(), tmp_path / "other.pth")
     init = f"train.init={tmp_path / 'other.pth'}"
     seen, result = first_weights(crowds, tmp_path / "run", monkeypatch, init)
