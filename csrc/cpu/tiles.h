@@ -1,13 +1,13 @@
-// Bounds of a map over tiles, so that whole tiles can be passed over with one look.
+// Bounds of a map over tiles, so that whole tiles can be skipped.
 //
 // A tile is 8 x 8 map pixels. It stands for the input pixels whose upper left map pixel lies in it;
 // they read the next map row and column as well, so bounds are taken over 9 x 9 pixels. A bilinear
-// value lies between the least and the greatest pixel it reads, but for rounding (kBlendSlack).
+// value lies between the least and the greatest pixel it reads, apart from rounding (kBlendSlack).
 #pragma once
 
 #include <vector>
 
-#include "maps.h"
+#include "cpu/maps.h"
 
 namespace dhn {
 
@@ -49,9 +49,9 @@ constexpr int tiles_of(int size) { return (size + kTile - 1) / kTile; }
 
 // Working memory: one value per column of one row of tiles.
 struct ColumnBuffers {
-  std::vector<float> low[2], high[2], watch;
+  std::vector<float> low[2], high[2], residue;
 
-  explicit ColumnBuffers(int width) : watch(width) {
+  explicit ColumnBuffers(int width) : residue(width) {
     for (auto& line : low) line.resize(width + kTile);
     for (auto& line : high) line.resize(width + kTile);
   }

@@ -1,4 +1,4 @@
-#include "topk_peaks.h"
+#include "cpu/topk_peaks.h"
 
 #include <torch/csrc/stable/library.h>
 
@@ -15,8 +15,8 @@ bool better(const Peak& a, const Peak& b) {
 
 constexpr float kOutside = -std::numeric_limits<float>::infinity();
 
-// Where a pixel is above the threshold and no less than those `right` and `down` of it and opposite
-// its value, else 0; kept [height, width], and of each of its columns the greatest.
+// kept [height, width]: a pixel's value where it is above the threshold and no less than the pixels
+// `right` and `down` of it and opposite, else 0. greatest [width]: the greatest of each column.
 DHN_CLONES void keep_maxima(const float* values, int stride, int width, int height, int right,
                             int down, float threshold, float* __restrict kept,
                             float* __restrict greatest) {
@@ -97,8 +97,7 @@ namespace {
 
 std::tuple<Tensor, Tensor> topk_peaks(Tensor heatmaps, int64_t k, int64_t kernel, int64_t height,
                                       int64_t width, double threshold) {
-  check_maps(heatmaps, height, width);
-  check_peaks(k, kernel, threshold);
+  check_topk_peaks(heatmaps, k, kernel, height, width, threshold);
   const Tensor maps = as_float32(heatmaps);
   const int64_t B = maps.size(0), J = maps.size(1);
   Tensor scores = torch::stable::new_empty(maps, {B, J, k});

@@ -1,16 +1,16 @@
 // Missing joints: the input pixel where score - round(|tag - person's mean tag|) is greatest.
 //
 // A first kernel finds, for every tile of input pixels, the highest score and the range of each tag
-// dimension of the map pixels that it reads: one pass over the maps, a warp per tile, planes that
-// no one lacks left out. Blends stay within these ranges, so they bound what a tile can give. In
-// the second kernel a block searches for one person's joint: it evaluates the most promising tile,
-// then those whose bound is not below the best value found so far.
+// dimension of the map pixels that it reads: one pass over the maps, a warp per tile, without the
+// planes of joints that no one lacks. Blends stay within these ranges, so they bound what a tile
+// can give. In the second kernel a block searches for one person's joint: it evaluates the most
+// promising tile, then those whose bound is not below the best value found so far.
 #pragma once
 #include <cfloat>
 #include <cmath>
 
-#include "best.cuh"
-#include "read_peaks.cuh"
+#include "cuda/best.cuh"
+#include "cuda/read_peaks.cuh"
 
 namespace dhn::cuda {
 
@@ -58,7 +58,7 @@ __global__ void __launch_bounds__(kRefineThreads)
   const Span rows = source_span(block.top, block.bottom, s.h, s.H);
   const Span columns = source_span(block.left, block.right, s.w, s.W);
   const int span_w = columns.end - columns.begin;
-  const int pixels = span_w * (rows.end - rows.begin + PLANTED(73));
+  const int pixels = span_w * (rows.end - rows.begin);
   float* const out = bounds + plane * (1 + 2 * s.T) * s.tiles + tile;
   bool finite = true;
   float highest = -FLT_MAX;
@@ -85,7 +85,7 @@ __global__ void __launch_bounds__(kRefineThreads)
     }
   }
   finite = !__any_sync(kFullWarp, !finite);
-  if (lane == 0) out[0] = finite ? highest : INFINITY;
+  if (lane == 0) out[0] = finite ? fminf(highest, FLT_MAX) : INFINITY;
 }
 
 struct RefineStorage {
@@ -120,7 +120,7 @@ class JointSearch {
     }
     promising = warp_max(promising);
     if (threadIdx.x % 32 == 0) atomicMax(&s_.promising, promising);
-    if (!PLANTED(71) && __syncthreads_or(poisoned)) return kPoison;
+    if (__syncthreads_or(poisoned)) return kPoison;
     const int first = static_cast<int>(key_index(s_.promising));
     evaluate(first);
     for (int base = 0; base < sizes_.tiles; base += kRefineThreads) visit_promising(base, first);
@@ -137,7 +137,7 @@ class JointSearch {
       const float gap = fmaxf(fmaxf(low - s_.mean[t], s_.mean[t] - high), 0.f);
       squared += gap * gap;
     }
-    return bounds_[tile] - round_half_even(sqrtf(squared));
+    return bounds_[tile] - limited_distance(round_half_even(sqrtf(squared)));
   }
 
   // Evaluates those of the next kRefineThreads tiles that may hold a better pixel, or an equal one
@@ -156,11 +156,10 @@ class JointSearch {
     __syncthreads();
   }
 
-  // Raises best to the best pixel of a tile. Begins and ends with a barrier.
+  // Raises best to the best pixel of a tile. Begins after a barrier and ends with one.
   __device__ void evaluate(int tile) {
     const TileBlock block = tile_block(sizes_, tile);
     const int width = block.right - block.left, height = block.bottom - block.top;
-    __syncthreads();
     fill_taps(s_.taps_x, width, block.left, sizes_.w, sizes_.W);
     fill_taps(s_.taps_y, height, block.top, sizes_.h, sizes_.H);
     __syncthreads();
@@ -173,14 +172,15 @@ class JointSearch {
         const float gap = fabsf(read_bilinear(tags_ + t * area, sizes_.w, y, x) - s_.mean[t]);
         squared += gap * gap;
       }
-      const float value = read_bilinear(heatmap_, sizes_.w, y, x) - round_half_even(sqrtf(squared));
+      const float value = read_bilinear(heatmap_, sizes_.w, y, x) -
+                          limited_distance(round_half_even(sqrtf(squared)));
       const unsigned index =
           static_cast<unsigned>(block.top + i / width) * sizes_.W + block.left + i % width;
       best = max(best, make_key(value, index));
     }
     best = warp_max(best);
     if (threadIdx.x % 32 == 0) atomicMax(&s_.best, best);
-    if (!PLANTED(72)) __syncthreads();
+    __syncthreads();
   }
 
   RefineStorage& s_;
@@ -201,7 +201,7 @@ __device__ __forceinline__ void mean_tag(const float* __restrict__ person, const
     joints += 1;
     sum += joint[3 + t];
   }
-  mean[t] = sum / fmaxf(joints, 1.f);
+  mean[t] = finite_mean(sum / fmaxf(joints, 1.f));
 }
 
 template <typename map_t>
@@ -221,7 +221,7 @@ __global__ void __launch_bounds__(kRefineThreads, 3)
   for (int m = blockIdx.x % kRefineSlots; m < count; m += kRefineSlots) {
     const std::int64_t person = image * s.M + m;
     const float* const row = people + person * s.J * (3 + s.T);
-    float* const out = keypoints + (person * s.J + joint) * 3;  // zero before
+    float* const out = keypoints + (person * s.J + joint) * 3;  // zero until now
     if (!lacks(people, s, person, joint)) {
       if (threadIdx.x < 3) out[threadIdx.x] = row[joint * (3 + s.T) + threadIdx.x];
       continue;

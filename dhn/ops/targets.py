@@ -23,22 +23,26 @@ def render_heatmaps(
     units: Units = "input",
     target: Target = "disc",
 ) -> Tensor:
-    """Heatmaps a network is trained towards; the maximum over people, 0 elsewhere.
+    """Draws the heatmap that a network is trained towards: the maximum over people, 0 elsewhere.
 
     Args:
         keypoints: [B, P, J, 3] float32 or float64: x, y in input pixels, and v; joints with
-            v > 0 are drawn. P may be 0.
+            v > 0 are visible and drawn. P may be 0.
         size: (h, w) of the map.
         stride: input pixels per map pixel.
         sigma, tau: width and cut of the Gaussian, in `units`.
         units: whether distances, sigma and tau are in input pixels or in heatmap pixels.
-        target: `disc`: exp(-d^2 / sigma^2) where d <= tau; a joint outside the map still casts what
-            of its disc falls inside. `square`: HigherHRNet's own target, exp(-d^2 / 2 sigma^2)
-            on the square +-(3 sigma + 1) map pixels around the centre truncated to a whole map
-            pixel; `tau` is not used, and a joint whose centre lies outside the map is dropped.
+        target: `disc`: exp(-d^2 / sigma^2) where d <= tau; a joint outside the map still draws the
+            part of its disc that falls inside. `square`: HigherHRNet's own target,
+            exp(-d^2 / 2 sigma^2) on the square +-(3 sigma + 1) map pixels around the centre
+            truncated to a whole map pixel; `tau` is not used, and a joint whose centre lies outside
+            the map is dropped.
 
     Returns:
         [B, J, h, w], the dtype of `keypoints`.
+
+    Raises:
+        ValueError: unknown `units` or `target`.
     """
     return render_heatmap_pyramid(keypoints, [size], [stride], [sigma], [tau], units, target)[0]
 
@@ -57,7 +61,7 @@ def render_heatmap_pyramid(
     taus = [kernel_units(t, k, units, target) for t, k in zip(taus, strides, strict=True)]
     heights, widths = [h for h, _ in sizes], [w for _, w in sizes]
     return torch.ops.dhn.render_heatmaps(
-        keypoints, heights, widths, list(map(float, strides)), sigmas, taus, target == "square"
+        keypoints, heights, widths, list(map(float, strides)), sigmas, taus, target
     )
 
 
@@ -73,7 +77,7 @@ def heatmap_mse(
 ) -> Tensor:
     """Masked mean squared error to `render_heatmaps(keypoints, ...)`, which is never written.
 
-    Differentiable in `prediction` only.
+    Only `prediction` gets a gradient.
 
     Args:
         prediction: [B, J, h, w], float32, float64, bfloat16 or float16.
@@ -85,13 +89,11 @@ def heatmap_mse(
         mask * (prediction - target)^2, divided by J h w. Masked pixels count as 0.
     """
     sigma, tau = (kernel_units(value, stride, units, target) for value in (sigma, tau))
-    return torch.ops.dhn.heatmap_mse(
-        prediction, keypoints, mask, float(stride), sigma, tau, target == "square"
-    )
+    return torch.ops.dhn.heatmap_mse(prediction, keypoints, mask, float(stride), sigma, tau, target)
 
 
 def kernel_units(length: float, stride: float, units: Units, target: Target) -> float:
-    """What the kernels take: input pixels for a disc, map pixels for a square."""
+    """Converts a length to what the operators take: input pixels (disc) or map pixels (square)."""
     if units not in ("input", "heatmap"):
         raise ValueError(f"units must be 'input' or 'heatmap', got {units!r}")
     if target not in ("disc", "square"):
@@ -102,7 +104,7 @@ def kernel_units(length: float, stride: float, units: Units, target: Target) -> 
 
 
 @torch.library.register_fake("dhn::render_heatmaps")
-def _(keypoints, heights, widths, strides, sigmas, taus, square):
+def _(keypoints, heights, widths, strides, sigmas, taus, target):
     B, _, J, _ = keypoints.shape
     dtype = torch.float64 if keypoints.dtype == torch.float64 else torch.float32
     return [
@@ -111,25 +113,25 @@ def _(keypoints, heights, widths, strides, sigmas, taus, square):
 
 
 @torch.library.register_fake("dhn::heatmap_mse")
-def _(prediction, keypoints, mask, stride, sigma, tau, square):
+def _(prediction, keypoints, mask, stride, sigma, tau, target):
     dtype = torch.float64 if prediction.dtype == torch.float64 else torch.float32
     return prediction.new_empty(prediction.shape[:1], dtype=dtype)
 
 
 @torch.library.register_fake("dhn::heatmap_mse_backward")
-def _(grad, prediction, keypoints, mask, stride, sigma, tau, square):
+def _(grad, prediction, keypoints, mask, stride, sigma, tau, target):
     return prediction.new_empty(prediction.shape)
 
 
 def _save_for_backward(ctx, inputs, output):
-    prediction, keypoints, mask, *ctx.target = inputs
+    prediction, keypoints, mask, *ctx.drawing = inputs
     ctx.save_for_backward(prediction, keypoints, mask)
 
 
 def _heatmap_mse_backward(ctx, grad):
     prediction, keypoints, mask = ctx.saved_tensors
     of_prediction = torch.ops.dhn.heatmap_mse_backward(
-        grad, prediction, keypoints, mask, *ctx.target
+        grad, prediction, keypoints, mask, *ctx.drawing
     )
     return of_prediction, None, None, None, None, None, None
 
