@@ -3,6 +3,8 @@
 import logging
 import math
 import re
+import sys
+import unicodedata
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -270,7 +272,7 @@ def joints_of_category(category: Mapping[str, Any], where: object) -> JointSet:
     if (
         not isinstance(names, list)
         or not names
-        or not all(isinstance(name, str) for name in names)
+        or not all(map(is_text, names))
         or len(set(names)) < len(names)
     ):
         raise DhnError(f"{where}: the category's keypoints must be a list of different names")
@@ -284,6 +286,15 @@ def joints_of_category(category: Mapping[str, Any], where: object) -> JointSet:
         flip=flip_from_names(names),
         sigmas=_sigmas(category.get("sigmas"), len(names), where),
     )
+
+
+def is_text(value: Any) -> bool:
+    """Whether this is a text in one line that can be written and printed.
+
+    Control characters, line separators and lone surrogates, which JSON can hold, cannot.
+    """
+    unfit = ("Cc", "Cs", "Zl", "Zp")
+    return isinstance(value, str) and not any(unicodedata.category(c) in unfit for c in value)
 
 
 def _skeleton(limbs: Any, J: int, where: object) -> tuple[tuple[int, int], ...]:
@@ -307,7 +318,7 @@ def _sigmas(sigmas: Any, J: int, where: object) -> tuple[float, ...]:
     if (
         not isinstance(sigmas, list)
         or len(sigmas) != J
-        or not all(type(s) in (int, float) and 0 < s < math.inf for s in sigmas)
+        or not all(type(s) in (int, float) and 0 < s < sys.float_info.max for s in sigmas)
     ):
         raise DhnError(f"{where}: the category's sigmas must be {J} positive numbers")
     return tuple(map(float, sigmas))
