@@ -246,10 +246,19 @@ def test_somebodys_folder_is_never_drawn_into(tmp_path):
     assert not any((tmp_path / "photos").iterdir())
 
 
-def test_runs_are_named_by_network_data_and_time():
+def test_runs_are_named_by_network_data_and_time(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     run = new_run(load_config())
+    assert run.is_dir()
     assert run.parent == Path("runs")
     assert run.name.startswith("doublehighernet_w32_crowdpose-" + time.strftime("%Y"))
+
+
+def test_runs_of_the_same_second_get_folders_of_their_own(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(time, "strftime", lambda _: "20260101-120000")
+    names = [new_run(load_config()).name.partition("120000")[2] for _ in range(3)]
+    assert names == ["", "-2", "-3"]
 
 
 def test_a_split_that_is_not_there_is_told_as_a_setting(crowds, tmp_path):
