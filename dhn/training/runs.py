@@ -21,6 +21,8 @@ from dhn.base.files import write_json, written_whole
 from dhn.data.joints import JointSet
 from dhn.training.config import load_config, override_config
 from dhn.training.learner import Learner
+from dhn.training.record import loss_parts
+from dhn.training.restored import check_restored
 from dhn.training.settings import Config
 from dhn.weights.checkpoint import Checkpoint, load_checkpoint, serialised, write_serialised
 
@@ -202,6 +204,12 @@ class Checkpoints:
             return Position()
         self._check(checkpoint)
         progress = checkpoint.progress
+        try:
+            parts = loss_parts(self.config.network.name)
+            check_restored(checkpoint.weights, progress, learner, parts)
+            _check_random_state(progress["random"])
+        except ValueError as error:
+            raise DhnError(f"{self.run / 'last.pt'}: cannot be resumed, {error}") from error
         learner.averaged.load_state_dict(checkpoint.weights)
         learner.model.load_state_dict(progress["weights"])
         learner.load_state_dict(progress)
@@ -211,6 +219,8 @@ class Checkpoints:
 
     def _check(self, checkpoint: Checkpoint) -> None:
         path = self.run / "last.pt"
+        if not isinstance(checkpoint.network, dict) or not isinstance(checkpoint.progress, dict):
+            raise DhnError(f"{path}: cannot be resumed, its network or progress is no dictionary")
         for key, value in self.network.items():
             before = checkpoint.network.get(key)
             if before != value:
@@ -253,6 +263,17 @@ def _random_state() -> dict[str, Any]:
         "torch": torch.get_rng_state(),
         "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
     }
+
+
+def _check_random_state(state: Any) -> None:
+    """Raises ValueError unless `state` can be restored; restores what was there before."""
+    before = _random_state()
+    try:
+        _restore_random_state(state)
+    except Exception as error:  # each generator has kinds of its own for what it cannot take
+        raise ValueError("its random states are not those of the generators") from error
+    finally:
+        _restore_random_state(before)
 
 
 def _restore_random_state(state: dict[str, Any]) -> None:

@@ -1,5 +1,6 @@
 """What a training begins with: its data, and the weights that it starts from."""
 
+import dataclasses
 import itertools
 import logging
 import os
@@ -10,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
+import numpy as np
 import torch
 from torch.utils.data import DataLoader
 
@@ -23,7 +25,6 @@ from dhn.synth import generate, is_unfinished
 from dhn.training.settings import Config, Data
 from dhn.weights.download import fetch
 from dhn.weights.load import warm_start
-from dhn.weights.zoo import PUBLISHED
 
 _log = logging.getLogger(__name__)
 
@@ -76,8 +77,10 @@ def open_data(config: Config, world: World, progress: Progress) -> TrainingData:
     data, settings = config.data, config.train
     annotations = _annotations(data.dataset, data.split, "data.split")
     held_out = None
-    if data.eval_split is not None:
-        held_out = _annotations(data.dataset, data.eval_split, "data.eval_split")
+    if data.hold_out:
+        annotations, held_out = _hold_out(annotations, data.hold_out, settings.seed)
+    elif data.eval_split is not None:
+        held_out = _held_out(data, annotations)
     dataset = _dataset(data, annotations, settings.seed)
     if dataset.left_out and world.main:
         _log.warning(
@@ -125,6 +128,50 @@ def _annotations(dataset: str, split: str, setting: str) -> Annotations:
             "is there; put them there"
         )
     return annotations
+
+
+def _held_out(data: Data, annotations: Annotations) -> Annotations:
+    """The split that is scored; none of its images may be trained on."""
+    split = data.eval_split
+    assert split is not None
+    is_file = split.endswith(".json")
+    held_out = _annotations(
+        split if is_file else data.dataset, "val" if is_file else split, "data.eval_split"
+    )
+    if held_out.joints != annotations.joints:
+        raise DhnError(f"data.eval_split {split}: has other joints than split {data.split}")
+    trained = {os.path.abspath(image.path) for image in annotations.images}
+    both = [image.path for image in held_out.images if os.path.abspath(image.path) in trained]
+    if both:
+        raise DhnError(
+            f"data.eval_split {split}: {len(both)} of its {len(held_out.images)} images are "
+            f"trained on, too, like {both[0]}; name other images, or set data.eval_split=null "
+            "data.hold_out=0.1 to hold some out"
+        )
+    return held_out
+
+
+def _hold_out(annotations: Annotations, share: float, seed: int) -> tuple[Annotations, Annotations]:
+    """Parts images at random into those to train on and `share` of them to score."""
+    count = len(annotations.images)
+    held = max(1, round(share * count))
+    if held >= count:
+        raise DhnError(f"{annotations.source}: has {count} images, too few for data.hold_out")
+    order = np.random.default_rng([seed, count]).permutation(count)
+    chosen = {annotations.images[index].id for index in order[:held]}
+    return _only(annotations, chosen, False), _only(annotations, chosen, True)
+
+
+def _only(annotations: Annotations, chosen: set[int], inside: bool) -> Annotations:
+    """The images that are among the chosen ones, or those that are not."""
+    raw = annotations.raw
+    images = [image for image in raw["images"] if (image["id"] in chosen) is inside]
+    people = [one for one in raw["annotations"] if (one["image_id"] in chosen) is inside]
+    return dataclasses.replace(
+        annotations,
+        images=[image for image in annotations.images if (image.id in chosen) is inside],
+        raw={**raw, "images": images, "annotations": people},
+    )
 
 
 def _dataset(data: Data, annotations: Annotations, seed: int) -> PoseDataset:
@@ -185,15 +232,13 @@ def start_from(
     progress: Progress,
     report: Callable[[str], None],
 ) -> None:
-    """Loads the weights that fit; the training does without published ones that cannot be had."""
+    """Loads the weights that fit.
+
+    Raises:
+        DhnError: the weights cannot be had or do not fit; the message says how to do without.
+    """
     try:
         path = fetch(init, offline=offline, progress=progress)
-    except DhnError as error:
-        if init not in PUBLISHED:
-            raise
-        _log.warning(f"{error}; training starts from scratch (train.init=null says so at once)")
-        return
-    try:
         report(warm_start(model, path))
     except DhnError as error:
         raise DhnError(f"{error}; train.init=null starts from scratch") from error

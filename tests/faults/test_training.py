@@ -1,4 +1,4 @@
-"""Trainings that meet wrong settings, damaged run folders and each other: one line, nothing lost."""
+"""Trainings that meet wrong settings, damaged runs and each other: one line, nothing lost."""
 
 import shutil
 from collections.abc import Callable

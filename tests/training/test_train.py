@@ -385,16 +385,15 @@ def test_weights_that_are_not_there_are_an_error(crowds, tmp_path, monkeypatch, 
     assert named in result.stderr
 
 
-def test_published_weights_that_cannot_be_had_are_said_and_done_without(
-    crowds, tmp_path, monkeypatch, no_cache
-):
-    plain, _ = first_weights(crowds, tmp_path / "plain", monkeypatch)
+def test_published_weights_that_cannot_be_had_stop_the_run(crowds, tmp_path, monkeypatch, no_cache):
     arguments = ["--offline", "train.init=hrnet_w32_imagenet"]
     seen, result = first_weights(crowds, tmp_path / "run", monkeypatch, *arguments)
-    assert_same(seen, plain)
-    (warning,) = [line for line in result.stderr.splitlines() if "imagenet" in line]
-    assert warning.startswith("Warning: hrnet_w32_imagenet: is not in the cache")
-    assert "starts from scratch" in warning
+    assert not seen
+    assert result.exit_code == 1
+    (line,) = result.stderr.splitlines()
+    assert line.startswith("Error: hrnet_w32_imagenet: is not in the cache")
+    assert line.endswith("train.init=null starts from scratch")
+    assert not (tmp_path / "run").exists()
 
 
 def test_weights_of_another_width_say_what_to_set(crowds, tmp_path, monkeypatch):
