@@ -106,12 +106,12 @@ def _check_plain(text: str, name: str) -> None:
     """
     depth = 0
     for event in yaml.parse(text, yaml.SafeLoader):
-        if isinstance(event, yaml.ScalarEvent) and event.implicit[0]:
-            if _OTHER_BASE.fullmatch(event.value):
-                raise DhnError(
-                    f"{name}: YAML reads {event.value[:50]} in base 8 or 60; write a plain number, "
-                    "or quote text"
-                )
+        plain = isinstance(event, yaml.ScalarEvent) and event.implicit[0]
+        if plain and _OTHER_BASE.fullmatch(event.value):
+            raise DhnError(
+                f"{name}: YAML reads {event.value[:50]} in base 8 or 60; write a plain number, or "
+                "quote text"
+            )
         if isinstance(event, yaml.AliasEvent):
             raise DhnError(f"{name}: has YAML aliases (*name), which settings do not take")
         if isinstance(event, yaml.CollectionStartEvent):

@@ -26,7 +26,7 @@ from dhn.training.runs import (
     seed_everything,
 )
 from dhn.training.settings import Config
-from dhn.training.setup import TrainingData, open_data, start_from
+from dhn.training.setup import TrainingData, open_data, plan, start_from
 from dhn.training.validation import score_held_out, sheets
 
 _log = logging.getLogger(__name__)
@@ -101,6 +101,8 @@ def _train(
     at = checkpoints.restore(learner, record)
     if world.main:
         open_run(config, run)
+        for line in plan(config, data, learner):
+            report(line)
     with StopSignals() as stop, record:
         training = _Training(config, data, learner, record, checkpoints, at, stop)
         record.start(training.updates_done())

@@ -22,6 +22,7 @@ from dhn.data.annotations import Annotations, load_annotations
 from dhn.data.dataset import Augmentation, Batch, EpochSampler, PoseDataset, collate
 from dhn.model import PoseNetwork
 from dhn.synth import generate, is_unfinished
+from dhn.training.learner import Learner
 from dhn.training.settings import Config, Data
 from dhn.weights.download import fetch
 from dhn.weights.load import warm_start
@@ -59,7 +60,15 @@ class TrainingData:
         every = iter(self.loader)
         while True:
             started = time.monotonic()
-            batch = list(itertools.islice(every, self.parts))
+            try:
+                batch = list(itertools.islice(every, self.parts))
+            except RuntimeError as error:
+                if "DataLoader worker" not in str(error):
+                    raise
+                raise DhnError(
+                    "a process that makes samples was killed (out of memory?); resume the run with "
+                    "fewer of them: data.workers=1 or 0"
+                ) from error
             if not batch:
                 return
             yield batch, time.monotonic() - started
@@ -97,6 +106,37 @@ def open_data(config: Config, world: World, progress: Progress) -> TrainingData:
     )
     loader = _loader(dataset, sampler, data.workers)
     return TrainingData(annotations, held_out, dataset, sampler, settings.accumulate, loader)
+
+
+def plan(config: Config, data: TrainingData, learner: Learner) -> Iterator[str]:
+    """Lines that say what a training is going to do."""
+    network, images = config.network, data.dataset.images
+    parameters = sum(parameter.numel() for parameter in learner.model.parameters())
+    precision = str(learner.amp or torch.float32).removeprefix("torch.")
+    processes = f", {learner.world.size} processes" if learner.world.size > 1 else ""
+    yield f"device: {learner.device}{processes}, in {precision}"
+    yield f"network: {network.name}, width {network.width}, {parameters / 1e6:.2f} M parameters"
+    labelled = sum(
+        not person.iscrowd and bool((person.keypoints[:, 2] > 0).any())
+        for image in images
+        for person in image.people
+    )
+    people = labelled - sum(data.dataset.left_out)
+    line = f"training: {len(images)} images, {people} people, {len(data.dataset.joints)} joints"
+    if empty := len(data.annotations.images) - len(images):
+        line += f"; left out: {empty} images without a labelled joint"
+    if beyond := sum(data.dataset.left_out):
+        line += f"; {beyond} people beyond data.max_people"
+    yield line
+    if data.held_out is None:
+        yield "validation: none; data.eval_split or data.hold_out score held-out images"
+    else:
+        share = f"data.hold_out={config.data.hold_out:g}"
+        source = share if config.data.hold_out else f"split {config.data.eval_split}"
+        yield (
+            f"validation: {len(data.held_out.images)} images of {source}, "
+            f"every {config.train.eval_every} epochs"
+        )
 
 
 def _draw_crowds(data: Data, progress: Progress) -> None:

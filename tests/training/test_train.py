@@ -23,7 +23,6 @@ from dhn.weights.checkpoint import load_checkpoint
 from tiny_runs import (
     CPU,
     TINY,
-    assert_same,
     assert_same_run,
     invoke,
     lines_of,
