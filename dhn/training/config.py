@@ -107,9 +107,10 @@ def _check_plain(text: str, name: str) -> None:
     depth = 0
     for event in yaml.parse(text, yaml.SafeLoader):
         plain = isinstance(event, yaml.ScalarEvent) and event.implicit[0]
-        if plain and _OTHER_BASE.fullmatch(event.value):
+        value: str = event.value if plain else ""  # type: ignore[attr-defined]
+        if _OTHER_BASE.fullmatch(value):
             raise DhnError(
-                f"{name}: YAML reads {event.value[:50]} in base 8 or 60; write a plain number, or "
+                f"{name}: YAML reads {value[:50]} in base 8 or 60; write a plain number, or "
                 "quote text"
             )
         if isinstance(event, yaml.AliasEvent):
