@@ -17,7 +17,8 @@ class Section(pydantic.BaseModel):
     model_config = pydantic.ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
-_Count = Annotated[int, Field(ge=1)]
+_Modules = Annotated[int, Field(ge=1, le=16)]
+_Epoch = Annotated[int, Field(ge=0, le=1_000_000)]
 _Weight = Annotated[float, Field(ge=0)]
 _Joint = Annotated[int, Field(ge=0)] | str
 
@@ -41,7 +42,7 @@ class Network(Section):
         description="How DoubleHigherNet joins features and predictions: by channel attention, or "
         "by plain concatenation.",
     )
-    modules: tuple[_Count, _Count, _Count] = Field(
+    modules: tuple[_Modules, _Modules, _Modules] = Field(
         (1, 4, 3), description="Exchange modules in the backbone's stages 2, 3 and 4."
     )
     blocks: int = Field(4, ge=1, le=8, description="Residual blocks in a branch of each module.")
@@ -56,15 +57,24 @@ class Data(Section):
     dataset: str = Field(
         "crowdpose",
         description="`crowdpose` (in data/crowdpose), `coco` (in data/coco), or the path of a "
-        "folder or JSON file with annotations in COCO's keypoint format.",
+        "folder or JSON file with annotations in COCO's keypoint format, or of Ultralytics' "
+        "data.yaml for poses.",
     )
     split: Literal["train", "val", "test", "trainval"] = Field(
         "trainval", description="The split to train on."
     )
-    eval_split: Literal["train", "val", "test"] | None = Field(
+    eval_split: str | None = Field(
         None,
-        description="The split that is held out and scored every `train.eval_every` epochs; null "
-        "scores nothing.",
+        description="The split that is held out and scored every `train.eval_every` epochs: "
+        "`train`, `val`, `test` or a JSON file of its own. Its images must not be trained on. "
+        "Null scores nothing.",
+    )
+    hold_out: float = Field(
+        0,
+        ge=0,
+        le=0.5,
+        description="Share of the images, drawn by `train.seed`, that is held out of `split` and "
+        "scored, for a data set without a split for it.",
     )
     flip_pairs: tuple[tuple[_Joint, _Joint], ...] | None = Field(
         None,
@@ -80,6 +90,7 @@ class Data(Section):
     synthetic: int = Field(
         0,
         ge=0,
+        le=10_000_000,
         description="How many procedural crowds are drawn into the folder `dataset` before the "
         "training, if there is no such folder; 0 draws none.",
     )
@@ -101,6 +112,7 @@ class Data(Section):
     max_people: int = Field(
         30,
         ge=1,
+        le=10_000,
         description="How many people of an image are learnt at most, the largest first. A warning "
         "counts those that are left out.",
     )
@@ -117,6 +129,7 @@ class Data(Section):
     workers: int = Field(
         4,
         ge=0,
+        le=1000,
         description="Processes that make samples, for each process that trains; 0 makes them in "
         "the training process itself.",
     )
@@ -141,6 +154,13 @@ class Data(Section):
         le=1,
         description="Strength of random changes of brightness, contrast and saturation.",
     )
+
+    @pydantic.field_validator("eval_split")
+    @classmethod
+    def _split_or_file(cls, value: str | None) -> str | None:
+        if value in ("train", "val", "test", None) or value.endswith(".json"):
+            return value
+        raise ValueError("must be train, val, test or a .json file")
 
     @pydantic.field_validator("scale")
     @classmethod
@@ -197,16 +217,20 @@ class Loss(Section):
 class Train(Section):
     """The optimisation."""
 
-    epochs: int = Field(300, ge=1, description="How many times the network sees every image.")
+    epochs: int = Field(
+        300, ge=1, le=1_000_000, description="How many times the network sees every image."
+    )
     batch_size: int = Field(
         12,
         ge=1,
+        le=1_000_000,
         description="Images of an update, over all processes and parts. How a batch is shared out "
         "changes nothing else in a recipe, except that batch norm sees only its own part.",
     )
     accumulate: int = Field(
         1,
         ge=1,
+        le=10_000,
         description="Parts of a process's share of the batch that are computed one after another, "
         "which takes less memory.",
     )
@@ -225,7 +249,7 @@ class Train(Section):
         description="How the learning rate falls: `step` multiplies it by `gamma` at each of "
         "`milestones`; `cosine` goes to zero at the end, and needs no milestones for a new budget.",
     )
-    milestones: tuple[int, ...] = Field(
+    milestones: tuple[_Epoch, ...] = Field(
         (200, 260), description="Epochs after which `step` lowers the learning rate."
     )
     gamma: float = Field(0.1, gt=0, le=1, description="What `step` multiplies it by.")
@@ -291,7 +315,10 @@ class Train(Section):
         "TensorBoard is installed.",
     )
     seed: int = Field(
-        0, ge=0, description="Seed of the fresh weights, of the order and of the augmentation."
+        0,
+        ge=0,
+        le=10**18,
+        description="Seed of the fresh weights, of the order and of the augmentation.",
     )
 
     @pydantic.field_validator("amp", "tensorboard", mode="before")
@@ -311,6 +338,8 @@ class Config(Section):
     @pydantic.model_validator(mode="after")
     def _held_out(self) -> "Config":
         held_out = self.data.eval_split
+        if held_out is not None and self.data.hold_out:
+            raise ValueError("data.hold_out: data.eval_split is held out already; set one of them")
         if self.data.split == "trainval" and held_out in ("train", "val"):
             raise ValueError(
                 f"data.eval_split: {held_out!r} is part of data.split 'trainval'; set it to null"

@@ -1,15 +1,17 @@
 """What a training begins with: its data, and the weights that it starts from."""
 
+import dataclasses
 import itertools
 import logging
 import os
 import signal
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
+import numpy as np
 import torch
 from torch.utils.data import DataLoader
 
@@ -21,10 +23,10 @@ from dhn.data.dataset import Augmentation, Batch, EpochSampler, PoseDataset, col
 from dhn.data.joints import doubts_about_sides, with_pairs, with_sigmas
 from dhn.model import PoseNetwork
 from dhn.synth import generate, is_unfinished
+from dhn.training.learner import Learner
 from dhn.training.settings import Config, Data
 from dhn.weights.download import fetch
 from dhn.weights.load import warm_start
-from dhn.weights.zoo import PUBLISHED
 
 _log = logging.getLogger(__name__)
 
@@ -59,7 +61,15 @@ class TrainingData:
         every = iter(self.loader)
         while True:
             started = time.monotonic()
-            batch = list(itertools.islice(every, self.parts))
+            try:
+                batch = list(itertools.islice(every, self.parts))
+            except RuntimeError as error:
+                if "DataLoader worker" not in str(error):
+                    raise
+                raise DhnError(
+                    "a process that makes samples was killed (out of memory?); resume the run with "
+                    "fewer of them: data.workers=1 or 0"
+                ) from error
             if not batch:
                 return
             yield batch, time.monotonic() - started
@@ -77,9 +87,10 @@ def open_data(config: Config, world: World, progress: Progress) -> TrainingData:
     data, settings = config.data, config.train
     annotations = _with_joints(_annotations(data.dataset, data.split, "data.split"), data)
     held_out = None
-    if data.eval_split is not None:
-        held_out = _annotations(data.dataset, data.eval_split, "data.eval_split")
-        held_out = _with_joints(held_out, data)
+    if data.hold_out:
+        annotations, held_out = _hold_out(annotations, data.hold_out, settings.seed)
+    elif data.eval_split is not None:
+        held_out = _held_out(data, annotations)
     doubts = doubts_about_sides(annotations.joints)
     if doubts and data.flip_pairs is None and data.flip and world.main:
         _log.warning(
@@ -104,10 +115,41 @@ def open_data(config: Config, world: World, progress: Progress) -> TrainingData:
     return TrainingData(annotations, held_out, dataset, sampler, settings.accumulate, loader)
 
 
+def plan(config: Config, data: TrainingData, learner: Learner) -> Iterator[str]:
+    """Lines that say what a training is going to do."""
+    network, images = config.network, data.dataset.images
+    parameters = sum(parameter.numel() for parameter in learner.model.parameters())
+    precision = str(learner.amp or torch.float32).removeprefix("torch.")
+    processes = f", {learner.world.size} processes" if learner.world.size > 1 else ""
+    yield f"device: {learner.device}{processes}, in {precision}"
+    yield f"network: {network.name}, width {network.width}, {parameters / 1e6:.2f} M parameters"
+    labelled = sum(
+        not person.iscrowd and bool((person.keypoints[:, 2] > 0).any())
+        for image in images
+        for person in image.people
+    )
+    people = labelled - sum(data.dataset.left_out)
+    line = f"training: {len(images)} images, {people} people, {len(data.dataset.joints)} joints"
+    if empty := len(data.annotations.images) - len(images):
+        line += f"; left out: {empty} images without a labelled joint"
+    if beyond := sum(data.dataset.left_out):
+        line += f"; {beyond} people beyond data.max_people"
+    yield line
+    if data.held_out is None:
+        yield "validation: none; data.eval_split or data.hold_out score held-out images"
+    else:
+        share = f"data.hold_out={config.data.hold_out:g}"
+        source = share if config.data.hold_out else f"split {config.data.eval_split}"
+        yield (
+            f"validation: {len(data.held_out.images)} images of {source}, "
+            f"every {config.train.eval_every} epochs"
+        )
+
+
 def _draw_crowds(data: Data, progress: Progress) -> None:
     """Draws the procedural crowds that the settings ask for, unless there is a data set already."""
     folder = Path(data.dataset)
-    elsewhere = data.dataset in ("crowdpose", "coco") or folder.suffix == ".json"
+    elsewhere = data.dataset in ("crowdpose", "coco") or folder.suffix in (".json", ".yaml", ".yml")
     if not data.synthetic or elsewhere or (folder.exists() and not is_unfinished(folder)):
         return
     generate(
@@ -145,7 +187,52 @@ def _with_joints(annotations: Annotations, data: Data) -> Annotations:
             joints = with_sigmas(joints, data.sigmas)
     except SettingError as error:
         raise DhnError(error.line(f"data.{error.setting}")) from error
-    return replace(annotations, joints=joints)
+    return dataclasses.replace(annotations, joints=joints)
+
+
+def _held_out(data: Data, annotations: Annotations) -> Annotations:
+    """The split that is scored; none of its images may be trained on."""
+    split = data.eval_split
+    assert split is not None
+    is_file = split.endswith(".json")
+    held_out = _annotations(
+        split if is_file else data.dataset, "val" if is_file else split, "data.eval_split"
+    )
+    held_out = _with_joints(held_out, data)
+    if held_out.joints != annotations.joints:
+        raise DhnError(f"data.eval_split {split}: has other joints than split {data.split}")
+    trained = {os.path.abspath(image.path) for image in annotations.images}
+    both = [image.path for image in held_out.images if os.path.abspath(image.path) in trained]
+    if both:
+        raise DhnError(
+            f"data.eval_split {split}: {len(both)} of its {len(held_out.images)} images are "
+            f"trained on, too, like {both[0]}; name other images, or set data.eval_split=null "
+            "data.hold_out=0.1 to hold some out"
+        )
+    return held_out
+
+
+def _hold_out(annotations: Annotations, share: float, seed: int) -> tuple[Annotations, Annotations]:
+    """Parts images at random into those to train on and `share` of them to score."""
+    count = len(annotations.images)
+    held = max(1, round(share * count))
+    if held >= count:
+        raise DhnError(f"{annotations.source}: has {count} images, too few for data.hold_out")
+    order = np.random.default_rng([seed, count]).permutation(count)
+    chosen = {annotations.images[index].id for index in order[:held]}
+    return _only(annotations, chosen, False), _only(annotations, chosen, True)
+
+
+def _only(annotations: Annotations, chosen: set[int], inside: bool) -> Annotations:
+    """The images that are among the chosen ones, or those that are not."""
+    raw = annotations.raw
+    images = [image for image in raw["images"] if (image["id"] in chosen) is inside]
+    people = [one for one in raw["annotations"] if (one["image_id"] in chosen) is inside]
+    return dataclasses.replace(
+        annotations,
+        images=[image for image in annotations.images if (image.id in chosen) is inside],
+        raw={**raw, "images": images, "annotations": people},
+    )
 
 
 def _dataset(data: Data, annotations: Annotations, seed: int) -> PoseDataset:
@@ -206,15 +293,13 @@ def start_from(
     progress: Progress,
     report: Callable[[str], None],
 ) -> None:
-    """Loads the weights that fit; the training does without published ones that cannot be had."""
+    """Loads the weights that fit.
+
+    Raises:
+        DhnError: the weights cannot be had or do not fit; the message says how to do without.
+    """
     try:
         path = fetch(init, offline=offline, progress=progress)
-    except DhnError as error:
-        if init not in PUBLISHED:
-            raise
-        _log.warning(f"{error}; training starts from scratch (train.init=null says so at once)")
-        return
-    try:
         report(warm_start(model, path))
     except DhnError as error:
         raise DhnError(f"{error}; train.init=null starts from scratch") from error
