@@ -184,7 +184,7 @@ class Learner:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        # The moments and the last learning rate are restored; all else is what the settings now say.
+        # Moments and the last learning rate are restored; all else is what the settings now say.
         groups = self.optimiser.state_dict()["param_groups"]
         moments = state["optimiser"]["state"]
         for group, saved in zip(groups, state["optimiser"]["param_groups"], strict=False):
