@@ -184,10 +184,12 @@ class Learner:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        # The moments are restored; all else is what the settings now say. (Each update sets the
-        # learning rate.)
+        # Moments and the last learning rate are restored; all else is what the settings now say.
         groups = self.optimiser.state_dict()["param_groups"]
         moments = state["optimiser"]["state"]
+        for group, saved in zip(groups, state["optimiser"]["param_groups"], strict=False):
+            if isinstance(saved, dict) and isinstance(saved.get("lr"), float):
+                group["lr"] = saved["lr"]
         self.optimiser.load_state_dict({"state": moments, "param_groups": groups})
         if state["scaler"]:  # empty where the run has not used fp16 so far
             self.scaler.load_state_dict(state["scaler"])

@@ -100,7 +100,9 @@ def test_damaged_state_is_one_line(run: Path, name: str) -> None:
     result = invoke("--resume", run, "train.epochs=3")
     assert result.exit_code == 1, result.output
     (line,) = result.stderr.splitlines()
-    assert line.startswith(f"Error: {run}/last.pt: cannot be resumed, ")
+    # What every reader of a checkpoint relies on is refused before the training looks at it.
+    refusals = ("cannot be resumed, ", "was not written by this version of dhn")
+    assert line.startswith(tuple(f"Error: {run}/last.pt: {refusal}" for refusal in refusals))
     assert (run / "last.pt").read_bytes() == before
 
 
