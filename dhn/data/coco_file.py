@@ -184,6 +184,8 @@ def _fill_in(file: CocoFile, where: object) -> None:
         if min(box[2:]) < 0:
             raise DhnError(f"{where}: annotation {person['id']}: bbox has a negative size")
         person["iscrowd"] = int(bool(person.get("iscrowd")))
+        if type(person.get("partial", False)) is not bool:
+            raise DhnError(f"{where}: annotation {person['id']}: partial must be true or false")
         if person.get("area") is None:
             person["area"] = area
         elif not is_number(person["area"]) or person["area"] < 0:

@@ -17,9 +17,14 @@ from torch.utils.data import Dataset, Sampler
 
 from dhn.base.errors import DhnError
 from dhn.data.annotations import AnnotatedImage, Annotations, Person
+from dhn.data.augmentation import Appearance, Draws, hide
+from dhn.data.composites import Composer, Layer, Source
 from dhn.data.geometry import Affine, crop_transform
 from dhn.data.masks import ignore_mask
 from dhn.media.images import read_image
+
+# Of a person's longer side: how far around the box its unknown joints may lie.
+BOX_MARGIN = 0.1
 
 
 @dataclass(frozen=True)
@@ -32,6 +37,8 @@ class Augmentation:
         translation: movement of the crop's centre in 1/200 of the crop's side, either way.
         flip: probability of a mirrored sample.
         colour: strength of random brightness, contrast and saturation, 0 to 1 (0 in the paper).
+        appearance: how often samples are spoilt and stretched; None (as in the paper): never.
+        composites: share of the samples that get people of other images laid over (0 in the paper).
     """
 
     rotation: float = 30.0
@@ -39,6 +46,8 @@ class Augmentation:
     translation: float = 40.0
     flip: float = 0.5
     colour: float = 0.0
+    appearance: Appearance | None = None
+    composites: float = 0.0
 
 
 class Sample(NamedTuple):
@@ -46,16 +55,20 @@ class Sample(NamedTuple):
 
     Attributes:
         image: uint8 [S, S, 3], RGB.
-        keypoints: float32 [P, J, 3], (x, y) in input pixels and visibility.
+        keypoints: float32 [P, J, 3], (x, y) in input pixels and visibility, which is -1 where
+            nobody knows whether the joint is there.
         mask: uint8 [S, S], 1 where a pixel counts and 0 where it is ignored; None where all
             pixels count.
         name: path of the image, for messages.
+        boxes: float32 [P, 4], x0, y0, x1, y1 in input pixels: where each person's unknown joints
+            may be. None where no joint is unknown.
     """
 
     image: np.ndarray
     keypoints: np.ndarray
     mask: np.ndarray | None
     name: str = ""
+    boxes: np.ndarray | None = None
 
 
 class Batch(NamedTuple):
@@ -67,6 +80,7 @@ class Batch(NamedTuple):
         mask: uint8 [B, S, S], or None where all pixels count.
         failures: one line for each image that could not be read, which is not among the B images.
         names: paths of the B images, for messages.
+        boxes: float32 [B, P, 4] as in `Sample`, or None where no joint is unknown.
     """
 
     image: Tensor
@@ -74,6 +88,7 @@ class Batch(NamedTuple):
     mask: Tensor | None
     failures: list[str]
     names: list[str]
+    boxes: Tensor | None = None
 
 
 class PoseDataset(Dataset):
@@ -117,9 +132,15 @@ class PoseDataset(Dataset):
         # [P, J, 3] for each image, so that a sample needs no work for single people.
         empty = np.zeros((0, len(self.joints), 3), np.float32)
         self._keypoints = [
-            np.stack([p.keypoints for p in people[:max_people]]) if people else empty
+            np.stack([_with_unknown(p) for p in people[:max_people]]) if people else empty
             for _, people in kept
         ]
+        self._boxes = [_corners(people[:max_people]) for _, people in kept]
+        self._composer = None
+        self._sources: list[Source] = []
+        if augmentation is not None and augmentation.composites:
+            self._composer = Composer(augmentation.composites, self.joints, input_size, seed)
+            self._sources = [_source(image, people[:max_people]) for image, people in kept]
 
     def __len__(self) -> int:
         return len(self.images)
@@ -141,11 +162,34 @@ class PoseDataset(Dataset):
         return self.augment(image, epoch, index)
 
     def augment(self, image: np.ndarray, epoch: int, index: int) -> Sample:
-        """Makes the sample (epoch, index) of its decoded image, RGB uint8 [height, width, 3]."""
-        annotated = self.images[index]
+        """Makes the sample (epoch, index) of its decoded image, RGB uint8 [height, width, 3].
+
+        A composite reads the images of the people that it lays over.
+        """
+        how = self.augmentation
         size = (image.shape[1], image.shape[0])
         rng = np.random.default_rng([self.seed, epoch, index])
         affine, flipped = self._draw(size, rng)
+        draws = None
+        if how is not None and how.appearance is not None:
+            draws = Draws(how.appearance, self.seed, epoch, index)
+            stretch = draws.stretched(size)
+            affine = affine if stretch is None else stretch.then(affine)
+        layer = self._layer(image, index, affine, flipped)
+        if self._composer is not None:
+            layer = self._composer.compose(layer, epoch, index, self._sources, self._read_layer)
+        image, keypoints = layer.image, layer.keypoints
+        if how is not None and how.colour:
+            image = _recolour(image, how.colour, rng)
+        if draws is not None:
+            image, patches = draws.spoilt(image)
+            keypoints = hide(keypoints, patches)
+        return Sample(image, keypoints, layer.mask, str(self.images[index].path), layer.boxes)
+
+    def _layer(self, image: np.ndarray, index: int, affine: Affine, flipped: bool) -> Layer:
+        """An image and its labels as `affine` places them in the network's input."""
+        annotated = self.images[index]
+        size = (image.shape[1], image.shape[0])
         mask = ignore_mask(annotated)
         if mask is not None:
             if mask.shape != (size[1], size[0]):
@@ -158,9 +202,12 @@ class PoseDataset(Dataset):
         image = cv2.cvtColor(image, cv2.COLOR_RGB2RGBA)
         image = self._warp(image, affine, cv2.INTER_LINEAR, border=0)
         image = cv2.cvtColor(image, cv2.COLOR_RGBA2RGB)
-        if self.augmentation is not None and self.augmentation.colour:
-            image = _recolour(image, self.augmentation.colour, rng)
-        return Sample(image, self._move(index, affine, flipped), mask, str(annotated.path))
+        keypoints = self._move(index, affine, flipped)
+        return Layer(image, keypoints, self._moved_boxes(index, affine), mask)
+
+    def _read_layer(self, index: int, affine: Affine, flipped: bool) -> Layer:
+        image = read_image(self.images[index].path, ignore_orientation=True)
+        return self._layer(image, index, affine, flipped)
 
     def _draw(self, size: tuple[int, int], rng: np.random.Generator) -> tuple[Affine, bool]:
         how = self.augmentation
@@ -179,12 +226,20 @@ class PoseDataset(Dataset):
         return affine, flipped
 
     def _move(self, index: int, affine: Affine, flipped: bool) -> np.ndarray:
-        """The keypoints of an image in input pixels; joints that are not labelled become zero."""
+        """The keypoints of an image in input pixels; joints that are not labelled lie at zero."""
         before = self._keypoints[index]  # [P, J, 3]
         visibility = before[..., 2:]
-        moved = np.concatenate([affine.apply(before[..., :2]), visibility], -1)
-        moved = np.where(visibility > 0, moved, 0).astype(np.float32)
+        moved = np.where(visibility > 0, affine.apply(before[..., :2]), 0)
+        moved = np.concatenate([moved, visibility], -1).astype(np.float32)
         return moved[:, self._flip] if flipped else moved
+
+    def _moved_boxes(self, index: int, affine: Affine) -> np.ndarray | None:
+        """Boxes [P, 4] in input pixels around the people's turned boxes; None if all is known."""
+        corners = self._boxes[index]  # [P, 4, 2]
+        if corners is None:
+            return None
+        moved = affine.apply(corners)
+        return np.concatenate([moved.min(1), moved.max(1)], -1).astype(np.float32)
 
     def _warp(self, image: np.ndarray, affine: Affine, interpolation: int, border: int):
         size = (self.input_size, self.input_size)
@@ -196,6 +251,35 @@ def _labelled_people(image: AnnotatedImage) -> list[Person]:
     """The people with a labelled joint, the largest first."""
     people = [p for p in image.people if not p.iscrowd and (p.keypoints[:, 2] > 0).any()]
     return sorted(people, key=lambda p: -p.area)
+
+
+def _with_unknown(person: Person) -> np.ndarray:
+    """Keypoints [J, 3] of a person; v = -1 where a joint is unknown, else as annotated or 0."""
+    keypoints = person.keypoints.copy()
+    keypoints[:, 2].clip(min=0, out=keypoints[:, 2])
+    if person.unknown is not None:
+        keypoints[person.unknown] = (0, 0, -1)
+    return keypoints
+
+
+def _corners(people: Sequence[Person]) -> np.ndarray | None:
+    """The corners [P, 4, 2] of the people's boxes, enlarged by `BOX_MARGIN`; None if all is known.
+
+    The boxes of labels are tight, and a heatmap's peak is wide.
+    """
+    if all(person.unknown is None for person in people):
+        return None
+    x, y, width, height = np.array([person.box for person in people]).T
+    margin = BOX_MARGIN * np.maximum(width, height)
+    x0, y0, x1, y1 = x - margin, y - margin, x + width + margin, y + height + margin
+    return np.stack([x0, y0, x1, y0, x1, y1, x0, y1], -1).reshape(-1, 4, 2)
+
+
+def _source(image: AnnotatedImage, people: Sequence[Person]) -> Source:
+    """What a composite must know of an image before it takes people from it."""
+    labelled = [np.count_nonzero(person.keypoints[:, 2] > 0) for person in people]
+    boxes = np.array([person.box for person in people], np.float64).reshape(-1, 4)
+    return Source((image.width, image.height), boxes, np.array(labelled, np.int64))
 
 
 def _recolour(image: np.ndarray, strength: float, rng: np.random.Generator) -> np.ndarray:
@@ -219,6 +303,12 @@ def collate(items: Sequence[Sample | DhnError]) -> Batch:
     keypoints = np.zeros((len(samples), people, *samples[0].keypoints.shape[1:]), np.float32)
     for row, sample in zip(keypoints, samples, strict=True):
         row[: len(sample.keypoints)] = sample.keypoints
+    boxes = None
+    if any(s.boxes is not None for s in samples):
+        boxes = np.zeros((len(samples), people, 4), np.float32)
+        for row, sample in zip(boxes, samples, strict=True):
+            if sample.boxes is not None:
+                row[: len(sample.boxes)] = sample.boxes
     mask = None
     if any(s.mask is not None for s in samples):
         all_of_it = np.ones(samples[0].image.shape[:2], np.uint8)
@@ -229,6 +319,7 @@ def collate(items: Sequence[Sample | DhnError]) -> Batch:
         None if mask is None else torch.from_numpy(mask),
         failures,
         [s.name for s in samples],
+        None if boxes is None else torch.from_numpy(boxes),
     )
 
 

@@ -133,12 +133,13 @@ class Learner:
         image = normalise(batch.image.to(self.device, non_blocking=True))
         with torch.autocast(self.device.type, self.amp, enabled=self.amp is not None):
             maps = self._network(image)
-        mask = batch.mask
+        mask, boxes = batch.mask, batch.boxes
         loss = pose_loss(
             maps,
             batch.keypoints.to(self.device, non_blocking=True),
             None if mask is None else mask.to(self.device, non_blocking=True),
             self.config.loss,
+            None if boxes is None else boxes.to(self.device, non_blocking=True),
             input_size=self.config.data.input_size,
             foreground=foreground,
         )

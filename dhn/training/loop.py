@@ -67,7 +67,7 @@ def train(
     """
     data = open_data(config, world, progress)
     seed_everything(config.train.seed)
-    network = config.network.model_dump() | {"num_joints": len(data.annotations.joints)}
+    network = config.network.arguments() | {"num_joints": len(data.annotations.joints)}
     model = build_model(**network)
     if world.main and config.train.init and not (run / "last.pt").exists():
         start_from(model, config.train.init, offline=offline, progress=progress, report=report)

@@ -24,7 +24,7 @@ _Weight = Annotated[float, Field(ge=0)]
 class Network(Section):
     """The network; how many joints it has comes from the data."""
 
-    name: Literal["doublehighernet", "higherhrnet", "hrnet"] = Field(
+    name: Literal["doublehighernet", "doublehighernet_lite", "higherhrnet", "hrnet"] = Field(
         "doublehighernet", description="The architecture."
     )
     width: int = Field(
@@ -47,6 +47,24 @@ class Network(Section):
     stem: int = Field(
         64, ge=4, le=256, description="Channels of the two convolutions at the network's input."
     )
+    backbone: Literal["hrnet", "efficientnet"] = Field(
+        "hrnet",
+        description="What `doublehighernet_lite` stands on: a thin HRNet, or EfficientNet-Lite0, "
+        "which has no use for `modules`, `blocks`, `stem` and `branches`. Other networks have no "
+        "use for this and the next three settings.",
+    )
+    branches: Literal[2, 3, 4] = Field(
+        4, description="How many resolutions the thin HRNet has, from 1/4 down."
+    )
+    kernel: Literal[3, 5, 7, 9] = Field(
+        3, description="Kernel of its blocks; those above 3 are depthwise, as in LitePose."
+    )
+    half: int = Field(16, ge=4, le=256, description="Channels of its maps at 1/2 resolution.")
+
+    def arguments(self) -> dict[str, Any]:
+        """The keywords of `build_model`, without those that the network has no use for."""
+        lite = {"backbone", "branches", "kernel", "half"}
+        return self.model_dump(exclude=set() if self.name == "doublehighernet_lite" else lite)
 
 
 class Data(Section):
@@ -129,8 +147,37 @@ class Data(Section):
         le=1,
         description="Strength of random changes of brightness, contrast and saturation.",
     )
+    grey: float = Field(0, ge=0, le=1, description="Probability that a sample has no colours.")
+    blur: float = Field(0, ge=0, le=1, description="Probability that a sample is blurred.")
+    noise: float = Field(0, ge=0, le=1, description="Probability that a sample is noisy.")
+    jpeg: float = Field(
+        0, ge=0, le=1, description="Probability that a sample is spoilt by strong compression."
+    )
+    low_resolution: float = Field(
+        0, ge=0, le=1, description="Probability that a sample was once 2 to 5 times smaller."
+    )
+    cutout: float = Field(
+        0,
+        ge=0,
+        le=1,
+        description="Probability that one to three patches of one colour hide parts of a sample. "
+        "Joints underneath are learnt all the same.",
+    )
+    aspect: tuple[float, float] = Field(
+        (1, 1),
+        description="Range of the factor by which an image's width is stretched against its "
+        "height: two positive numbers, the smaller one first.",
+    )
+    composites: float = Field(
+        0,
+        ge=0,
+        le=1,
+        description="Share of the samples over which people of one to seven other images are laid, "
+        "so that grouping is learnt from images that show one person each. Each takes an image "
+        "more to decode.",
+    )
 
-    @pydantic.field_validator("scale")
+    @pydantic.field_validator("scale", "aspect")
     @classmethod
     def _ordered(cls, value: tuple[float, float]) -> tuple[float, float]:
         if not 0 < value[0] <= value[1]:

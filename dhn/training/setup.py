@@ -17,6 +17,7 @@ from dhn.base.distributed import World
 from dhn.base.errors import DhnError, SettingError
 from dhn.base.progress import Progress
 from dhn.data.annotations import Annotations, load_annotations
+from dhn.data.augmentation import Appearance
 from dhn.data.dataset import Augmentation, Batch, EpochSampler, PoseDataset, collate
 from dhn.model import PoseNetwork
 from dhn.synth import generate, is_unfinished
@@ -137,6 +138,8 @@ def _dataset(data: Data, annotations: Annotations, seed: int) -> PoseDataset:
             translation=data.translation,
             flip=data.flip,
             colour=data.colour,
+            appearance=_appearance(data),
+            composites=data.composites,
         ),
         max_people=data.max_people,
         keep_empty=data.keep_empty,
@@ -145,6 +148,19 @@ def _dataset(data: Data, annotations: Annotations, seed: int) -> PoseDataset:
     if not len(dataset):
         raise DhnError(f"{data.dataset}: no image of split {data.split} has a labelled joint")
     return dataset
+
+
+def _appearance(data: Data) -> Appearance | None:
+    how = Appearance(
+        blur=data.blur,
+        noise=data.noise,
+        jpeg=data.jpeg,
+        low_resolution=data.low_resolution,
+        cutout=data.cutout,
+        grey=data.grey,
+        aspect=data.aspect,
+    )
+    return how.or_none()
 
 
 def _loader(dataset: PoseDataset, sampler: EpochSampler, workers: int) -> DataLoader:

@@ -2,7 +2,7 @@
 
 Understood are the state dicts of our own networks; of the official HigherHRNet; of MMPose 0.x and
 1.x, HigherHRNet and bottom-up HRNet; and, to start a training from, everything that has an HRNet
-inside, such as its ImageNet classifiers.
+inside, such as its ImageNet classifiers, and EfficientNet-Lite0's classifier.
 """
 
 import re
@@ -14,6 +14,7 @@ from torch import Tensor
 
 from dhn.base.errors import DhnError
 from dhn.data.joints import COCO, CROWDPOSE, JointSet
+from dhn.weights import efficientnet
 from dhn.weights.checkpoint import as_checkpoint, is_checkpoint
 
 # A state dict stands under one of these keys, or bare.
@@ -49,6 +50,8 @@ def our_state_dict(content: Any, path: Path) -> dict[str, Tensor]:
         isinstance(value, Tensor) for value in content.values()
     ):
         raise DhnError(f"{path}: holds no state dict (tensors by name)")
+    if efficientnet.is_classifier(content):
+        return efficientnet.our_names(content)
     return {
         _our_name(key): value for key, value in content.items() if not _NO_WEIGHTS.match(str(key))
     }
@@ -73,6 +76,8 @@ def recognised(weights: Mapping[str, Tensor], path: Path) -> dict[str, Any]:
     Raises:
         DhnError: the weights are not those of a network that finds poses bottom-up.
     """
+    if "coarse_head_half.weight" in weights and "transition_half.conv1.weight" in weights:
+        return _recognised_lite(weights)
     branch = weights.get("backbone.stage2.0.branches.0.0.conv1.weight")
     stem = weights.get("backbone.conv1.weight")
     if branch is None or stem is None:
@@ -97,6 +102,29 @@ def recognised(weights: Mapping[str, Tensor], path: Path) -> dict[str, Any]:
         f"{path}: an HRNet-w{width} without a bottom-up pose head (a classifier or a single-person "
         "network); it finds no poses, but a training can start from it"
     )
+
+
+def _recognised_lite(weights: Mapping[str, Tensor]) -> dict[str, Any]:
+    """The arguments for a DoubleHigherNet-lite."""
+    joints, half = weights["coarse_head_half.weight"].shape[:2]
+    network = {
+        "name": "doublehighernet_lite",
+        "num_joints": joints,
+        "fusion": "attention" if "coarse_fusion.fc1.weight" in weights else "concat",
+        "kernel": weights["transition_half.conv1.weight"].shape[-1],
+        "half": half,
+    }
+    if "backbone.laterals.0.0.weight" in weights:
+        width = len(weights["backbone.laterals.0.0.weight"])
+        return network | {"backbone": "efficientnet", "width": width}
+    stages = _children(weights, "backbone.stages.")
+    return network | {
+        "width": len(weights["backbone.stem.1.0.weight"]),
+        "branches": stages + 1,
+        "modules": [_children(weights, f"backbone.stages.{stage}.") for stage in range(stages)],
+        "blocks": _children(weights, "backbone.stages.0.0.branches.0."),
+        "stem": len(weights["backbone.stem.0.0.weight"]),
+    }
 
 
 def joints_of_count(count: int, path: Path) -> JointSet:
