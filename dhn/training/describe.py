@@ -104,7 +104,7 @@ def _allowed(schema: dict[str, Any]) -> str:
     if "anyOf" in schema:
         return " | ".join(_allowed(one) for one in schema["anyOf"])
     if "enum" in schema:
-        return " | ".join(schema["enum"])
+        return " | ".join(map(str, schema["enum"]))
     kind = schema["type"]
     if kind == "array" and "prefixItems" in schema:
         items = schema["prefixItems"]
