@@ -17,7 +17,7 @@ from tiny_runs import CPU, assert_same, settings
 def make_learner(*overrides: str) -> Learner:
     torch.manual_seed(0)
     config = settings("unused", *overrides)
-    return Learner(config, build_model(**config.network.arguments(), num_joints=14), CPU)
+    return Learner(config, build_model(**config.network.model_dump(), num_joints=14), CPU)
 
 
 def make_batch(images: int = 4, *, masked: bool = True, seed: int = 0) -> Batch:
