@@ -16,15 +16,14 @@ from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
 from dhn.base.errors import DhnError
-from dhn.data.annotations import AnnotatedImage, Annotations, Person
+from dhn.data.annotations import Annotations
 from dhn.data.augmentation import Appearance, Draws, hide
 from dhn.data.composites import Composer, Layer, Source
 from dhn.data.geometry import Affine, crop_transform
+from dhn.data.labels import composite_source, corners, kept_images, with_unknown
 from dhn.data.masks import ignore_mask
+from dhn.data.mixture import Mixture
 from dhn.media.images import read_image
-
-# Of a person's longer side: how far around the box its unknown joints may lie.
-BOX_MARGIN = 0.1
 
 
 @dataclass(frozen=True)
@@ -119,8 +118,7 @@ class PoseDataset(Dataset):
         keep_empty: bool = False,
         seed: int = 0,
     ) -> None:
-        labelled = [(p, _labelled_people(p)) for p in annotations.images]
-        kept = [(p, people) for p, people in labelled if people or keep_empty]
+        kept = kept_images(annotations, keep_empty)
         self.images = [image for image, _ in kept]
         self.left_out = [len(people) - max_people for _, people in kept if len(people) > max_people]
         self.joints = annotations.joints
@@ -132,15 +130,15 @@ class PoseDataset(Dataset):
         # [P, J, 3] for each image, so that a sample needs no work for single people.
         empty = np.zeros((0, len(self.joints), 3), np.float32)
         self._keypoints = [
-            np.stack([_with_unknown(p) for p in people[:max_people]]) if people else empty
+            np.stack([with_unknown(p) for p in people[:max_people]]) if people else empty
             for _, people in kept
         ]
-        self._boxes = [_corners(people[:max_people]) for _, people in kept]
+        self._boxes = [corners(people[:max_people]) for _, people in kept]
         self._composer = None
         self._sources: list[Source] = []
         if augmentation is not None and augmentation.composites:
             self._composer = Composer(augmentation.composites, self.joints, input_size, seed)
-            self._sources = [_source(image, people[:max_people]) for image, people in kept]
+            self._sources = [composite_source(image, people[:max_people]) for image, people in kept]
 
     def __len__(self) -> int:
         return len(self.images)
@@ -158,26 +156,28 @@ class PoseDataset(Dataset):
 
     def sample(self, epoch: int, index: int) -> Sample:
         """The same as `self[epoch, index]`, but it raises DhnError."""
-        image = read_image(self.images[index].path, ignore_orientation=True)
+        image = read_image(self.images[index % len(self)].path, ignore_orientation=True)
         return self.augment(image, epoch, index)
 
     def augment(self, image: np.ndarray, epoch: int, index: int) -> Sample:
         """Makes the sample (epoch, index) of its decoded image, RGB uint8 [height, width, 3].
 
-        A composite reads the images of the people that it lays over.
+        An index may be larger by a multiple of the number of images: then it is the same image,
+        but another sample. A composite reads the images of the people that it lays over.
         """
+        number, index = index, index % len(self)
         how = self.augmentation
         size = (image.shape[1], image.shape[0])
-        rng = np.random.default_rng([self.seed, epoch, index])
+        rng = np.random.default_rng([self.seed, epoch, number])
         affine, flipped = self._draw(size, rng)
         draws = None
         if how is not None and how.appearance is not None:
-            draws = Draws(how.appearance, self.seed, epoch, index)
+            draws = Draws(how.appearance, self.seed, epoch, number)
             stretch = draws.stretched(size)
             affine = affine if stretch is None else stretch.then(affine)
         layer = self._layer(image, index, affine, flipped)
         if self._composer is not None:
-            layer = self._composer.compose(layer, epoch, index, self._sources, self._read_layer)
+            layer = self._composer.compose(layer, epoch, number, self._sources, self._read_layer)
         image, keypoints = layer.image, layer.keypoints
         if how is not None and how.colour:
             image = _recolour(image, how.colour, rng)
@@ -247,41 +247,6 @@ class PoseDataset(Dataset):
         return cv2.warpAffine(image, matrix, size, flags=interpolation, borderValue=(border,) * 3)
 
 
-def _labelled_people(image: AnnotatedImage) -> list[Person]:
-    """The people with a labelled joint, the largest first."""
-    people = [p for p in image.people if not p.iscrowd and (p.keypoints[:, 2] > 0).any()]
-    return sorted(people, key=lambda p: -p.area)
-
-
-def _with_unknown(person: Person) -> np.ndarray:
-    """Keypoints [J, 3] of a person; v = -1 where a joint is unknown, else as annotated or 0."""
-    keypoints = person.keypoints.copy()
-    keypoints[:, 2].clip(min=0, out=keypoints[:, 2])
-    if person.unknown is not None:
-        keypoints[person.unknown] = (0, 0, -1)
-    return keypoints
-
-
-def _corners(people: Sequence[Person]) -> np.ndarray | None:
-    """The corners [P, 4, 2] of the people's boxes, enlarged by `BOX_MARGIN`; None if all is known.
-
-    The boxes of labels are tight, and a heatmap's peak is wide.
-    """
-    if all(person.unknown is None for person in people):
-        return None
-    x, y, width, height = np.array([person.box for person in people]).T
-    margin = BOX_MARGIN * np.maximum(width, height)
-    x0, y0, x1, y1 = x - margin, y - margin, x + width + margin, y + height + margin
-    return np.stack([x0, y0, x1, y0, x1, y1, x0, y1], -1).reshape(-1, 4, 2)
-
-
-def _source(image: AnnotatedImage, people: Sequence[Person]) -> Source:
-    """What a composite must know of an image before it takes people from it."""
-    labelled = [np.count_nonzero(person.keypoints[:, 2] > 0) for person in people]
-    boxes = np.array([person.box for person in people], np.float64).reshape(-1, 4)
-    return Source((image.width, image.height), boxes, np.array(labelled, np.int64))
-
-
 def _recolour(image: np.ndarray, strength: float, rng: np.random.Generator) -> np.ndarray:
     """Changes contrast, brightness and saturation at random, by one affine map of RGB."""
     contrast, saturation = 1 + strength * rng.uniform(-0.5, 0.5, 2)
@@ -334,6 +299,7 @@ class EpochSampler(Sampler[list[tuple[int, int]]]):
         length: the number of images.
         batch_size: images in a batch, over all processes and parts; the last may have fewer.
         seed: for the order.
+        mixture: which samples an epoch has, as many as `length`; None takes every image once.
         parts: the number of lists for each batch and process.
         rank, processes: which process this is, and of how many.
 
@@ -348,6 +314,7 @@ class EpochSampler(Sampler[list[tuple[int, int]]]):
         batch_size: int,
         seed: int = 0,
         *,
+        mixture: Mixture | None = None,
         parts: int = 1,
         rank: int = 0,
         processes: int = 1,
@@ -355,6 +322,7 @@ class EpochSampler(Sampler[list[tuple[int, int]]]):
         self.length = length
         self.batch_size = batch_size
         self.seed = seed
+        self.mixture = mixture
         self.parts = parts
         self.rank = rank
         self.processes = processes
@@ -371,7 +339,9 @@ class EpochSampler(Sampler[list[tuple[int, int]]]):
         return min(self.batch_size, self.length - batch * self.batch_size)
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
-        order = np.random.default_rng([self.seed, self.epoch]).permutation(self.length).tolist()
+        rng = np.random.default_rng([self.seed, self.epoch])
+        samples = self.length if self.mixture is None else self.mixture.draw(rng)
+        order = rng.permutation(samples).tolist()
         for batch in range(self.start, self.batches):
             first = batch * self.batch_size
             share = order[first : first + self.batch_size][self.rank :: self.processes]

@@ -38,7 +38,7 @@ class Stateful(Protocol):
 
 def new_run(config: Config) -> Path:
     """A folder for a new run, named after the network, the data and the time."""
-    data = Path(config.data.dataset).stem
+    data = "+".join(Path(source.path).stem for source in config.data.sources)
     name = f"{config.network.name}_w{config.network.width}_{data}"
     return Path("runs") / f"{name}-{time.strftime('%Y%m%d-%H%M%S')}"
 

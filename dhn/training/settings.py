@@ -67,13 +67,31 @@ class Network(Section):
         return self.model_dump(exclude=set() if self.name == "doublehighernet_lite" else lite)
 
 
+class Source(Section):
+    """One of several data sets that are learnt together."""
+
+    path: str
+    split: Literal["train", "val", "test", "trainval"] | None = None
+    weight: float = Field(1, gt=0, le=100)
+    joints: dict[str, str] = {}
+
+
 class Data(Section):
     """What the network is trained on, and how samples are made of it."""
 
-    dataset: str = Field(
+    dataset: str | tuple[Source, ...] = Field(
         "crowdpose",
         description="`crowdpose` (in data/crowdpose), `coco` (in data/coco), or the path of a "
-        "folder or JSON file with annotations in COCO's keypoint format.",
+        "folder or JSON file with annotations in COCO's keypoint format. Or several of them, each "
+        "as `{path: PATH, split: train, weight: 1, joints: {their_name: our_name}}`, where all but "
+        "the path may be left out. An epoch shows an image of weight 2 twice, and half of the "
+        "images of weight 0.5. The held-out split is that of the first one.",
+    )
+    joints: Literal["own", "coco", "crowdpose", "common"] = Field(
+        "own",
+        description="The joints to learn: those of the (first) data set, COCO's 17, CrowdPose's "
+        "14, or the 19 that are in either. Joints of the same name are the same; those that a data "
+        "set does not have are unknown in its images, and neither taught nor denied there.",
     )
     split: Literal["train", "val", "test", "trainval"] = Field(
         "trainval", description="The split to train on."
@@ -176,6 +194,23 @@ class Data(Section):
         "so that grouping is learnt from images that show one person each. Each takes an image "
         "more to decode.",
     )
+
+    @property
+    def sources(self) -> tuple[Source, ...]:
+        """The data sets, each with its split."""
+        if isinstance(self.dataset, str):
+            return (Source(path=self.dataset, split=self.split),)
+        return tuple(
+            source.model_copy(update={"split": source.split or self.split})
+            for source in self.dataset
+        )
+
+    @pydantic.field_validator("dataset")
+    @classmethod
+    def _not_empty(cls, value: str | tuple[Source, ...]) -> str | tuple[Source, ...]:
+        if not value:
+            raise ValueError("must name at least one data set")
+        return value
 
     @pydantic.field_validator("scale", "aspect")
     @classmethod

@@ -5,7 +5,7 @@ import logging
 import os
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,7 +18,16 @@ from dhn.base.errors import DhnError, SettingError
 from dhn.base.progress import Progress
 from dhn.data.annotations import Annotations, load_annotations
 from dhn.data.augmentation import Appearance
-from dhn.data.dataset import Augmentation, Batch, EpochSampler, PoseDataset, collate
+from dhn.data.dataset import (
+    Augmentation,
+    Batch,
+    EpochSampler,
+    PoseDataset,
+    collate,
+)
+from dhn.data.joints import JointSet
+from dhn.data.labels import count_kept
+from dhn.data.mixture import JOINT_SETS, Mixture, joined, with_joints
 from dhn.model import PoseNetwork
 from dhn.synth import generate, is_unfinished
 from dhn.training.settings import Config, Data
@@ -75,20 +84,21 @@ def open_data(config: Config, world: World, progress: Progress) -> TrainingData:
         _draw_crowds(config.data, progress)
     world.barrier()
     data, settings = config.data, config.train
-    annotations = _annotations(data.dataset, data.split, "data.split")
-    held_out = None
-    if data.eval_split is not None:
-        held_out = _annotations(data.dataset, data.eval_split, "data.eval_split")
+    parts = _parts(data)
+    annotations = joined(parts)
+    held_out = _held_out(data, annotations.joints)
     dataset = _dataset(data, annotations, settings.seed)
+    mixture = _mixture(data, parts)
     if dataset.left_out and world.main:
         _log.warning(
             f"{len(dataset.left_out)} images show more than data.max_people={data.max_people} "
             f"people; their {sum(dataset.left_out)} smallest are not learnt"
         )
     sampler = EpochSampler(
-        len(dataset),
+        len(dataset) if mixture is None else mixture.samples,
         settings.batch_size,
         settings.seed,
+        mixture=mixture,
         parts=settings.accumulate,
         rank=world.rank,
         processes=world.size,
@@ -99,9 +109,11 @@ def open_data(config: Config, world: World, progress: Progress) -> TrainingData:
 
 def _draw_crowds(data: Data, progress: Progress) -> None:
     """Draws the procedural crowds that the settings ask for, unless there is a data set already."""
+    if not data.synthetic or not isinstance(data.dataset, str):
+        return
     folder = Path(data.dataset)
     elsewhere = data.dataset in ("crowdpose", "coco") or folder.suffix == ".json"
-    if not data.synthetic or elsewhere or (folder.exists() and not is_unfinished(folder)):
+    if elsewhere or (folder.exists() and not is_unfinished(folder)):
         return
     generate(
         folder,
@@ -111,6 +123,41 @@ def _draw_crowds(data: Data, progress: Progress) -> None:
         overwrite=True,
         progress=progress,
     )
+
+
+def _parts(data: Data) -> list[Annotations]:
+    """The data sets to train on, one after the other, all with the joints to learn."""
+    parts: list[Annotations] = []
+    for source in data.sources:
+        part = _annotations(source.path, source.split or data.split, "data.split")
+        joints = JOINT_SETS.get(data.joints) or (parts[0].joints if parts else part.joints)
+        try:
+            parts.append(with_joints(part, joints, source.joints))
+        except ValueError as error:
+            raise DhnError(f"data.joints: {error}") from error
+    return parts
+
+
+def _held_out(data: Data, joints: JointSet) -> Annotations | None:
+    """The held-out split of the first data set, whose joints must be those that are learnt."""
+    if data.eval_split is None:
+        return None
+    held_out = _annotations(data.sources[0].path, data.eval_split, "data.eval_split")
+    if held_out.joints != joints:
+        raise DhnError(
+            f"data.eval_split: {data.sources[0].path} has the joints of {held_out.joints.name}, "
+            f"not those of {joints.name}, and cannot be scored; set it to null, or put a data set "
+            "with these joints first"
+        )
+    return held_out
+
+
+def _mixture(data: Data, parts: Sequence[Annotations]) -> Mixture | None:
+    """How often each image is shown, or None for once."""
+    weights = tuple(source.weight for source in data.sources)
+    if set(weights) == {1}:
+        return None
+    return Mixture(tuple(count_kept(part, data.keep_empty) for part in parts), weights)
 
 
 def _annotations(dataset: str, split: str, setting: str) -> Annotations:
@@ -146,7 +193,7 @@ def _dataset(data: Data, annotations: Annotations, seed: int) -> PoseDataset:
         seed=seed,
     )
     if not len(dataset):
-        raise DhnError(f"{data.dataset}: no image of split {data.split} has a labelled joint")
+        raise DhnError(f"{annotations.source}: no image of split {data.split} has a labelled joint")
     return dataset
 
 

@@ -9,8 +9,9 @@ from coco_sets import CrowdFolder, make_set
 from dhn.base.errors import DhnError
 from dhn.data.annotations import load_annotations
 from dhn.data.coco_file import check_coco
-from dhn.data.dataset import BOX_MARGIN, Augmentation, PoseDataset, collate
+from dhn.data.dataset import Augmentation, PoseDataset, collate
 from dhn.data.joints import CROWDPOSE
+from dhn.data.labels import BOX_MARGIN
 
 S = 128
 LEFT, RIGHT = (CROWDPOSE.names.index(f"{side}_knee") for side in ("left", "right"))
