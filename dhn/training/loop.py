@@ -88,7 +88,7 @@ def train(
     with StopSignals() as stop, record:
         training = _Training(config, data, learner, record, checkpoints, at, stop)
         record.start(training.updates_done())
-        while at.epoch < config.train.epochs:
+        while at.epoch < config.train.epochs and not training.is_patience_over():
             training.run_epoch()
             training.finish_epoch()
     best = run / "best.pt"
@@ -111,6 +111,10 @@ class _Training:
 
     def updates_done(self) -> int:
         return self.at.epoch * self.data.sampler.batches + self.at.step
+
+    def is_patience_over(self) -> bool:
+        """Whether the last scorings were no better than those before."""
+        return 0 < self.config.train.patience <= self.at.since_best
 
     def run_epoch(self) -> None:
         """Does the updates of the epoch that are left."""

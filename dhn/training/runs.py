@@ -69,11 +69,19 @@ def open_run(config: Config, run: Path) -> None:
 
 @dataclass
 class Position:
-    """Where a run is: updates of an epoch that are done, and the best AP so far."""
+    """Where a run is.
+
+    Attributes:
+        epoch: epochs that are done.
+        step: updates of the next epoch that are done.
+        best_ap: the best AP so far.
+        since_best: scorings since then.
+    """
 
     epoch: int = 0
     step: int = 0
     best_ap: float = -1.0
+    since_best: int = 0
 
 
 class Checkpoints:
@@ -123,9 +131,11 @@ class Checkpoints:
     ) -> None:
         """Writes all that the end of an epoch asks for; `ap` is None where it was not scored."""
         names = []
-        if ap is not None and ap > at.best_ap:
-            at.best_ap = ap
-            names.append("best.pt")
+        if ap is not None:
+            at.since_best += 1
+            if ap > at.best_ap:
+                at.best_ap, at.since_best = ap, 0
+                names.append("best.pt")
         keep = self.config.train.keep_every
         if keep and at.epoch % keep == 0:
             names.append(f"epoch{at.epoch}.pt")
@@ -152,7 +162,12 @@ class Checkpoints:
         learner.load_state_dict(progress)
         record.load_state_dict(progress["record"])
         _restore_random_state(progress["random"])
-        return Position(progress["epoch"], progress["step"], progress["best_ap"])
+        return Position(
+            progress["epoch"],
+            progress["step"],
+            progress["best_ap"],
+            progress.get("since_best", 0),  # runs of dhn 0.1 did not count them
+        )
 
     def _check(self, checkpoint: Checkpoint) -> None:
         path = self.run / "last.pt"

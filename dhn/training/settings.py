@@ -10,12 +10,7 @@ import pydantic
 import yaml
 from pydantic import Field
 
-
-class Section(pydantic.BaseModel):
-    """Settings that belong together."""
-
-    model_config = pydantic.ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
+from dhn.training.data_settings import Data, Section
 
 _Count = Annotated[int, Field(ge=1)]
 _Weight = Annotated[float, Field(ge=0)]
@@ -65,159 +60,6 @@ class Network(Section):
         """The keywords of `build_model`, without those that the network has no use for."""
         lite = {"backbone", "branches", "kernel", "half"}
         return self.model_dump(exclude=set() if self.name == "doublehighernet_lite" else lite)
-
-
-class Source(Section):
-    """One of several data sets that are learnt together."""
-
-    path: str
-    split: Literal["train", "val", "test", "trainval"] | None = None
-    weight: float = Field(1, gt=0, le=100)
-    joints: dict[str, str] = {}
-
-
-class Data(Section):
-    """What the network is trained on, and how samples are made of it."""
-
-    dataset: str | tuple[Source, ...] = Field(
-        "crowdpose",
-        description="`crowdpose` (in data/crowdpose), `coco` (in data/coco), or the path of a "
-        "folder or JSON file with annotations in COCO's keypoint format. Or several of them, each "
-        "as `{path: PATH, split: train, weight: 1, joints: {their_name: our_name}}`, where all but "
-        "the path may be left out. An epoch shows an image of weight 2 twice, and half of the "
-        "images of weight 0.5. The held-out split is that of the first one.",
-    )
-    joints: Literal["own", "coco", "crowdpose", "common"] = Field(
-        "own",
-        description="The joints to learn: those of the (first) data set, COCO's 17, CrowdPose's "
-        "14, or the 19 that are in either. Joints of the same name are the same; those that a data "
-        "set does not have are unknown in its images, and neither taught nor denied there.",
-    )
-    split: Literal["train", "val", "test", "trainval"] = Field(
-        "trainval", description="The split to train on."
-    )
-    eval_split: Literal["train", "val", "test"] | None = Field(
-        None,
-        description="The split that is held out and scored every `train.eval_every` epochs; null "
-        "scores nothing.",
-    )
-    synthetic: int = Field(
-        0,
-        ge=0,
-        description="How many procedural crowds are drawn into the folder `dataset` before the "
-        "training, if there is no such folder; 0 draws none.",
-    )
-    input_size: int = Field(
-        512,
-        ge=64,
-        le=2048,
-        multiple_of=64,
-        description="Side of the square training samples, in pixels.",
-    )
-    eval_size: int | None = Field(
-        None,
-        ge=64,
-        le=2048,
-        multiple_of=64,
-        description="Short side of the images when the held-out split is scored, and later in "
-        "eval and predict, in pixels; null takes `input_size`, which suits samples of scale 1.",
-    )
-    max_people: int = Field(
-        30,
-        ge=1,
-        description="How many people of an image are learnt at most, the largest first. A warning "
-        "counts those that are left out.",
-    )
-    # Runs of dhn 0.1 call it max_bad_pictures.
-    max_bad_images: int = Field(
-        100,
-        ge=0,
-        validation_alias=pydantic.AliasChoices("max_bad_images", "max_bad_pictures"),
-        description="The training ends if more images than this cannot be read.",
-    )
-    keep_empty: bool = Field(
-        False, description="Whether to train on images without a labelled joint, too."
-    )
-    workers: int = Field(
-        4,
-        ge=0,
-        description="Processes that make samples, for each process that trains; 0 makes them in "
-        "the training process itself.",
-    )
-    rotation: float = Field(
-        30, ge=0, le=180, description="Samples are rotated by up to this angle, in degrees."
-    )
-    scale: tuple[float, float] = Field(
-        (0.75, 1.5),
-        description="Range of a sample's side, in units of the image's short side: two positive "
-        "numbers, the smaller one first.",
-    )
-    translation: float = Field(
-        40,
-        ge=0,
-        le=200,
-        description="How far a sample's centre moves at most in x and in y, in 1/200 of its side.",
-    )
-    flip: float = Field(0.5, ge=0, le=1, description="Probability that a sample is mirrored.")
-    colour: float = Field(
-        0,
-        ge=0,
-        le=1,
-        description="Strength of random changes of brightness, contrast and saturation.",
-    )
-    grey: float = Field(0, ge=0, le=1, description="Probability that a sample has no colours.")
-    blur: float = Field(0, ge=0, le=1, description="Probability that a sample is blurred.")
-    noise: float = Field(0, ge=0, le=1, description="Probability that a sample is noisy.")
-    jpeg: float = Field(
-        0, ge=0, le=1, description="Probability that a sample is spoilt by strong compression."
-    )
-    low_resolution: float = Field(
-        0, ge=0, le=1, description="Probability that a sample was once 2 to 5 times smaller."
-    )
-    cutout: float = Field(
-        0,
-        ge=0,
-        le=1,
-        description="Probability that one to three patches of one colour hide parts of a sample. "
-        "Joints underneath are learnt all the same.",
-    )
-    aspect: tuple[float, float] = Field(
-        (1, 1),
-        description="Range of the factor by which an image's width is stretched against its "
-        "height: two positive numbers, the smaller one first.",
-    )
-    composites: float = Field(
-        0,
-        ge=0,
-        le=1,
-        description="Share of the samples over which people of one to seven other images are laid, "
-        "so that grouping is learnt from images that show one person each. Each takes an image "
-        "more to decode.",
-    )
-
-    @property
-    def sources(self) -> tuple[Source, ...]:
-        """The data sets, each with its split."""
-        if isinstance(self.dataset, str):
-            return (Source(path=self.dataset, split=self.split),)
-        return tuple(
-            source.model_copy(update={"split": source.split or self.split})
-            for source in self.dataset
-        )
-
-    @pydantic.field_validator("dataset")
-    @classmethod
-    def _not_empty(cls, value: str | tuple[Source, ...]) -> str | tuple[Source, ...]:
-        if not value:
-            raise ValueError("must name at least one data set")
-        return value
-
-    @pydantic.field_validator("scale", "aspect")
-    @classmethod
-    def _ordered(cls, value: tuple[float, float]) -> tuple[float, float]:
-        if not 0 < value[0] <= value[1]:
-            raise ValueError("must be two positive numbers, the smaller one first")
-        return value
 
 
 class Loss(Section):
@@ -285,10 +127,23 @@ class Train(Section):
         description="Weights to start from, as far as they fit: a name that `dhn models` lists, an "
         "address or a file; null starts from scratch.",
     )
+    freeze: tuple[str, ...] = Field(
+        (),
+        description="Layers that keep the weights they start with, and their batch norms' "
+        "statistics: names like `backbone` or `backbone.stage2`.",
+    )
     optimiser: Literal["adam", "adamw"] = Field(
         "adam", description="`adamw` keeps weight decay apart from the gradient."
     )
     lr: float = Field(1e-3, gt=0, description="The learning rate.")
+    layer_decay: float = Field(
+        1,
+        gt=0,
+        le=1,
+        description="What the learning rate is multiplied by from one layer to the next lower one, "
+        "from the heads down to the image: below 1, layers that were trained before change less "
+        "the more general they are.",
+    )
     weight_decay: float = Field(0, ge=0, description="The optimiser's weight decay.")
     schedule: Literal["step", "cosine"] = Field(
         "step",
@@ -344,6 +199,12 @@ class Train(Section):
     )
     eval_every: int = Field(
         10, ge=1, description="Epochs from one scoring of the held-out split to the next."
+    )
+    patience: int = Field(
+        0,
+        ge=0,
+        description="The training ends after this many scorings in a row without a better AP; 0 "
+        "goes on to the last epoch.",
     )
     keep_every: int = Field(
         0,

@@ -30,7 +30,8 @@ from dhn.data.labels import count_kept
 from dhn.data.mixture import JOINT_SETS, Mixture, joined, with_joints
 from dhn.model import PoseNetwork
 from dhn.synth import generate, is_unfinished
-from dhn.training.settings import Config, Data
+from dhn.training.data_settings import Data
+from dhn.training.settings import Config
 from dhn.weights.download import fetch
 from dhn.weights.load import warm_start
 from dhn.weights.zoo import PUBLISHED

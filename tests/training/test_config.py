@@ -94,7 +94,7 @@ def test_recipes_differ_from_the_papers_in_nothing_else(name, settings):
 def test_every_recipe_starts_from_published_weights():
     for name in presets():
         init = load_config(name).train.init
-        assert (init is None) == (name in ("demo", "people"))
+        assert (init is None) == (name in ("demo", "finetune", "people"))
         assert init is None or init in PUBLISHED
 
 
