@@ -47,7 +47,7 @@ def write_hash(name: str, macro: str, *parts: str) -> None:
 
 
 def extensions() -> list[Extension]:
-    include_dirs = [str(ROOT / CSRC), str(ROOT / CSRC / "common"), str(ROOT / GENERATED)]
+    include_dirs = [str(ROOT / CSRC), str(ROOT / GENERATED)]
     write_hash("source_hash.h", "DHN_SOURCE_HASH", *CPU_PARTS)
     found = [
         cpp_extension.CppExtension(

@@ -1,4 +1,5 @@
-// Checks and small helpers of the operators on every device. A failed check raises RuntimeError.
+// What the operators demand of their arguments on every device: one function per operator, named
+// after it; a failed check raises RuntimeError. A device may demand more (its files say what).
 #pragma once
 
 #include <torch/csrc/stable/ops.h>
@@ -7,12 +8,18 @@
 #include <torch/headeronly/util/Exception.h>
 
 #include <cstdint>
+#include <optional>
+#include <string>
 #include <vector>
+
+#include "common/gaussian.h"
 
 namespace dhn {
 
 using torch::headeronly::ScalarType;
 using torch::stable::Tensor;
+
+// ---- What several operators take.
 
 inline void check_floating(const Tensor& t, const char* name) {
   const ScalarType type = t.scalar_type();
@@ -36,8 +43,10 @@ inline void check_maps(const Tensor& maps, int64_t height, int64_t width) {
                   "maps may have 32767 pixels a side");
 }
 
-// Tags [B, J, T, h, w] that belong to heatmaps [B, J, h, w].
-inline void check_tags(const Tensor& tags, const Tensor& heatmaps) {
+// Heatmaps [B, J, h, w] and tags [B, J, T, h, w] read at height x width.
+inline void check_maps_with_tags(const Tensor& heatmaps, const Tensor& tags, int64_t height,
+                                 int64_t width) {
+  check_maps(heatmaps, height, width);
   check_floating(tags, "tags");
   check_dim(tags, 5, "tags [B, J, T, h, w]");
   STD_TORCH_CHECK(tags.size(0) == heatmaps.size(0) && tags.size(1) == heatmaps.size(1) &&
@@ -45,14 +54,21 @@ inline void check_tags(const Tensor& tags, const Tensor& heatmaps) {
                   "tags [B, J, T, h, w] do not fit heatmaps [B, J, h, w]");
 }
 
-// Keypoints [B, P, J, 3] and one map's stride, sigma and tau.
-inline void check_target(const Tensor& keypoints, double stride, double sigma, double tau,
-                         bool square) {
+inline void check_keypoints(const Tensor& keypoints) {
   check_dim(keypoints, 4, "keypoints [B, P, J, 3]");
   STD_TORCH_CHECK(keypoints.size(3) == 3, "keypoints must be [B, P, J, 3], got ", keypoints.size(3),
                   " in the last dimension");
-  STD_TORCH_CHECK(stride > 0 && sigma > 0 && (square || tau > 0),
+}
+
+// One map's target; `target` is "disc" or "square".
+inline Gaussian<double> checked_gaussian(double stride, double sigma, double tau,
+                                         const std::string& target) {
+  STD_TORCH_CHECK(target == "disc" || target == "square",
+                  "target must be 'disc' or 'square', got '", target, "'");
+  const bool disc = target == "disc";
+  STD_TORCH_CHECK(stride > 0 && sigma > 0 && (tau > 0 || !disc),
                   "stride, sigma and tau must be positive");
+  return {stride, sigma, tau, disc ? Target::disc : Target::square};
 }
 
 inline void check_peaks(int64_t k, int64_t kernel, double threshold) {
@@ -61,14 +77,7 @@ inline void check_peaks(int64_t k, int64_t kernel, double threshold) {
   STD_TORCH_CHECK(threshold >= 0, "threshold must not be negative, got ", threshold);
 }
 
-// Indices [B, J, K] into heatmaps [B, J, h, w]; their values are for the kernels to check.
-inline void check_indices(const Tensor& indices, const Tensor& heatmaps) {
-  check_dim(indices, 3, "indices [B, J, K]");
-  STD_TORCH_CHECK(indices.scalar_type() == ScalarType::Long, "indices must be int64");
-  STD_TORCH_CHECK(indices.size(0) == heatmaps.size(0) && indices.size(1) == heatmaps.size(1),
-                  "indices [B, J, K] do not fit heatmaps [B, J, h, w]");
-}
-
+// A permutation of 0..J-1.
 inline void check_order(const std::vector<int64_t>& order, int64_t J) {
   std::vector<char> named(J, 0);
   for (const int64_t j : order) {
@@ -80,8 +89,62 @@ inline void check_order(const std::vector<int64_t>& order, int64_t J) {
                   " joints once");
 }
 
-// What group_tags takes.
-inline void check_candidates(const Tensor& scores, const Tensor& xy, const Tensor& tags,
+// ---- The operators.
+
+// Returns the target of each map.
+inline std::vector<Gaussian<double>> check_render_heatmaps(
+    const Tensor& keypoints, const std::vector<int64_t>& heights,
+    const std::vector<int64_t>& widths, const std::vector<double>& strides,
+    const std::vector<double>& sigmas, const std::vector<double>& taus, const std::string& target) {
+  check_keypoints(keypoints);
+  const size_t maps = heights.size();
+  STD_TORCH_CHECK(widths.size() == maps && strides.size() == maps && sigmas.size() == maps &&
+                      taus.size() == maps,
+                  "heights, widths, strides, sigmas and taus must be of one length");
+  std::vector<Gaussian<double>> gaussians;
+  for (size_t i = 0; i < maps; ++i) {
+    gaussians.push_back(checked_gaussian(strides[i], sigmas[i], taus[i], target));
+  }
+  return gaussians;
+}
+
+inline void check_heatmap_mse(const Tensor& prediction, const Tensor& keypoints,
+                              const std::optional<Tensor>& mask) {
+  check_floating(prediction, "prediction");
+  check_dim(prediction, 4, "prediction [B, J, h, w]");
+  check_keypoints(keypoints);
+  STD_TORCH_CHECK(
+      keypoints.size(0) == prediction.size(0) && keypoints.size(2) == prediction.size(1),
+      "keypoints [B, P, J, 3] do not fit prediction [B, J, h, w]");
+  STD_TORCH_CHECK(
+      !mask || (mask->dim() == 3 && mask->size(0) == prediction.size(0) &&
+                mask->size(1) == prediction.size(2) && mask->size(2) == prediction.size(3)),
+      "mask [B, h, w] does not fit prediction [B, J, h, w]");
+}
+
+inline void check_heatmap_mse_backward(const Tensor& grad, const Tensor& prediction,
+                                       const Tensor& keypoints, const std::optional<Tensor>& mask) {
+  check_heatmap_mse(prediction, keypoints, mask);
+  STD_TORCH_CHECK(grad.dim() == 1 && grad.size(0) == prediction.size(0), "grad must be [B]");
+}
+
+inline void check_topk_peaks(const Tensor& heatmaps, int64_t k, int64_t kernel, int64_t height,
+                             int64_t width, double threshold) {
+  check_maps(heatmaps, height, width);
+  check_peaks(k, kernel, threshold);
+}
+
+// The values of the indices are for the kernels to check.
+inline void check_read_peaks(const Tensor& heatmaps, const Tensor& tags, const Tensor& indices,
+                             int64_t height, int64_t width) {
+  check_maps_with_tags(heatmaps, tags, height, width);
+  check_dim(indices, 3, "indices [B, J, K]");
+  STD_TORCH_CHECK(indices.scalar_type() == ScalarType::Long, "indices must be int64");
+  STD_TORCH_CHECK(indices.size(0) == heatmaps.size(0) && indices.size(1) == heatmaps.size(1),
+                  "indices [B, J, K] do not fit heatmaps [B, J, h, w]");
+}
+
+inline void check_group_tags(const Tensor& scores, const Tensor& xy, const Tensor& tags,
                              const std::vector<int64_t>& order, int64_t max_people) {
   check_dim(scores, 3, "scores [B, J, K]");
   check_dim(xy, 4, "xy [B, J, K, 2]");
@@ -95,8 +158,10 @@ inline void check_candidates(const Tensor& scores, const Tensor& xy, const Tenso
   check_order(order, scores.size(1));
 }
 
-// People [B, M, J, 3 + T] and counts [B] as group_tags returns them, for maps of the same images.
-inline void check_people(const Tensor& people, const Tensor& counts, const Tensor& tags) {
+// The values of the counts are for the kernels to check.
+inline void check_refine_people(const Tensor& heatmaps, const Tensor& tags, const Tensor& people,
+                                const Tensor& counts, int64_t height, int64_t width) {
+  check_maps_with_tags(heatmaps, tags, height, width);
   check_dim(people, 4, "people [B, M, J, 3 + T]");
   check_dim(counts, 1, "counts [B]");
   STD_TORCH_CHECK(people.size(0) == tags.size(0) && people.size(2) == tags.size(1) &&
@@ -105,24 +170,32 @@ inline void check_people(const Tensor& people, const Tensor& counts, const Tenso
   STD_TORCH_CHECK(counts.scalar_type() == ScalarType::Long, "counts must be int64");
 }
 
-// What aggregate_heatmaps takes: as many quarter as half maps, all alike, and the same flipped or
-// none.
-inline void check_pyramid(const std::vector<Tensor>& quarter, const std::vector<Tensor>& half,
-                          const std::vector<Tensor>& quarter_flipped,
-                          const std::vector<Tensor>& half_flipped,
-                          const std::vector<int64_t>& flip) {
+inline void check_decode_poses(const Tensor& heatmaps, const Tensor& tags, int64_t height,
+                               int64_t width, const std::vector<int64_t>& order, int64_t max_people,
+                               int64_t kernel, double detection_threshold) {
+  check_maps_with_tags(heatmaps, tags, height, width);
+  check_peaks(max_people, kernel, detection_threshold);
+  check_order(order, heatmaps.size(1));
+}
+
+// As many quarter as half maps, all alike, and the same number of flipped ones or none.
+inline void check_aggregate_heatmaps(const std::vector<Tensor>& quarter,
+                                     const std::vector<Tensor>& half,
+                                     const std::vector<Tensor>& quarter_flipped,
+                                     const std::vector<Tensor>& half_flipped,
+                                     const std::vector<int64_t>& flip) {
   STD_TORCH_CHECK(!quarter.empty() && quarter.size() == half.size(),
                   "expected as many quarter as half maps, at least one");
   STD_TORCH_CHECK((quarter_flipped.empty() && half_flipped.empty()) ||
                       (quarter_flipped.size() == half.size() && half_flipped.size() == half.size()),
                   "expected as many flipped maps as plain ones, or none");
-  const auto check_alike = [](const std::vector<Tensor>& maps, const Tensor& model) {
+  const auto check_alike = [&](const std::vector<Tensor>& maps, const Tensor& model) {
     for (const Tensor& map : maps) {
       check_maps(map, 1, 1);
       for (int64_t i = 0; i < 4; ++i) {
         STD_TORCH_CHECK(map.size(i) == model.size(i), "maps of one stride differ in shape");
       }
-      STD_TORCH_CHECK(map.scalar_type() == model.scalar_type(), "maps differ in dtype");
+      STD_TORCH_CHECK(map.scalar_type() == half[0].scalar_type(), "maps differ in dtype");
     }
   };
   check_alike(quarter, quarter[0]);
@@ -139,10 +212,17 @@ inline void check_pyramid(const std::vector<Tensor>& quarter, const std::vector<
   }
 }
 
+// ---- Conversions.
+
 inline Tensor as_type(const Tensor& t, ScalarType type) {
   return torch::stable::contiguous(t.scalar_type() == type ? t : torch::stable::to(t, type));
 }
 
 inline Tensor as_float32(const Tensor& t) { return as_type(t, ScalarType::Float); }
+
+// float64 is computed in float64, everything else in float32.
+inline ScalarType compute_type(const Tensor& t) {
+  return t.scalar_type() == ScalarType::Double ? ScalarType::Double : ScalarType::Float;
+}
 
 }  // namespace dhn

@@ -3,7 +3,7 @@
 // linear_sum_assignment), for rows <= columns. Ties: a free column first, then the lowest.
 #pragma once
 
-#include "compat.h"
+#include "common/compat.h"
 
 namespace dhn {
 

@@ -3,7 +3,7 @@
 
 #include <cstdint>
 
-#include "compat.h"
+#include "common/compat.h"
 
 namespace dhn {
 

@@ -1,4 +1,4 @@
-// Lets one header serve g++ and nvcc, and the SIMT runner of tests/simt.
+// Lets one header serve g++, nvcc and the SIMT runner of tests/ops/simt.
 #pragma once
 
 #if defined(__CUDACC__)

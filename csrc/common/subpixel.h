@@ -3,7 +3,7 @@
 
 #include <cmath>
 
-#include "compat.h"
+#include "common/compat.h"
 
 namespace dhn {
 

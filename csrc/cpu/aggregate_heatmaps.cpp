@@ -1,7 +1,7 @@
 #include <torch/csrc/stable/library.h>
 
 #include "checks.h"
-#include "maps.h"
+#include "cpu/maps.h"
 
 namespace dhn {
 namespace {
@@ -53,7 +53,7 @@ struct Pass {
 Tensor aggregate_heatmaps(std::vector<Tensor> quarter, std::vector<Tensor> half,
                           std::vector<Tensor> quarter_flipped, std::vector<Tensor> half_flipped,
                           std::vector<int64_t> flip) {
-  check_pyramid(quarter, half, quarter_flipped, half_flipped, flip);
+  check_aggregate_heatmaps(quarter, half, quarter_flipped, half_flipped, flip);
   std::vector<Tensor> kept;  // owns the converted maps while they are read
   const auto pointers = [&](const std::vector<Tensor>& maps) {
     Pointers result;

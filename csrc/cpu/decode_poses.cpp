@@ -6,10 +6,10 @@
 #include <tuple>
 
 #include "checks.h"
-#include "group_tags.h"
-#include "read_peaks.h"
-#include "refine_people.h"
-#include "topk_peaks.h"
+#include "cpu/group_tags.h"
+#include "cpu/read_peaks.h"
+#include "cpu/refine_people.h"
+#include "cpu/topk_peaks.h"
 
 namespace dhn {
 namespace {
@@ -92,10 +92,7 @@ std::tuple<std::vector<Tensor>, std::vector<Tensor>, Tensor> decode_poses(
     Tensor heatmaps, Tensor tags, int64_t height, int64_t width, std::vector<int64_t> order,
     int64_t max_people, int64_t kernel, double tag_threshold, double detection_threshold,
     bool refined, bool subpixel, bool munkres) {
-  check_maps(heatmaps, height, width);
-  check_tags(tags, heatmaps);
-  check_peaks(max_people, kernel, detection_threshold);
-  check_order(order, heatmaps.size(1));
+  check_decode_poses(heatmaps, tags, height, width, order, max_people, kernel, detection_threshold);
   const Tensor floats = as_float32(heatmaps), tag_floats = as_float32(tags);
   const int64_t B = heatmaps.size(0), J = heatmaps.size(1), T = tags.size(2), K = max_people;
   const Grid grid(heatmaps.size(2), heatmaps.size(3), height, width);

@@ -1,4 +1,4 @@
-#include "group_tags.h"
+#include "cpu/group_tags.h"
 
 #include <torch/csrc/stable/library.h>
 
@@ -13,7 +13,7 @@ std::tuple<Tensor, Tensor> group_tags(Tensor scores, Tensor xy, Tensor tags,
                                       std::vector<int64_t> order, int64_t max_people,
                                       double tag_threshold, double detection_threshold,
                                       bool munkres) {
-  check_candidates(scores, xy, tags, order, max_people);
+  check_group_tags(scores, xy, tags, order, max_people);
   const Tensor s = as_float32(scores), p = as_float32(xy), t = as_float32(tags);
   const int64_t B = s.size(0);
   const GroupingSizes sizes{s.size(1), s.size(2), t.size(3)};

@@ -5,8 +5,8 @@
 #include <cmath>
 #include <vector>
 
-#include "assignment.h"
-#include "munkres.h"
+#include "common/assignment.h"
+#include "cpu/munkres.h"
 
 namespace dhn {
 
@@ -60,7 +60,7 @@ class Grouping {
       match(found, scores + first, tags + first * sizes_.T);
       for (int i = 0; i < found; ++i) {
         const int64_t k = first + candidates_[i];
-        if (person_of_[i] < 0) person_of_[i] = found_person();
+        if (person_of_[i] < 0) person_of_[i] = start_person();
         add(person_of_[i], j, scores[k], xy + k * 2, tags + k * sizes_.T);
       }
     }
@@ -74,16 +74,16 @@ class Grouping {
   int select(const float* scores, const float* xy, const float* tags) {
     int found = 0;
     for (int64_t k = 0; k < sizes_.K; ++k) {
-      float watch = scores[k] + xy[2 * k] + xy[2 * k + 1];
-      for (int64_t t = 0; t < sizes_.T; ++t) watch += tags[k * sizes_.T + t];
-      if (scores[k] > settings_.detection_threshold && std::isfinite(watch)) {
+      float sum = scores[k] + xy[2 * k] + xy[2 * k + 1];  // finite if all of it is
+      for (int64_t t = 0; t < sizes_.T; ++t) sum += tags[k * sizes_.T + t];
+      if (scores[k] > settings_.detection_threshold && std::isfinite(sum)) {
         candidates_[found++] = static_cast<int>(k);
       }
     }
     return found;
   }
 
-  // person_of_[i]: whom candidate i joins, or -1 if it founds a person.
+  // person_of_[i]: whom candidate i joins, or -1 if it starts a person.
   void match(int found, const float* scores, const float* tags) {
     std::fill_n(person_of_.begin(), found, -1);
     const int people = static_cast<int>(std::min<int64_t>(joints_.size(), settings_.max_people));
@@ -113,17 +113,18 @@ class Grouping {
     }
   }
 
-  // Square as the official code and its package make it: columns of 1e10, rows of 0.
+  // The costs, padded to a square as the official code and its package do: columns of 1e10, rows
+  // of 0.
   template <typename Cost>
   void assign_by_munkres(int found, int people, const Cost& cost) {
     const int n = std::max(found, people);
-    square_.assign(static_cast<size_t>(n) * n, 0);
+    padded_costs_.assign(static_cast<size_t>(n) * n, 0);
     for (int i = 0; i < found; ++i) {
       for (int p = 0; p < n; ++p) {
-        square_[i * n + p] = p < people ? std::min(cost(i, p), 1e15) : 1e10;
+        padded_costs_[i * n + p] = p < people ? std::min(cost(i, p), 1e15) : 1e10;
       }
     }
-    munkres_.assign(square_, n, column_of_row_);
+    munkres_.assign(padded_costs_, n, column_of_row_);
   }
 
   // ||tag - the person's mean tag||
@@ -136,7 +137,7 @@ class Grouping {
     return std::sqrt(sum);
   }
 
-  int found_person() {
+  int start_person() {
     tag_sum_.resize(tag_sum_.size() + sizes_.T, 0.0f);
     people_.resize(people_.size() + sizes_.J * (3 + sizes_.T), 0.0f);
     joints_.push_back(0.0f);
@@ -161,7 +162,7 @@ class Grouping {
   std::vector<int> candidates_, person_of_;
   std::vector<float> distance_;
   Munkres munkres_;
-  std::vector<double> square_;
+  std::vector<double> padded_costs_;
   std::vector<int> column_of_row_;
   std::vector<float> people_;   // [people, J, 3 + T]
   std::vector<float> tag_sum_;  // [people, T]

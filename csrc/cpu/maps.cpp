@@ -1,4 +1,4 @@
-#include "maps.h"
+#include "cpu/maps.h"
 
 namespace dhn {
 namespace {

@@ -5,8 +5,8 @@
 #include <cstddef>
 #include <vector>
 
-#include "bilinear.h"
-#include "vectorize.h"
+#include "common/bilinear.h"
+#include "cpu/vectorize.h"
 
 namespace dhn {
 

@@ -1,4 +1,4 @@
-#include "read_peaks.h"
+#include "cpu/read_peaks.h"
 
 #include <torch/csrc/stable/library.h>
 
@@ -9,9 +9,7 @@ namespace {
 
 std::tuple<Tensor, Tensor> read_peaks(Tensor heatmaps, Tensor tags, Tensor indices, int64_t height,
                                       int64_t width, bool subpixel) {
-  check_maps(heatmaps, height, width);
-  check_tags(tags, heatmaps);
-  check_indices(indices, heatmaps);
+  check_read_peaks(heatmaps, tags, indices, height, width);
   const Tensor maps = as_float32(heatmaps), tag_maps = as_float32(tags);
   const Tensor where = as_type(indices, ScalarType::Long);
   const int64_t B = maps.size(0), J = maps.size(1), T = tags.size(2), K = indices.size(2);

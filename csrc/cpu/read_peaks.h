@@ -1,8 +1,8 @@
 // Where a peak lies, and which tags stand there (ops.cpp: read_peaks).
 #pragma once
 
-#include "maps.h"
-#include "subpixel.h"
+#include "common/subpixel.h"
+#include "cpu/maps.h"
 
 namespace dhn {
 

@@ -1,4 +1,4 @@
-#include "refine_people.h"
+#include "cpu/refine_people.h"
 
 #include <torch/csrc/stable/library.h>
 
@@ -6,7 +6,7 @@
 #include <limits>
 
 #include "checks.h"
-#include "read_peaks.h"
+#include "cpu/read_peaks.h"
 
 namespace dhn {
 namespace {
@@ -305,9 +305,7 @@ namespace {
 
 Tensor refine_people(Tensor heatmaps, Tensor tags, Tensor people, Tensor counts, int64_t height,
                      int64_t width, bool subpixel) {
-  check_maps(heatmaps, height, width);
-  check_tags(tags, heatmaps);
-  check_people(people, counts, tags);
+  check_refine_people(heatmaps, tags, people, counts, height, width);
   const Tensor maps = as_float32(heatmaps), tag_maps = as_float32(tags);
   const Tensor found = as_float32(people), numbers = as_type(counts, ScalarType::Long);
   const int64_t B = maps.size(0), J = maps.size(1), T = tags.size(2), M = people.size(1);

@@ -3,7 +3,7 @@
 
 #include <vector>
 
-#include "tiles.h"
+#include "cpu/tiles.h"
 
 namespace dhn {
 

@@ -1,9 +1,11 @@
 #include <torch/csrc/stable/library.h>
 
 #include <cstring>
+#include <string>
+#include <vector>
 
 #include "checks.h"
-#include "discs.h"
+#include "cpu/shapes.h"
 
 namespace dhn {
 namespace {
@@ -22,15 +24,15 @@ void render(const Tensor& keypoints, const std::vector<Map<scalar_t>>& maps) {
   const scalar_t* points = keypoints.const_data_ptr<scalar_t>();
   torch::stable::parallel_for(0, B * J, 1, [&](int64_t begin, int64_t end) {
     for (const Map<scalar_t>& map : maps) {
-      Discs<scalar_t> discs(map.gaussian, map.height, map.width);
+      Shapes<scalar_t> shapes(map.gaussian, map.height, map.width);
       const size_t size = size_t(map.height) * map.width;
       for (int64_t plane = begin; plane < end; ++plane) {
         scalar_t* pixels = map.pixels + plane * size;
         std::memset(pixels, 0, size * sizeof(scalar_t));
-        discs.assign(points + (plane / J * P * J + plane % J) * 3, P, J * 3);
-        for (const Disc<scalar_t>& disc : discs.all()) {
-          for (int v = disc.top; v < disc.bottom; ++v) {
-            discs.paint_row(disc, v, pixels + size_t(v) * map.width);
+        shapes.assign(points + (plane / J * P * J + plane % J) * 3, P, J * 3);
+        for (const Shape<scalar_t>& shape : shapes.all()) {
+          for (int v = shape.top; v < shape.bottom; ++v) {
+            shapes.paint_row(shape, v, pixels + size_t(v) * map.width);
           }
         }
       }
@@ -41,19 +43,14 @@ void render(const Tensor& keypoints, const std::vector<Map<scalar_t>>& maps) {
 template <typename scalar_t>
 std::vector<Tensor> render_all(const Tensor& keypoints, const std::vector<int64_t>& heights,
                                const std::vector<int64_t>& widths,
-                               const std::vector<double>& strides,
-                               const std::vector<double>& sigmas, const std::vector<double>& taus,
-                               bool square) {
+                               const std::vector<Gaussian<double>>& gaussians) {
   std::vector<Tensor> results;
   std::vector<Map<scalar_t>> maps;
-  for (size_t i = 0; i < heights.size(); ++i) {
-    check_target(keypoints, strides[i], sigmas[i], taus[i], square);
+  for (size_t i = 0; i < gaussians.size(); ++i) {
     results.push_back(torch::stable::new_empty(
         keypoints, {keypoints.size(0), keypoints.size(2), heights[i], widths[i]}));
-    const Gaussian<scalar_t> gaussian{scalar_t(strides[i]), scalar_t(sigmas[i]), scalar_t(taus[i]),
-                                      square};
-    maps.push_back({gaussian, static_cast<int>(heights[i]), static_cast<int>(widths[i]),
-                    results.back().mutable_data_ptr<scalar_t>()});
+    maps.push_back({gaussian_of<scalar_t>(gaussians[i]), static_cast<int>(heights[i]),
+                    static_cast<int>(widths[i]), results.back().mutable_data_ptr<scalar_t>()});
   }
   render<scalar_t>(keypoints, maps);
   return results;
@@ -62,15 +59,13 @@ std::vector<Tensor> render_all(const Tensor& keypoints, const std::vector<int64_
 std::vector<Tensor> render_heatmaps(Tensor keypoints, std::vector<int64_t> heights,
                                     std::vector<int64_t> widths, std::vector<double> strides,
                                     std::vector<double> sigmas, std::vector<double> taus,
-                                    bool square) {
-  check_dim(keypoints, 4, "keypoints [B, P, J, 3]");
-  STD_TORCH_CHECK(heights.size() == widths.size() && heights.size() == strides.size() &&
-                      heights.size() == sigmas.size() && heights.size() == taus.size(),
-                  "heights, widths, strides, sigmas and taus must be of one length");
-  const bool wide = keypoints.scalar_type() == ScalarType::Double;
-  const Tensor points = as_type(keypoints, wide ? ScalarType::Double : ScalarType::Float);
-  return wide ? render_all<double>(points, heights, widths, strides, sigmas, taus, square)
-              : render_all<float>(points, heights, widths, strides, sigmas, taus, square);
+                                    std::string target) {
+  const auto gaussians =
+      check_render_heatmaps(keypoints, heights, widths, strides, sigmas, taus, target);
+  const ScalarType type = compute_type(keypoints);
+  const Tensor points = as_type(keypoints, type);
+  return type == ScalarType::Double ? render_all<double>(points, heights, widths, gaussians)
+                                    : render_all<float>(points, heights, widths, gaussians);
 }
 
 STABLE_TORCH_LIBRARY_IMPL(dhn, CPU, m) { m.impl("render_heatmaps", TORCH_BOX(&render_heatmaps)); }

@@ -1,4 +1,4 @@
-#include "tiles.h"
+#include "cpu/tiles.h"
 
 #include <cmath>
 #include <limits>
@@ -6,12 +6,8 @@
 namespace dhn {
 namespace {
 
-struct Greatest {
-  static DHN_INLINE float of(float a, float b) { return a < b ? b : a; }
-};
-struct Least {
-  static DHN_INLINE float of(float a, float b) { return b < a ? b : a; }
-};
+DHN_INLINE float lesser(float a, float b) { return b < a ? b : a; }
+DHN_INLINE float greater(float a, float b) { return a < b ? b : a; }
 
 // Where the rows of the row of tiles from `top` on begin: nine, past the map's end the last again.
 struct Rows {
@@ -21,24 +17,26 @@ struct Rows {
   }
 };
 
-// From one value per column, the extreme of the columns of every tile and (kNext) of the next one.
-// `line` has room for width + kTile values and is used up.
-template <typename Extreme, bool kNext = true>
+// From one value per column, the extreme (`lesser` or `greater`) of the columns of every tile, with
+// or without the first column of the next one. `line` has room for width + kTile values and is used
+// up.
+template <float (*extreme)(float, float), bool kWithNextColumn = true>
 DHN_INLINE void join_columns(float* line, int width, float* out) {
   std::fill(line + width, line + width + kTile, line[width - 1]);
   const int tiles = tiles_of(width);
-  for (int tile = 0; tile < tiles; ++tile) out[tile] = line[tile * kTile + (kNext ? kTile : 0)];
+  for (int tile = 0; tile < tiles; ++tile)
+    out[tile] = line[tile * kTile + (kWithNextColumn ? kTile : 0)];
   for (int runs = tiles * kTile / 2; runs >= tiles; runs /= 2) {  // of 2, 4, 8 columns
 #pragma GCC ivdep
-    for (int i = 0; i < runs; ++i) line[i] = Extreme::of(line[2 * i], line[2 * i + 1]);
+    for (int i = 0; i < runs; ++i) line[i] = extreme(line[2 * i], line[2 * i + 1]);
   }
-  for (int tile = 0; tile < tiles; ++tile) out[tile] = Extreme::of(out[tile], line[tile]);
+  for (int tile = 0; tile < tiles; ++tile) out[tile] = extreme(out[tile], line[tile]);
 }
 
-// `watch` took the sum of some pixels less itself: 0 unless one of them is NaN or infinite.
-DHN_INLINE bool all_zero(const float* watch, int width) {
+// `residue` holds the sum of some pixels less itself: 0 unless one of them is NaN or infinite.
+DHN_INLINE bool all_zero(const float* residue, int width) {
   float sum = 0;
-  for (int x = 0; x < width; ++x) sum += watch[x];
+  for (int x = 0; x < width; ++x) sum += residue[x];
   return sum == 0.0f;
 }
 
@@ -47,8 +45,8 @@ struct Column {
   float low, high, sum;
   explicit DHN_INLINE Column(float value) : low(value), high(value), sum(value) {}
   DHN_INLINE void add(float value) {
-    low = Least::of(low, value);
-    high = Greatest::of(high, value);
+    low = lesser(low, value);
+    high = greater(high, value);
     sum += value;
   }
 };
@@ -56,8 +54,8 @@ struct Column {
 DHN_CLONES bool bound(const float* map, int h, int w, ColumnBuffers& buffers, float* out_low,
                       float* out_high) {
   float *low = buffers.low[0].data(), *high = buffers.high[0].data();
-  float* watch = buffers.watch.data();
-  std::fill(watch, watch + w, 0.0f);
+  float* residue = buffers.residue.data();
+  std::fill(residue, residue + w, 0.0f);
   for (int top = 0; top < h; top += kTile, out_low += tiles_of(w), out_high += tiles_of(w)) {
     const Rows rows(top, h, w);
 #pragma GCC ivdep
@@ -67,20 +65,20 @@ DHN_CLONES bool bound(const float* map, int h, int w, ColumnBuffers& buffers, fl
       for (int i = 1; i <= kTile; ++i) column.add(map[rows.at[i] + x]);
       low[x] = column.low;
       high[x] = column.high;
-      watch[x] += column.sum - column.sum;
+      residue[x] += column.sum - column.sum;
     }
-    join_columns<Least>(low, w, out_low);
-    join_columns<Greatest>(high, w, out_high);
+    join_columns<lesser>(low, w, out_low);
+    join_columns<greater>(high, w, out_high);
   }
-  return all_zero(watch, w);
+  return all_zero(residue, w);
 }
 
 DHN_CLONES bool bound_pair(const float* map_a, const float* map_b, int h, int w,
                            ColumnBuffers& buffers, const PairRanges& out) {
   float *low_sum = buffers.low[0].data(), *high_sum = buffers.high[0].data();
   float *low_difference = buffers.low[1].data(), *high_difference = buffers.high[1].data();
-  float* watch = buffers.watch.data();
-  std::fill(watch, watch + w, 0.0f);
+  float* residue = buffers.residue.data();
+  std::fill(residue, residue + w, 0.0f);
   for (int top = 0, first = 0; top < h; top += kTile, first += tiles_of(w)) {
     const Rows rows(top, h, w);
 #pragma GCC ivdep
@@ -95,27 +93,27 @@ DHN_CLONES bool bound_pair(const float* map_a, const float* map_b, int h, int w,
       }
       low_sum[x] = sum.low, high_sum[x] = sum.high;
       low_difference[x] = difference.low, high_difference[x] = difference.high;
-      watch[x] += sum.sum - sum.sum;
+      residue[x] += sum.sum - sum.sum;
     }
     for (int i = 0; i < 2; ++i) {
-      join_columns<Least>(buffers.low[i].data(), w, out.low[i] + first);
-      join_columns<Greatest>(buffers.high[i].data(), w, out.high[i] + first);
+      join_columns<lesser>(buffers.low[i].data(), w, out.low[i] + first);
+      join_columns<greater>(buffers.high[i].data(), w, out.high[i] + first);
     }
   }
-  return all_zero(watch, w);
+  return all_zero(residue, w);
 }
 
 // The greatest of all blends of a and b whose weights keep `share` away from 0 and 1.
 DHN_INLINE float greatest_blend(float a, float b, float share) {
-  return share * (a + b) + (1.0f - 2 * share) * Greatest::of(a, b);
+  return share * (a + b) + (1.0f - 2 * share) * greater(a, b);
 }
 
 // Blends along columns; the greatest of a tile's in every column are then blended along the row.
 DHN_CLONES bool bound_blends(const float* map, int h, int w, float share_x, float share_y,
                              ColumnBuffers& buffers, float* out) {
   float *column = buffers.high[1].data(), *high = buffers.high[0].data();
-  float* watch = buffers.watch.data();
-  std::fill(watch, watch + w, 0.0f);
+  float* residue = buffers.residue.data();
+  std::fill(residue, residue + w, 0.0f);
   for (int top = 0; top < h; top += kTile, out += tiles_of(w)) {
     const Rows rows(top, h, w);
     // Pixels above the map's first row read it alone, those left of its first column that alone.
@@ -128,19 +126,19 @@ DHN_CLONES bool bound_blends(const float* map, int h, int w, float share_x, floa
       for (int i = 1; i < kTile; i += 2) {
         // What row i gives with a neighbour grows with the neighbour: the greater one is enough.
         const float middle = map[rows.at[i] + x], below = map[rows.at[i + 1] + x];
-        most = Greatest::of(most, greatest_blend(middle, Greatest::of(above, below), share_y));
+        most = greater(most, greatest_blend(middle, greater(above, below), share_y));
         sum += middle + below;
         above = below;
       }
       column[x] = most;
-      watch[x] += sum - sum;
+      residue[x] += sum - sum;
     }
     for (int x = 0; x < w - 1; ++x) high[x] = greatest_blend(column[x], column[x + 1], share_x);
     high[w - 1] = column[w - 1];
-    high[0] = Greatest::of(high[0], column[0]);
-    join_columns<Greatest, false>(high, w, out);
+    high[0] = greater(high[0], column[0]);
+    join_columns<greater, false>(high, w, out);
   }
-  return all_zero(watch, w);
+  return all_zero(residue, w);
 }
 
 }  // namespace

@@ -7,7 +7,7 @@
 
 #include <vector>
 
-#include "maps.h"
+#include "cpu/maps.h"
 
 namespace dhn {
 
@@ -49,9 +49,9 @@ constexpr int tiles_of(int size) { return (size + kTile - 1) / kTile; }
 
 // Working memory: one value per column of one row of tiles.
 struct ColumnBuffers {
-  std::vector<float> low[2], high[2], watch;
+  std::vector<float> low[2], high[2], residue;
 
-  explicit ColumnBuffers(int width) : watch(width) {
+  explicit ColumnBuffers(int width) : residue(width) {
     for (auto& line : low) line.resize(width + kTile);
     for (auto& line : high) line.resize(width + kTile);
   }

@@ -1,4 +1,4 @@
-#include "topk_peaks.h"
+#include "cpu/topk_peaks.h"
 
 #include <torch/csrc/stable/library.h>
 
@@ -97,8 +97,7 @@ namespace {
 
 std::tuple<Tensor, Tensor> topk_peaks(Tensor heatmaps, int64_t k, int64_t kernel, int64_t height,
                                       int64_t width, double threshold) {
-  check_maps(heatmaps, height, width);
-  check_peaks(k, kernel, threshold);
+  check_topk_peaks(heatmaps, k, kernel, height, width, threshold);
   const Tensor maps = as_float32(heatmaps);
   const int64_t B = maps.size(0), J = maps.size(1);
   Tensor scores = torch::stable::new_empty(maps, {B, J, k});

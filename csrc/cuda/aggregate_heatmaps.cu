@@ -1,7 +1,7 @@
 #include <vector>
 
-#include "aggregate_heatmaps.cuh"
-#include "launch.h"
+#include "cuda/aggregate_heatmaps.cuh"
+#include "cuda/launch.h"
 
 namespace dhn::cuda {
 namespace {
@@ -25,7 +25,7 @@ Pass<map_t> pass_of(const std::vector<Tensor>& quarter, const std::vector<Tensor
 Tensor aggregate_heatmaps(std::vector<Tensor> quarter, std::vector<Tensor> half,
                           std::vector<Tensor> quarter_flipped, std::vector<Tensor> half_flipped,
                           std::vector<std::int64_t> flip) {
-  check_pyramid(quarter, half, quarter_flipped, half_flipped, flip);
+  check_aggregate_heatmaps(quarter, half, quarter_flipped, half_flipped, flip);
   const std::size_t stages = half.size();
   const std::int64_t B = half[0].size(0), J = half[0].size(1);
   const std::int64_t h = half[0].size(2), w = half[0].size(3);
@@ -33,7 +33,6 @@ Tensor aggregate_heatmaps(std::vector<Tensor> quarter, std::vector<Tensor> half,
                   " stages and ", kMaxFlipJoints, " joints on CUDA");
   STD_TORCH_CHECK(h == 2 * quarter[0].size(2) && w == 2 * quarter[0].size(3),
                   "half maps must be twice as high and wide as quarter maps on CUDA");
-  STD_TORCH_CHECK(quarter[0].scalar_type() == half[0].scalar_type(), "maps differ in dtype");
   const bool has_flipped = !half_flipped.empty();
   Flip opposite{};
   for (std::size_t j = 0; has_flipped && j < flip.size(); ++j) {

@@ -1,12 +1,11 @@
-// The network's heatmaps, coarse and fine, plain and flipped, as one: a single pass over the
-// inputs.
+// The network's heatmaps, coarse and fine, plain and flipped, averaged in one pass over the inputs.
 //
 // A block makes one tile of one joint's result. For each pass it averages the quarter maps under
 // the tile into shared memory, upsamples them from there, and adds the half maps, read in accesses
 // of 4 pixels. The flipped pass is read where the mirrored tile lies, in the channel of the
 // opposite joint, and its 4 pixels are reversed in registers.
 #pragma once
-#include "bilinear.cuh"
+#include "cuda/bilinear.cuh"
 
 namespace dhn::cuda {
 
@@ -29,7 +28,7 @@ struct QuarterTile {
   float means[kAggregateTileH / 2 + 2][kAggregateTileW / 2 + 2];
 };
 
-// bilinear_tap(out, in_size, 2 * in_size), without its divisions.
+// bilinear_tap(out, in_size, 2 * in_size) without its divisions; beyond the output the last pixel.
 __device__ __forceinline__ Tap doubling_tap(int out, int in_size) {
   const int low = out == 0 ? 0 : (out - 1) / 2;
   if (low >= in_size - 1) return {in_size - 1, in_size - 1, 0.f};
@@ -43,11 +42,11 @@ __device__ __forceinline__ void add_pass(float (&sums)[4], const Pass<map_t>& pa
                                          std::int64_t plane, int h, int w, int x0, int y0, int u,
                                          int v, QuarterTile& tile) {
   const float share = 1.f / static_cast<float>(stages);
-  const int columns = min(kAggregateTileW, w - x0), rows = min(kAggregateTileH, h - y0);
+  const int columns = min(kAggregateTileW, w - x0);
   const int first = kMirror ? w - x0 - columns : x0;
   const int left = doubling_tap(first, w / 2).low, top = doubling_tap(y0, h / 2).low;
   const int span_w = doubling_tap(first + columns - 1, w / 2).high + 1 - left;
-  const int span_h = doubling_tap(y0 + rows - 1, h / 2).high + 1 - top;
+  const int span_h = doubling_tap(y0 + kAggregateTileH - 1, h / 2).high + 1 - top;
   for (int i = threadIdx.x; i < span_w * span_h; i += kAggregateThreads) {
     const int row = i / span_w, column = i % span_w;
     const std::int64_t at = (plane * (h / 2) + top + row) * (w / 2) + left + column;
@@ -57,9 +56,9 @@ __device__ __forceinline__ void add_pass(float (&sums)[4], const Pass<map_t>& pa
       if (s < stages) sum += static_cast<float>(pass.quarter[s][at]);
     tile.means[row][column] = sum * share;
   }
-  if (!PLANTED(41)) __syncthreads();
+  __syncthreads();
 
-  if (u < w && v < h) {
+  if (v < h) {
     float half[4] = {};
 #pragma unroll
     for (int s = 0; s < kMaxStages; ++s) {
@@ -81,7 +80,7 @@ __device__ __forceinline__ void add_pass(float (&sums)[4], const Pass<map_t>& pa
       sums[k] += (half[k] * share + up) * 0.5f;
     }
   }
-  if (!PLANTED(42)) __syncthreads();  // the next pass fills the tile anew
+  __syncthreads();  // the next pass fills the tile anew
 }
 
 template <typename map_t>

@@ -1,14 +1,13 @@
 // The K best of a stream of candidates, kept by a block in shared memory.
 #pragma once
-#include "device.cuh"
+#include "cuda/device.cuh"
 
 namespace dhn::cuda {
 
 // A candidate as one integer: the higher score first, among equals the lower index. 0 is no
 // candidate.
 using Key = unsigned long long;
-constexpr Key kPoison =
-    ~Key{0};  // stands for maps that hold NaN or infinity; beats every candidate
+constexpr Key kPoison = ~Key{0};  // a map that holds NaN or infinity; beats every candidate
 
 __device__ __forceinline__ Key make_key(float score, unsigned index) {
   const unsigned bits = __float_as_uint(score + 0.f);  // + 0: -0 and 0 are equal scores
@@ -46,16 +45,12 @@ class Best {
   __device__ void offer(Key key) {
     const bool accepted = key > floor_;
     if (accepted) storage_.keys[atomicAdd(&storage_.count, 1)] = key;
-    if (PLANTED(1)) {
-      count_ = storage_.count;
-    } else {
-      count_ += __syncthreads_count(accepted);
-    }
+    count_ += __syncthreads_count(accepted);
     if (count_ > kBestCapacity - kBestThreads) sort();
   }
 
   // Brings the best to the front, best first, and forgets the others; returns how many there are
-  // (<= K).
+  // (<= K). Without any the first key is 0.
   __device__ int sort() {
     int size = 1;
     while (size < count_) size *= 2;
@@ -72,7 +67,7 @@ class Best {
             storage_.keys[high] = a;
           }
         }
-        if (!PLANTED(2) || step > 32) __syncthreads();
+        __syncthreads();
       }
     }
     count_ = min(count_, k_);

@@ -1,12 +1,12 @@
 // Reading maps between their pixels.
 #pragma once
-#include "../common/bilinear.h"
-#include "device.cuh"
+#include "common/bilinear.h"
+#include "cuda/device.cuh"
 
 namespace dhn::cuda {
 
-// The taps of consecutive output pixels first, first + 1, ... of one axis; those outside the output
-// are clamped.
+// The taps of consecutive output pixels first, first + 1, ... of one axis; outside the output the
+// border's repeat.
 __device__ __forceinline__ void fill_taps(Tap* taps, int count, int first, int in_size,
                                           int out_size) {
   for (int i = threadIdx.x; i < count; i += blockDim.x)
@@ -37,8 +37,8 @@ __device__ __forceinline__ float read_at(const ResizedMap<map_t>& map, int X, in
                        bilinear_tap(X, map.w, map.W));
 }
 
-// Source lines that belong to output pixels [first, last): every line belongs to some tile, even
-// when shrinking.
+// Source lines that belong to output pixels [first, last), `last` possibly beyond the output: every
+// line belongs to some tile, even when shrinking.
 struct Span {
   int begin, end;
 };

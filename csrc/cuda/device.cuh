@@ -1,5 +1,5 @@
-// The one header that kernels include. nvcc sees CUDA itself; any other compiler the SIMT runner of
-// tests/simt, which runs the same source on the CPU.
+// The one header that kernels include. nvcc sees CUDA itself, any other compiler the SIMT runner of
+// tests/ops/simt, which runs the same source on the CPU.
 #pragma once
 #if defined(__CUDACC__)
 #include <cuda_runtime.h>
@@ -11,14 +11,6 @@
 #include <torch/headeronly/util/Half.h>
 
 #include <cstdint>
-
-// PLANTED(n) marks where a test can plant bug n, to see that the harness would catch it. Never true
-// in a real build.
-#if defined(__CUDACC__)
-#define PLANTED(n) false
-#else
-#define PLANTED(n) (simt::config.planted == (n))
-#endif
 
 namespace dhn::cuda {
 

@@ -1,8 +1,8 @@
 #include <tuple>
 #include <vector>
 
-#include "group_tags.cuh"
-#include "launch.h"
+#include "cuda/group_tags.cuh"
+#include "cuda/launch.h"
 
 namespace dhn::cuda {
 namespace {
@@ -11,7 +11,7 @@ std::tuple<Tensor, Tensor> group_tags(const Tensor& scores, const Tensor& xy, co
                                       std::vector<std::int64_t> order, std::int64_t max_people,
                                       double tag_threshold, double detection_threshold,
                                       bool munkres) {
-  check_candidates(scores, xy, tags, order, max_people);
+  check_group_tags(scores, xy, tags, order, max_people);
   const std::int64_t B = scores.size(0), J = scores.size(1), K = scores.size(2), T = tags.size(3);
   STD_TORCH_CHECK(K <= kMaxGroup && max_people <= kMaxGroup && T <= kMaxTagDims && J <= kMaxOrder,
                   "group_tags on CUDA takes up to ", kMaxGroup, " candidates and people, ",

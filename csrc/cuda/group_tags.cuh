@@ -8,8 +8,8 @@
 #pragma once
 #include <cfloat>
 
-#include "../common/assignment.h"
-#include "device.cuh"
+#include "common/assignment.h"
+#include "cuda/device.cuh"
 
 namespace dhn::cuda {
 
@@ -32,7 +32,7 @@ struct GroupStorage {
   int person_of[kMaxGroup];
 };
 
-// ||tag - mean||, in the order of operations of csrc/cpu/group_tags.cpp.
+// ||tag - mean||, in the order of operations of csrc/cpu/group_tags.h.
 __device__ __forceinline__ float tag_distance(const float* __restrict__ tag, const float* mean,
                                               int T) {
   float sum = 0;
@@ -96,7 +96,7 @@ __device__ void assign_rows_by_warp(Assignment<kMaxGroup>& a, int rows, int colu
         i = a.row_of_column[column];
       }
     }
-    if (!PLANTED(51)) __syncwarp();
+    __syncwarp();
 
     for (int i = lane; i < rows; i += 32) {
       if (a.row_done[i]) {
@@ -116,7 +116,7 @@ __device__ void assign_rows_by_warp(Assignment<kMaxGroup>& a, int rows, int colu
         j = next;
       }
     }
-    if (!PLANTED(52)) __syncwarp();
+    __syncwarp();
   }
 }
 
@@ -150,10 +150,10 @@ class Grouping {
     for (int base = 0; base < settings_.K; base += 32) {
       const int k = base + lane_;
       bool takes_part = false;
-      if (k < settings_.K + PLANTED(53)) {
-        float watch = scores[k] + xy[2 * k] + xy[2 * k + 1];
-        for (int t = 0; t < settings_.T; ++t) watch += tags[k * settings_.T + t];
-        takes_part = scores[k] > settings_.detection_threshold && fabsf(watch) <= FLT_MAX;
+      if (k < settings_.K) {
+        float sum = scores[k] + xy[2 * k] + xy[2 * k + 1];  // finite if all of it is
+        for (int t = 0; t < settings_.T; ++t) sum += tags[k * settings_.T + t];
+        takes_part = scores[k] > settings_.detection_threshold && fabsf(sum) <= FLT_MAX;
       }
       const unsigned votes = __ballot_sync(kFullWarp, takes_part);
       if (takes_part) s_.candidates[found + rank_among(votes)] = k;
@@ -163,11 +163,10 @@ class Grouping {
     return found;
   }
 
-  // person_of[i]: whom candidate i joins, or -1 if it founds a person.
+  // person_of[i]: whom candidate i joins, or -1 if it starts a person.
   __device__ void match(int found, int people, const float* __restrict__ scores,
                         const float* __restrict__ tags) {
     for (int i = lane_; i < found; i += 32) s_.person_of[i] = -1;
-    __syncwarp();
     if (people == 0) return;
     const int T = settings_.T;
     const auto distance = [&](int i, int p) {
@@ -176,37 +175,37 @@ class Grouping {
     const auto cost = [&](int i, int p) {
       return grouping_cost(distance(i, p), scores[s_.candidates[i]]);
     };
-    const bool few = found <= people;  // candidates are the rows, else people are
-    const int rows = few ? found : people, columns = few ? people : found;
+    const bool candidate_rows = found <= people;  // else people are the rows
+    const int rows = candidate_rows ? found : people, columns = candidate_rows ? people : found;
     assign_rows_by_warp(s_.work, rows, columns, [&](int row, int column) {
-      return few ? cost(row, column) : cost(column, row);
+      return candidate_rows ? cost(row, column) : cost(column, row);
     });
     for (int row = lane_; row < rows; row += 32) {
       const int column = s_.work.column_of_row[row];
-      const int i = few ? row : column, p = few ? column : row;
+      const int i = candidate_rows ? row : column, p = candidate_rows ? column : row;
       if (distance(i, p) < settings_.tag_threshold) s_.person_of[i] = p;
     }
     __syncwarp();
   }
 
-  // Writes the candidates to their people, founding those that are missing; returns their number.
+  // Writes the candidates to their people, starting those that are missing; returns their number.
   __device__ int add(int found, int count, int joint, const float* __restrict__ scores,
                      const float* __restrict__ xy, const float* __restrict__ tags,
                      float* __restrict__ people) {
     const int T = settings_.T;
     for (int base = 0; base < found; base += 32) {
       const int i = base + lane_;
-      const bool founds = i < found && s_.person_of[i] < 0;
-      const unsigned votes = __ballot_sync(kFullWarp, founds);
+      const bool starts = i < found && s_.person_of[i] < 0;
+      const unsigned votes = __ballot_sync(kFullWarp, starts);
       if (i < found) {
-        const int p = founds ? count + rank_among(votes) : s_.person_of[i];
+        const int p = starts ? count + rank_among(votes) : s_.person_of[i];
         const int k = s_.candidates[i];
         float* const row = people + (static_cast<std::int64_t>(p) * settings_.J + joint) * (3 + T);
         row[0] = xy[2 * k];
         row[1] = xy[2 * k + 1];
         row[2] = scores[k];
         for (int t = 0; t < T; ++t) row[3 + t] = tags[k * T + t];
-        if (p < settings_.max_people) remember(p, founds, tags + k * T);
+        if (p < settings_.max_people) remember(p, starts, tags + k * T);
       }
       count += __popc(votes);
     }
@@ -214,11 +213,11 @@ class Grouping {
     return count;
   }
 
-  __device__ void remember(int p, bool founds, const float* __restrict__ tag) {
-    const float joints = founds ? 1.f : s_.joints[p] + 1.f;
+  __device__ void remember(int p, bool starts, const float* __restrict__ tag) {
+    const float joints = starts ? 1.f : s_.joints[p] + 1.f;
     s_.joints[p] = joints;
     for (int t = 0; t < settings_.T; ++t) {
-      const float sum = founds ? tag[t] : s_.sums[p][t] + tag[t];
+      const float sum = starts ? tag[t] : s_.sums[p][t] + tag[t];
       s_.sums[p][t] = sum;
       s_.means[p][t] = sum / joints;
     }

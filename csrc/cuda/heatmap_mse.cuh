@@ -1,17 +1,17 @@
 // Masked mean squared error to a target that is never written, and its gradient.
 //
 // A block takes one tile of one joint's map, as render_heatmaps does: it gathers the people whose
-// disc touches the tile, finds the target of 4 pixels per thread in registers, and reads
+// disc or square touches the tile, finds the target of 4 pixels per thread in registers, and reads
 // predictions and mask in accesses of 4. Forward, it writes one partial sum; a second kernel adds
 // up those of an image, always in the same order, so that the loss is the same in every run.
 #pragma once
-#include "render_heatmaps.cuh"
+#include "cuda/render_heatmaps.cuh"
 
 namespace dhn::cuda {
 
-// The target of a call: what all planes share.
+// What all planes of a call share.
 template <typename scalar_t>
-struct Target {
+struct MseInputs {
   const scalar_t* keypoints;  // [B, P, J, 3]
   const scalar_t* mask;       // [B, height, width] or null
   int P, J, height, width, tiles_x, tiles;
@@ -25,50 +25,50 @@ struct Place {
   int u, v;
 };
 
-// prediction - target, and the mask (0 beyond the map), at a thread's pixels. Called by all threads
-// of the block together.
+// prediction - target, and the mask, at a thread's pixels: 0 beyond the map, both below it, the
+// mask beyond the end of a row. Called by all threads of the block together.
 template <typename scalar_t, typename map_t>
-__device__ __forceinline__ Place find_errors(const Target<scalar_t>& target,
+__device__ __forceinline__ Place find_errors(const MseInputs<scalar_t>& inputs,
                                              const map_t* __restrict__ prediction,
                                              NearbyPeople<scalar_t>& nearby, scalar_t (&errors)[4],
                                              scalar_t (&mask)[4]) {
-  const int tile = blockIdx.x % target.tiles, joint = blockIdx.x / target.tiles % target.J;
+  const int tile = blockIdx.x % inputs.tiles, joint = blockIdx.x / inputs.tiles % inputs.J;
   Place at;
-  at.image = blockIdx.x / target.tiles / target.J;
-  const int x0 = tile % target.tiles_x * kTileW, y0 = tile / target.tiles_x * kTileH;
+  at.image = blockIdx.x / inputs.tiles / inputs.J;
+  const int x0 = tile % inputs.tiles_x * kTileW, y0 = tile / inputs.tiles_x * kTileH;
   at.u = x0 + static_cast<int>(threadIdx.x) % (kTileW / 4) * 4;
   at.v = y0 + static_cast<int>(threadIdx.x) / (kTileW / 4);
-  at.row = (at.image * target.J + joint) * target.height + at.v;
-  const bool inside = at.u < target.width && at.v < target.height;
+  at.row = (at.image * inputs.J + joint) * inputs.height + at.v;
+  const bool inside = at.v < inputs.height;
   // Loaded first: on its way while people are gathered.
-  if (inside) load4(prediction + at.row * target.width, at.u, target.width, errors);
+  if (inside) load4(prediction + at.row * inputs.width, at.u, inputs.width, errors);
   scalar_t least[4] = {kFarAway, kFarAway, kFarAway, kFarAway};
-  const scalar_t* const keypoints = target.keypoints + (at.image * target.P * target.J + joint) * 3;
-  for (int p0 = 0; p0 < target.P; p0 += kRenderPeople) {
-    gather_people(nearby, keypoints, p0, target.P, target.J, target.gaussian, target.height,
-                  target.width, x0, y0);
-    lower_distances(least, nearby, target.gaussian, at.u, at.v);
-    if (!PLANTED(31)) __syncthreads();
+  const scalar_t* const keypoints = inputs.keypoints + (at.image * inputs.P * inputs.J + joint) * 3;
+  for (int p0 = 0; p0 < inputs.P; p0 += kRenderPeople) {
+    gather_people(nearby, keypoints, p0, inputs.P, inputs.J, inputs.gaussian, inputs.height,
+                  inputs.width, x0, y0);
+    lower_distances(least, nearby, inputs.gaussian, at.u, at.v);
+    __syncthreads();
   }
 #pragma unroll
   for (int k = 0; k < 4; ++k) {
-    errors[k] = inside ? errors[k] - target_at(least[k], target.rate) : 0;
-    mask[k] = inside && at.u + k < target.width;
+    errors[k] = inside ? errors[k] - value_at(least[k], inputs.rate) : 0;
+    mask[k] = at.u + k < inputs.width;
   }
-  if (inside && target.mask)
-    load4(target.mask + (at.image * target.height + at.v) * target.width, at.u, target.width, mask);
+  if (inside && inputs.mask)
+    load4(inputs.mask + (at.image * inputs.height + at.v) * inputs.width, at.u, inputs.width, mask);
   return at;
 }
 
 // partial[block] = sum of mask * (prediction - target)^2 over the block's tile.
 template <typename scalar_t, typename map_t>
 __global__ void __launch_bounds__(kRenderThreads, kRenderBlocks<scalar_t>)
-    heatmap_mse_kernel(const Target<scalar_t> target, const map_t* __restrict__ prediction,
+    heatmap_mse_kernel(const MseInputs<scalar_t> inputs, const map_t* __restrict__ prediction,
                        double* __restrict__ partial) {
   __shared__ NearbyPeople<scalar_t> nearby;
   __shared__ scalar_t warp_sums[kRenderThreads / 32];
   scalar_t errors[4], mask[4];
-  find_errors(target, prediction, nearby, errors, mask);
+  find_errors(inputs, prediction, nearby, errors, mask);
   scalar_t sum = 0;
 #pragma unroll
   for (int k = 0; k < 4; ++k) sum += mask[k] * (errors[k] * errors[k]);
@@ -89,7 +89,7 @@ __global__ void __launch_bounds__(32)
                       scalar_t* __restrict__ loss) {
   const double* const mine = partial + static_cast<std::int64_t>(blockIdx.x) * parts;
   double sum = 0;
-  for (int i = threadIdx.x; i < parts + PLANTED(32); i += 32) sum += mine[i];
+  for (int i = threadIdx.x; i < parts; i += 32) sum += mine[i];
   sum = warp_sum(sum);
   if (threadIdx.x == 0) loss[blockIdx.x] = static_cast<scalar_t>(sum / count);
 }
@@ -97,17 +97,18 @@ __global__ void __launch_bounds__(32)
 // out = grad[b] * 2 mask (prediction - target) / count.
 template <typename scalar_t, typename map_t>
 __global__ void __launch_bounds__(kRenderThreads, kRenderBlocks<scalar_t>)
-    heatmap_mse_backward_kernel(const Target<scalar_t> target, const map_t* __restrict__ prediction,
+    heatmap_mse_backward_kernel(const MseInputs<scalar_t> inputs,
+                                const map_t* __restrict__ prediction,
                                 const scalar_t* __restrict__ grad, double count,
                                 map_t* __restrict__ out) {
   __shared__ NearbyPeople<scalar_t> nearby;
   scalar_t errors[4], mask[4];
-  const Place at = find_errors(target, prediction, nearby, errors, mask);
-  if ((at.v >= target.height && !PLANTED(33)) || at.u >= target.width) return;
+  const Place at = find_errors(inputs, prediction, nearby, errors, mask);
+  if (at.v >= inputs.height) return;
   const scalar_t scale = static_cast<scalar_t>(2 * static_cast<double>(grad[at.image]) / count);
 #pragma unroll
   for (int k = 0; k < 4; ++k) errors[k] *= scale * mask[k];
-  store4(out + at.row * target.width, at.u, target.width, errors);
+  store4(out + at.row * inputs.width, at.u, inputs.width, errors);
 }
 
 }  // namespace dhn::cuda

@@ -9,8 +9,8 @@
 #include <torch/headeronly/core/Dispatch_v2.h>
 #include <torch/headeronly/util/Exception.h>
 
-#include "../checks.h"
-#include "device.cuh"
+#include "checks.h"
+#include "cuda/device.cuh"
 
 // In the SIMT runner the same code serves the operators `dhn_simt::*` on CPU tensors.
 #if defined(__CUDACC__)

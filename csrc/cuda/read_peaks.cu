@@ -1,7 +1,7 @@
 #include <tuple>
 
-#include "launch.h"
-#include "read_peaks.cuh"
+#include "cuda/launch.h"
+#include "cuda/read_peaks.cuh"
 
 namespace dhn::cuda {
 namespace {
@@ -9,9 +9,7 @@ namespace {
 std::tuple<Tensor, Tensor> read_peaks(const Tensor& heatmaps_, const Tensor& tags_,
                                       const Tensor& indices_, std::int64_t height,
                                       std::int64_t width, bool subpixel) {
-  check_maps(heatmaps_, height, width);
-  check_tags(tags_, heatmaps_);
-  check_indices(indices_, heatmaps_);
+  check_read_peaks(heatmaps_, tags_, indices_, height, width);
   const ScalarType type = map_type(heatmaps_, tags_);
   const Tensor heatmaps = as_type(heatmaps_, type), tags = as_type(tags_, type);
   const Tensor indices = torch::stable::contiguous(indices_);

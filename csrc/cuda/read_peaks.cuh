@@ -1,7 +1,7 @@
 // Where peaks lie and which tags stand there: a thread per candidate, a few pixels each.
 #pragma once
-#include "../common/subpixel.h"
-#include "bilinear.cuh"
+#include "common/subpixel.h"
+#include "cuda/bilinear.cuh"
 
 namespace dhn::cuda {
 
@@ -33,8 +33,8 @@ __global__ void __launch_bounds__(kReadThreads)
                       int T, int h, int w, int H, int W, bool subpixel, float* __restrict__ xy,
                       float* __restrict__ tag_out) {
   const std::int64_t i = static_cast<std::int64_t>(blockIdx.x) * kReadThreads + threadIdx.x;
-  if (i >= candidates + PLANTED(61)) return;
-  // The CPU refuses an index outside the input; here it cannot be told, so it is clamped.
+  if (i >= candidates) return;
+  // The CPU refuses an index outside the input; a kernel cannot raise an error, so it clamps it.
   const std::int64_t last = static_cast<std::int64_t>(H) * W - 1;
   const int index = static_cast<int>(max(std::int64_t{0}, min(indices[i], last)));
   const int X = index % W, Y = index / W;

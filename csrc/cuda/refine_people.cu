@@ -1,5 +1,5 @@
-#include "launch.h"
-#include "refine_people.cuh"
+#include "cuda/launch.h"
+#include "cuda/refine_people.cuh"
 
 namespace dhn::cuda {
 namespace {
@@ -7,9 +7,7 @@ namespace {
 Tensor refine_people(const Tensor& heatmaps_, const Tensor& tags_, const Tensor& people_,
                      const Tensor& counts_, std::int64_t height, std::int64_t width,
                      bool subpixel) {
-  check_maps(heatmaps_, height, width);
-  check_tags(tags_, heatmaps_);
-  check_people(people_, counts_, tags_);
+  check_refine_people(heatmaps_, tags_, people_, counts_, height, width);
   STD_TORCH_CHECK(tags_.size(2) <= kRefineTagDims, "refine_people on CUDA takes up to ",
                   kRefineTagDims, " tag dimensions");
   const ScalarType type = map_type(heatmaps_, tags_);

@@ -9,8 +9,8 @@
 #include <cfloat>
 #include <cmath>
 
-#include "best.cuh"
-#include "read_peaks.cuh"
+#include "cuda/best.cuh"
+#include "cuda/read_peaks.cuh"
 
 namespace dhn::cuda {
 
@@ -58,7 +58,7 @@ __global__ void __launch_bounds__(kRefineThreads)
   const Span rows = source_span(block.top, block.bottom, s.h, s.H);
   const Span columns = source_span(block.left, block.right, s.w, s.W);
   const int span_w = columns.end - columns.begin;
-  const int pixels = span_w * (rows.end - rows.begin + PLANTED(73));
+  const int pixels = span_w * (rows.end - rows.begin);
   float* const out = bounds + plane * (1 + 2 * s.T) * s.tiles + tile;
   bool finite = true;
   float highest = -FLT_MAX;
@@ -120,7 +120,7 @@ class JointSearch {
     }
     promising = warp_max(promising);
     if (threadIdx.x % 32 == 0) atomicMax(&s_.promising, promising);
-    if (!PLANTED(71) && __syncthreads_or(poisoned)) return kPoison;
+    if (__syncthreads_or(poisoned)) return kPoison;
     const int first = static_cast<int>(key_index(s_.promising));
     evaluate(first);
     for (int base = 0; base < sizes_.tiles; base += kRefineThreads) visit_promising(base, first);
@@ -156,11 +156,10 @@ class JointSearch {
     __syncthreads();
   }
 
-  // Raises best to the best pixel of a tile. Begins and ends with a barrier.
+  // Raises best to the best pixel of a tile. Begins after a barrier and ends with one.
   __device__ void evaluate(int tile) {
     const TileBlock block = tile_block(sizes_, tile);
     const int width = block.right - block.left, height = block.bottom - block.top;
-    __syncthreads();
     fill_taps(s_.taps_x, width, block.left, sizes_.w, sizes_.W);
     fill_taps(s_.taps_y, height, block.top, sizes_.h, sizes_.H);
     __syncthreads();
@@ -180,7 +179,7 @@ class JointSearch {
     }
     best = warp_max(best);
     if (threadIdx.x % 32 == 0) atomicMax(&s_.best, best);
-    if (!PLANTED(72)) __syncthreads();
+    __syncthreads();
   }
 
   RefineStorage& s_;

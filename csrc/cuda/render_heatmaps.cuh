@@ -1,12 +1,12 @@
 // Gaussian targets: the maximum over people, all maps of a call in one launch.
 //
 // A block draws one tile of one joint's map. It first gathers, into shared memory, the people whose
-// disc touches the tile (most tiles: none), then every thread finds the least squared distance over
-// them for its 4 pixels and takes one exp per pixel: exp is monotonic, so the maximum of the values
-// is the value at the minimum. Stores are 16 bytes wide.
+// disc or square touches the tile (most tiles: none), then every thread finds the least squared
+// distance over them for its 4 pixels and takes one exp per pixel: exp is monotonic, so the maximum
+// of the values is the value at the minimum. Stores are 16 bytes wide.
 #pragma once
-#include "../common/gaussian.h"
-#include "device.cuh"
+#include "common/gaussian.h"
+#include "cuda/device.cuh"
 
 namespace dhn::cuda {
 
@@ -37,23 +37,25 @@ struct Centre {
   scalar_t x, y;
 };
 
-// The people whose shape touches a tile, gathered by the whole block, kRenderPeople at a time.
+// The people whose disc or square touches a tile, gathered by the whole block, kRenderPeople at a
+// time.
 template <typename scalar_t>
 struct NearbyPeople {
   Centre<scalar_t> centres[kRenderPeople];
   int count;
 };
 
-// gaussian_offset in two steps, because only the first divides: where the shape's centre is, how
-// far a pixel lies off.
+// gaussian_offset in two steps, because only the first divides: where the centre is, and how far a
+// pixel lies from it.
 template <typename scalar_t>
 __device__ __forceinline__ scalar_t centre_of(const Gaussian<scalar_t>& g, scalar_t coordinate) {
-  return g.square ? trunc(coordinate / g.stride) : coordinate;
+  return g.target == Target::square ? trunc(coordinate / g.stride) : coordinate;
 }
 template <typename scalar_t>
 __device__ __forceinline__ scalar_t offset_from(const Gaussian<scalar_t>& g, int index,
                                                 scalar_t centre) {
-  return (g.square ? scalar_t(index) : (scalar_t(index) + scalar_t(0.5)) * g.stride) - centre;
+  const bool square = g.target == Target::square;
+  return (square ? scalar_t(index) : (scalar_t(index) + scalar_t(0.5)) * g.stride) - centre;
 }
 // Whether some pixel first .. last of one axis lies within reach.
 template <typename scalar_t>
@@ -81,7 +83,7 @@ __device__ void gather_people(NearbyPeople<scalar_t>& nearby,
       nearby.centres[atomicAdd(&nearby.count, 1)] = {x, y};
     }
   }
-  if (!PLANTED(11)) __syncthreads();
+  __syncthreads();
 }
 
 // Lowers the squared distances of 4 pixels of row v, from column u on, to those of the gathered
@@ -91,6 +93,7 @@ __device__ __forceinline__ void lower_distances(scalar_t (&least)[4],
                                                 const NearbyPeople<scalar_t>& nearby,
                                                 const Gaussian<scalar_t>& g, int u, int v) {
   const scalar_t reach = gaussian_reach(g);
+  const bool square = g.target == Target::square;
   for (int i = 0; i < nearby.count; ++i) {
     const Centre<scalar_t> centre = nearby.centres[i];
     const scalar_t dy = offset_from(g, v, centre.y);
@@ -98,7 +101,7 @@ __device__ __forceinline__ void lower_distances(scalar_t (&least)[4],
     for (int k = 0; k < 4; ++k) {
       const scalar_t dx = offset_from(g, u + k, centre.x);
       const scalar_t d2 = dx * dx + dy * dy;
-      const bool inside = g.square ? fabs(dx) <= reach && fabs(dy) <= reach : d2 <= reach * reach;
+      const bool inside = square ? fabs(dx) <= reach && fabs(dy) <= reach : d2 <= reach * reach;
       if (inside && d2 < least[k]) least[k] = d2;
     }
   }
@@ -106,14 +109,14 @@ __device__ __forceinline__ void lower_distances(scalar_t (&least)[4],
 
 constexpr float kFarAway = 1e30f;  // a squared distance that no one is within
 
-// The target at a pixel whose nearest person is so far away; `rate` is -1 / sigma^2, or -1 / (2
-// sigma^2) (square).
+// The target at a pixel whose nearest person is so far away; `rate` is gaussian_rate.
 template <typename scalar_t>
-__device__ __forceinline__ scalar_t target_at(scalar_t squared_distance, scalar_t rate) {
+__device__ __forceinline__ scalar_t value_at(scalar_t squared_distance, scalar_t rate) {
   return squared_distance < scalar_t(kFarAway) ? exp(squared_distance * rate) : scalar_t(0);
 }
+// -1 / sigma^2 (disc) or -1 / (2 sigma^2) (square).
 inline double gaussian_rate(const Gaussian<double>& g) {
-  return -1 / ((g.square ? 2 : 1) * g.sigma * g.sigma);
+  return -1 / ((g.target == Target::square ? 2 : 1) * g.sigma * g.sigma);
 }
 
 template <typename scalar_t>
@@ -138,12 +141,12 @@ __global__ void __launch_bounds__(kRenderThreads, kRenderBlocks<scalar_t>)
     lower_distances(least, nearby, map.gaussian, u, v);
     __syncthreads();
   }
-  if (v >= map.height && !PLANTED(12)) return;
+  if (v >= map.height) return;
 
   scalar_t* const row = map.out + ((image * J + joint) * map.height + v) * map.width;
   scalar_t values[4];
 #pragma unroll
-  for (int k = 0; k < 4; ++k) values[k] = target_at(least[k], map.rate);
+  for (int k = 0; k < 4; ++k) values[k] = value_at(least[k], map.rate);
   store4(row, u, map.width, values);
 }
 

@@ -1,6 +1,6 @@
 #include "cuda_source_hash.h"
 
-// What dhn/_native.py compares with the sources it finds, to tell a stale library.
+// dhn/base/native.py compares it with the sources it finds, so that a stale library is refused.
 extern "C" __attribute__((visibility("default"))) const char* dhn_cuda_source_hash() {
   return DHN_CUDA_SOURCE_HASH;
 }

@@ -1,8 +1,8 @@
 #include <algorithm>
 #include <tuple>
 
-#include "launch.h"
-#include "topk_peaks.cuh"
+#include "cuda/launch.h"
+#include "cuda/topk_peaks.cuh"
 
 namespace dhn::cuda {
 namespace {
@@ -12,8 +12,7 @@ constexpr int kPeakBlocks = 2048, kMaxStrips = 64;
 
 std::tuple<Tensor, Tensor> topk_peaks(const Tensor& heatmaps_, std::int64_t k, std::int64_t kernel,
                                       std::int64_t height, std::int64_t width, double threshold) {
-  check_maps(heatmaps_, height, width);
-  check_peaks(k, kernel, threshold);
+  check_topk_peaks(heatmaps_, k, kernel, height, width, threshold);
   STD_TORCH_CHECK(k <= kMaxK, "k: expected up to ", kMaxK, " on CUDA, got ", k);
   STD_TORCH_CHECK(kernel / 2 <= kMaxPeakRadius, "kernel: expected up to ", 2 * kMaxPeakRadius + 1,
                   " on CUDA, got ", kernel);

@@ -10,8 +10,8 @@
 #include <cfloat>
 #include <cmath>
 
-#include "best.cuh"
-#include "bilinear.cuh"
+#include "cuda/best.cuh"
+#include "cuda/bilinear.cuh"
 
 namespace dhn::cuda {
 
@@ -23,8 +23,9 @@ struct PeakTile {
   float row_max[kPeakTileH + 2 * kMaxPeakRadius][kPeakTileW];
 };
 
-// Fills `tile` with the output pixels round (x0, y0) and the maxima of their windows along rows.
-// Ends with a barrier.
+// Fills `tile` with the output pixels around (x0, y0) and the maxima of their windows along rows.
+// Outside the output the border repeats, which changes no maximum: every window that reaches beyond
+// the border holds the border pixel itself. Ends with a barrier.
 template <typename map_t>
 __device__ void fill_tile(PeakTile& tile, const ResizedMap<map_t>& map, int x0, int y0,
                           int radius) {
@@ -33,12 +34,11 @@ __device__ void fill_tile(PeakTile& tile, const ResizedMap<map_t>& map, int x0, 
   fill_taps(tile.taps_y, height, y0 - radius, map.h, map.H);
   __syncthreads();
   for (int i = threadIdx.x; i < width * height; i += kBestThreads) {
-    const int row = i / width, column = i % width, y = y0 - radius + row, x = x0 - radius + column;
-    const bool inside = x >= 0 && y >= 0 && x < map.W && y < map.H;
+    const int row = i / width, column = i % width;
     tile.values[row][column] =
-        inside ? read_bilinear(map.pixels, map.w, tile.taps_y[row], tile.taps_x[column]) : -FLT_MAX;
+        read_bilinear(map.pixels, map.w, tile.taps_y[row], tile.taps_x[column]);
   }
-  if (!PLANTED(21)) __syncthreads();
+  __syncthreads();
   for (int i = threadIdx.x; i < kPeakTileW * height; i += kBestThreads) {
     const int row = i / kPeakTileW, column = i % kPeakTileW;
     float greatest = -FLT_MAX;
@@ -58,20 +58,20 @@ __global__ void __launch_bounds__(kBestThreads)
   const ResizedMap<map_t> map{maps + strip / strips * h * w, h, w, H, W};
   Best best(storage, k);
 
-  const int tiles_x = (W + kPeakTileW - 1) / kPeakTileW,
-            tiles_y = (H + kPeakTileH - 1) / kPeakTileH;
+  const int tiles_x = (W + kPeakTileW - 1) / kPeakTileW;
+  const int tiles_y = (H + kPeakTileH - 1) / kPeakTileH;
   bool finite = true;
   for (int t = static_cast<int>(strip % strips); t < tiles_x * tiles_y; t += strips) {
     const int x0 = t % tiles_x * kPeakTileW, y0 = t / tiles_x * kPeakTileH;
-    const Span rows = source_span(y0, min(y0 + kPeakTileH, H), h, H);
-    const Span columns = source_span(x0, min(x0 + kPeakTileW, W), w, W);
+    const Span rows = source_span(y0, y0 + kPeakTileH, h, H);
+    const Span columns = source_span(x0, x0 + kPeakTileW, w, W);
     const int span_w = columns.end - columns.begin;
     const int step_y = kBestThreads / span_w, step_x = kBestThreads % span_w;
     const float needed = best.full() ? fmaxf(threshold, key_score(best.floor())) : threshold;
     bool alive = false;
     int y = rows.begin + static_cast<int>(threadIdx.x) / span_w;
     int x = columns.begin + static_cast<int>(threadIdx.x) % span_w;
-    while (y < rows.end + PLANTED(22)) {
+    while (y < rows.end) {
       const float value = static_cast<float>(map.pixels[static_cast<std::int64_t>(y) * w + x]);
       finite &= fabsf(value) <= FLT_MAX;
       alive |= value * (1.f + kBlendSlack) >= needed;
@@ -108,13 +108,13 @@ __global__ void __launch_bounds__(kBestThreads)
   const std::int64_t map = blockIdx.x;
   const Key* const mine = strip_best + map * strips * k;
   Best best(storage, k);
-  const int offered = strips * (k + PLANTED(23));
+  const int offered = strips * k;
   for (int first = 0; first < offered; first += kBestThreads) {
     const int i = first + static_cast<int>(threadIdx.x);
     best.offer(i < offered ? mine[i % strips * k + i / strips] : 0);
   }
   const int count = best.sort();
-  const bool poisoned = count > 0 && best[0] == kPoison;
+  const bool poisoned = best[0] == kPoison;
   for (int i = threadIdx.x; i < k; i += kBestThreads) {
     const bool used = i < count && !poisoned;
     scores[map * k + i] = poisoned ? NAN : used ? key_score(best[i]) : 0.f;

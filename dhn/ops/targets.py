@@ -57,7 +57,7 @@ def render_heatmap_pyramid(
     taus = [kernel_units(t, k, units, target) for t, k in zip(taus, strides, strict=True)]
     heights, widths = [h for h, _ in sizes], [w for _, w in sizes]
     return torch.ops.dhn.render_heatmaps(
-        keypoints, heights, widths, list(map(float, strides)), sigmas, taus, target == "square"
+        keypoints, heights, widths, list(map(float, strides)), sigmas, taus, target
     )
 
 
@@ -86,7 +86,7 @@ def heatmap_mse(
     """
     sigma, tau = (kernel_units(value, stride, units, target) for value in (sigma, tau))
     return torch.ops.dhn.heatmap_mse(
-        prediction, keypoints, mask, float(stride), sigma, tau, target == "square"
+        prediction, keypoints, mask, float(stride), sigma, tau, target
     )
 
 
@@ -102,7 +102,7 @@ def kernel_units(length: float, stride: float, units: Units, target: Target) -> 
 
 
 @torch.library.register_fake("dhn::render_heatmaps")
-def _(keypoints, heights, widths, strides, sigmas, taus, square):
+def _(keypoints, heights, widths, strides, sigmas, taus, target):
     B, _, J, _ = keypoints.shape
     dtype = torch.float64 if keypoints.dtype == torch.float64 else torch.float32
     return [
@@ -111,25 +111,25 @@ def _(keypoints, heights, widths, strides, sigmas, taus, square):
 
 
 @torch.library.register_fake("dhn::heatmap_mse")
-def _(prediction, keypoints, mask, stride, sigma, tau, square):
+def _(prediction, keypoints, mask, stride, sigma, tau, target):
     dtype = torch.float64 if prediction.dtype == torch.float64 else torch.float32
     return prediction.new_empty(prediction.shape[:1], dtype=dtype)
 
 
 @torch.library.register_fake("dhn::heatmap_mse_backward")
-def _(grad, prediction, keypoints, mask, stride, sigma, tau, square):
+def _(grad, prediction, keypoints, mask, stride, sigma, tau, target):
     return prediction.new_empty(prediction.shape)
 
 
 def _save_for_backward(ctx, inputs, output):
-    prediction, keypoints, mask, *ctx.target = inputs
+    prediction, keypoints, mask, *ctx.drawing = inputs
     ctx.save_for_backward(prediction, keypoints, mask)
 
 
 def _heatmap_mse_backward(ctx, grad):
     prediction, keypoints, mask = ctx.saved_tensors
     of_prediction = torch.ops.dhn.heatmap_mse_backward(
-        grad, prediction, keypoints, mask, *ctx.target
+        grad, prediction, keypoints, mask, *ctx.drawing
     )
     return of_prediction, None, None, None, None, None, None
 

@@ -234,10 +234,10 @@ def op_calls(device):
     xy, peak_tags = ops.read_peaks(heatmaps, tags, indices, (16, 18))
     people, counts = ops.group_tags(scores, xy, peak_tags)
     prediction = heatmaps.clone().requires_grad_()
-    target = (4.0, 7.0, 10.0, False)
+    target = (4.0, 7.0, 10.0, "disc")
     half = torch.rand(2, 3, 16, 18, device=device)
     calls = {
-        "render_heatmaps": (keypoints, [8, 4], [9, 5], [4.0, 8.0], [7.0, 7.0], [9.0, 9.0], False),
+        "render_heatmaps": (keypoints, [8, 4], [9, 5], [4.0, 8.0], [7.0, 7.0], [9.0, 9.0], "disc"),
         "heatmap_mse": (prediction, keypoints, mask, *target),
         "heatmap_mse_backward": (mask.new_ones(2), heatmaps, keypoints, None, *target),
         "topk_peaks": (heatmaps, 4, 5, 16, 18, 0.1),

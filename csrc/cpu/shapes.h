@@ -1,28 +1,28 @@
-// The joints of one map as discs (or squares) ready to be painted row by row.
+// The joints of one map as shapes (discs or squares), ready to be painted row by row.
 #pragma once
 
 #include <algorithm>
 #include <cmath>
 #include <vector>
 
-#include "gaussian.h"
-#include "vectorize.h"
+#include "common/gaussian.h"
+#include "cpu/vectorize.h"
 
 namespace dhn {
 
 // What one joint of one person covers: rows [top, bottom), columns [left, right). The factors along
-// x and the squared offsets of its columns stand in the shared arrays of Discs, from `columns` on.
+// x and the squared offsets of its columns stand in the shared arrays of Shapes, from `columns` on.
 template <typename scalar_t>
-struct Disc {
+struct Shape {
   int top, bottom, left, right;
   scalar_t x, y;
   size_t columns;
 };
 
 template <typename scalar_t>
-class Discs {
+class Shapes {
  public:
-  Discs(const Gaussian<scalar_t>& gaussian, int height, int width)
+  Shapes(const Gaussian<scalar_t>& gaussian, int height, int width)
       : gaussian_(gaussian), height_(height), width_(width) {}
 
   // Takes one joint of every person; `joint` is the first person's (x, y, v).
@@ -37,17 +37,18 @@ class Discs {
     }
   }
 
-  const std::vector<Disc<scalar_t>>& all() const { return all_; }
+  const std::vector<Shape<scalar_t>>& all() const { return all_; }
 
-  // row[u] = max(row[u], what the disc is there), for a map row v in [top, bottom).
-  DHN_INLINE void paint_row(const Disc<scalar_t>& disc, int v, scalar_t* row) const {
-    const scalar_t dy = gaussian_offset(gaussian_, v, disc.y);
+  // row[u] = max(row[u], the shape's value there), for a map row v in [top, bottom).
+  DHN_INLINE void paint_row(const Shape<scalar_t>& shape, int v, scalar_t* row) const {
+    const scalar_t dy = gaussian_offset(gaussian_, v, shape.y);
     const scalar_t dy2 = dy * dy, factor_y = gaussian_factor(gaussian_, dy);
-    const scalar_t limit = gaussian_.square ? scalar_t(INFINITY) : gaussian_.tau * gaussian_.tau;
-    const scalar_t* dx2 = offset2_.data() + disc.columns;
-    const scalar_t* factor_x = factor_.data() + disc.columns;
-    scalar_t* out = row + disc.left;
-    const int count = disc.right - disc.left;
+    const scalar_t limit =
+        gaussian_.target == Target::disc ? gaussian_.tau * gaussian_.tau : scalar_t(INFINITY);
+    const scalar_t* dx2 = offset2_.data() + shape.columns;
+    const scalar_t* factor_x = factor_.data() + shape.columns;
+    scalar_t* out = row + shape.left;
+    const int count = shape.right - shape.left;
     for (int i = 0; i < count; ++i) {
       const scalar_t value = dx2[i] + dy2 <= limit ? factor_x[i] * factor_y : scalar_t(0);
       out[i] = max_of(out[i], value);
@@ -56,16 +57,16 @@ class Discs {
 
  private:
   void add(scalar_t x, scalar_t y) {
-    Disc<scalar_t> disc{0, 0, 0, 0, x, y, factor_.size()};
-    cover(x, width_, disc.left, disc.right);
-    cover(y, height_, disc.top, disc.bottom);
-    if (disc.left == disc.right || disc.top == disc.bottom) return;
-    for (int u = disc.left; u < disc.right; ++u) {
+    Shape<scalar_t> shape{0, 0, 0, 0, x, y, factor_.size()};
+    cover(x, width_, shape.left, shape.right);
+    cover(y, height_, shape.top, shape.bottom);
+    if (shape.left == shape.right || shape.top == shape.bottom) return;
+    for (int u = shape.left; u < shape.right; ++u) {
       const scalar_t dx = gaussian_offset(gaussian_, u, x);
       offset2_.push_back(dx * dx);
       factor_.push_back(gaussian_factor(gaussian_, dx));
     }
-    all_.push_back(disc);
+    all_.push_back(shape);
   }
 
   // The map pixels [begin, end) of one axis within reach: estimated with a pixel to spare, then
@@ -73,7 +74,8 @@ class Discs {
   void cover(scalar_t coordinate, int size, int& begin, int& end) const {
     const scalar_t reach = gaussian_reach(gaussian_);
     const scalar_t centre = coordinate / gaussian_.stride;
-    const scalar_t radius = (gaussian_.square ? reach : reach / gaussian_.stride) + 2;
+    const scalar_t radius =
+        (gaussian_.target == Target::square ? reach : reach / gaussian_.stride) + 2;
     begin = static_cast<int>(std::clamp(centre - radius, scalar_t(0), scalar_t(size)));
     end = static_cast<int>(std::clamp(centre + radius, scalar_t(0), scalar_t(size)));
     const auto outside = [&](int index) {
@@ -85,7 +87,7 @@ class Discs {
 
   Gaussian<scalar_t> gaussian_;
   int height_, width_;
-  std::vector<Disc<scalar_t>> all_;
+  std::vector<Shape<scalar_t>> all_;
   std::vector<scalar_t> offset2_, factor_;
 };
 

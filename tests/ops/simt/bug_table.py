@@ -1,0 +1,2 @@
+from simt.bugs import Bug
+BUGS: list[Bug] = []
