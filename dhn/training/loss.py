@@ -119,13 +119,13 @@ def pose_loss(
             "target": settings.target,
         }
         weight = None if mask is None else _shrink(mask, heatmap.shape[-2:])
-        if foreground or boxes is not None:
+        if foreground:
             loss, flat = _weighted_mse(heatmap, keypoints, weight, boxes, foreground, drawing)
         else:
-            loss = ops.heatmap_mse(heatmap, keypoints, weight, **drawing).mean()
+            loss = ops.heatmap_mse(heatmap, keypoints, weight, **drawing, boxes=boxes).mean()
             if k == len(maps.heatmaps) - 1:
                 zero = torch.zeros_like(heatmap)
-                flat = ops.heatmap_mse(zero, keypoints, weight, **drawing).mean()
+                flat = ops.heatmap_mse(zero, keypoints, weight, **drawing, boxes=boxes).mean()
         losses.append(loss)
     grouping = [grouping_loss(t, keypoints, input_size / t.shape[-1]) for t in maps.tags]
     pull = torch.stack([g.pull for g in grouping]).sum()

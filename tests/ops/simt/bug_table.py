@@ -1,2 +1,3 @@
 from simt.bugs import Bug
+
 BUGS: list[Bug] = []
