@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 from torch.utils.cpp_extension import include_paths
 
-SOURCES = sorted((Path(__file__).resolve().parents[2] / "csrc" / "cuda").glob("*.cu"))
+CSRC = Path(__file__).resolve().parents[2] / "csrc"
+SOURCES = sorted((CSRC / "cuda").glob("*.cu"))
 ARCHITECTURES = ("75", "80", "86", "90", "100", "120")
 # Without fused multiply-adds values are those of the CPU, so that ties stay ties.
 FLAGS = ["-std=c++17", "-O3", "--fmad=false", "-Xcompiler", "-fPIC", "-DUSE_CUDA"]
@@ -26,7 +27,18 @@ def compile_all(folder: Path) -> list[dict]:
     """Compiles all sources for all architectures; returns ptxas's report, a row per kernel."""
     known = subprocess.run(["nvcc", "--list-gpu-arch"], capture_output=True, text=True, check=True)
     targets = [a for a in ARCHITECTURES if f"compute_{a}" in known.stdout.split()]
-    command = ["nvcc", "-c", *FLAGS, "-Werror", "all-warnings", "-Xptxas", "-v", "--threads", "2"]
+    command = [
+        "nvcc",
+        "-c",
+        f"-I{CSRC}",
+        *FLAGS,
+        "-Werror",
+        "all-warnings",
+        "-Xptxas",
+        "-v",
+        "--threads",
+        "2",
+    ]
     command += [f"-gencode=arch=compute_{a},code=sm_{a}" for a in targets]
     command += [part for path in include_paths() for part in ("-isystem", path)]
 

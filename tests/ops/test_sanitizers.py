@@ -13,7 +13,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 FLAGS = "-fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer"
-TESTS = ("tests/test_decode.py", "tests/test_ops.py", "tests/test_ops_targets.py")
+TESTS = ("tests/inference/test_decode.py", "tests/ops/test_ops.py", "tests/ops/test_ops_targets.py")
 
 
 def runtime() -> str | None:

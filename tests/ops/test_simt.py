@@ -1,7 +1,8 @@
-"""The CUDA kernels, run on the CPU by the SIMT runner of tests/simt, and on a GPU where one is.
+"""The CUDA kernels, run on the CPU by the SIMT runner in tests/ops/simt, and on a GPU where one is.
 
-Values are compared with dhn.reference; races and accesses out of bounds are the sanitizers' part,
-and each kernel is also run with bugs planted in it, which the harness must catch.
+Values are compared with dhn.ops.reference. The sanitizers look for races and for accesses out of
+bounds; so that they are known to find them, each barrier and each bound of the kernels is also left
+out, in a copy, and that must be caught.
 """
 
 import json
@@ -11,6 +12,7 @@ import shutil
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -19,6 +21,9 @@ from torch.utils._pytree import tree_leaves, tree_map_only
 
 from dhn.ops import reference
 from simt import harness
+from simt.bug_table import BUGS, UNSEEN
+from simt.bugs import BARRIER, Bug, plant
+from simt.cases import cases
 
 needs_gcc = pytest.mark.skipif(
     platform.system() != "Linux" or platform.machine() != "x86_64" or not shutil.which("g++"),
@@ -26,92 +31,105 @@ needs_gcc = pytest.mark.skipif(
 )
 MAP_TYPES = [torch.float32, torch.bfloat16, torch.float16]
 
-# Planted bug -> the operator whose kernels hold it, and what must see it.
-PLANTED = {
-    1: ("topk_peaks", "thread"),  # Best.offer counts without a barrier
-    2: ("topk_peaks", "thread"),  # Best.sort trusts that a warp runs in step
-    11: ("render_heatmaps", "thread"),  # people are read while they are gathered
-    12: ("render_heatmaps", "address"),  # rows below the map are written
-    21: ("topk_peaks", "thread"),  # the tile is read while it is filled
-    22: ("topk_peaks", "address"),  # a row below the map is read
-    23: ("topk_peaks", "address"),  # a rank too many is merged
-    31: ("heatmap_mse", "thread"),  # people are gathered while others still read the last ones
-    32: ("heatmap_mse", "address"),  # a partial sum too many is added
-    33: ("heatmap_mse_backward", "address"),  # rows below the map are written
-    41: ("aggregate_heatmaps", "thread"),  # the quarter tile is read while it is filled
-    42: ("aggregate_heatmaps", "thread"),  # it is filled for the flip while it is read
-    51: ("group_tags", "thread"),  # a search ends without the warp agreeing on its results
-    52: ("group_tags", "thread"),  # the next search starts while one lane still augments
-    53: ("group_tags", "address"),  # a candidate beyond the last is looked at
-    61: ("read_peaks", "address"),  # one candidate too many
-    71: ("refine_people", "thread"),  # the most promising tile is read while it is sought
-    73: ("refine_people", "address"),  # a tile's range takes in a row too many
-    72: ("refine_people", "thread"),  # the best pixel is read while others raise it
+# What each catcher says of a bug.
+REPORTS = {
+    "address": ("AddressSanitizer", "runtime error"),
+    "thread": ("ThreadSanitizer",),
+    "divergence": ("divergent __syncthreads", "divergence in block"),
+    "values": ("other values",),
 }
 
 
 @pytest.fixture(scope="session")
 def libraries() -> dict[str, str]:
     """All three flavours of the library, compiled side by side."""
-    command = [sys.executable, str(harness.HERE / "harness.py"), "build"]
-    compilers = {
-        flavour: subprocess.Popen([*command, flavour], stdout=subprocess.PIPE, text=True)
-        for flavour in harness.FLAGS
-    }
-    paths = {flavour: compiler.communicate()[0].strip() for flavour, compiler in compilers.items()}
-    assert not any(compiler.returncode for compiler in compilers.values())
-    return paths
-
-
-@pytest.fixture(scope="session")
-def sanitized(libraries) -> dict[str, dict[str, dict]]:
-    """What became of each case:bug under each sanitizer, side by side."""
     with ThreadPoolExecutor() as pool:
-        outcomes = pool.map(lambda f: run_sanitized(f, libraries[f]), harness.PRELOADS)
-        return dict(zip(harness.PRELOADS, outcomes, strict=True))
+        built = pool.map(harness.build, harness.FLAGS)
+        return {flavour: str(path) for flavour, path in zip(harness.FLAGS, built, strict=True)}
 
 
-def run_sanitized(flavour: str, library: str) -> dict[str, dict]:
-    """Runs every operator clean, and every planted bug of this sanitizer; name:bug -> outcome."""
-    cases = [f"{name}:0" for name in harness.small_cases(None)]
-    cases += [f"{name}:{bug}" for bug, (name, catcher) in PLANTED.items() if catcher == flavour]
+def run_sanitized(flavour: str, library: str, *bugs: str, option: str = "") -> SimpleNamespace:
+    """Runs these bugs, then every case without one, which ends where the sanitizer finds something.
+
+    Returns:
+        bugs: by number, `status` (0: not seen) and `log` of each.
+        status, log: of the whole; the log ends with the name of a case and what was found in it.
+    """
     runtime = subprocess.run(
         ["g++", f"-print-file-name={harness.PRELOADS[flavour]}"], capture_output=True, text=True
     ).stdout.strip()
     environment = os.environ | {
         "LD_PRELOAD": runtime,
-        "ASAN_OPTIONS": "detect_leaks=0",  # Python's own
-        "TSAN_OPTIONS": "halt_on_error=1",
+        "ASAN_OPTIONS": f"detect_leaks=0:{option}",  # Python's own
+        "TSAN_OPTIONS": f"halt_on_error=1:{option}",
         "OMP_NUM_THREADS": "1",
     }
     run = subprocess.run(
-        [sys.executable, str(harness.HERE / "harness.py"), "run", library, *cases],
+        [sys.executable, str(harness.HERE / "harness.py"), "run", library, *bugs],
         env=environment,
         capture_output=True,
         text=True,
     )
-    assert run.returncode == 0, run.stderr
-    return json.loads(run.stdout)
+    assert run.stdout, run.stderr
+    found = {int(n): outcome for n, outcome in json.loads(run.stdout).items()}
+    return SimpleNamespace(bugs=found, status=run.returncode, log=run.stderr)
+
+
+@pytest.fixture(scope="session")
+def sanitized(libraries) -> dict[str, SimpleNamespace]:
+    """Every bug and every case under its sanitizer, the two of them side by side."""
+
+    def run(flavour: str) -> SimpleNamespace:
+        bugs = [str(n) for n, bug in enumerate(BUGS, 1) if bug.flavour == flavour]
+        # Looking up the functions' names takes half a second for each bug's report.
+        return run_sanitized(flavour, libraries[flavour], *bugs, option="symbolize=0")
+
+    with ThreadPoolExecutor() as pool:
+        return dict(zip(harness.PRELOADS, pool.map(run, harness.PRELOADS), strict=True))
 
 
 @needs_gcc
 @pytest.mark.parametrize("flavour", harness.PRELOADS)
-@pytest.mark.parametrize("name", harness.small_cases(None))
-def test_sanitizers_find_nothing(sanitized, name, flavour):
-    outcome = sanitized[flavour][f"{name}:0"]
-    assert outcome["status"] == 0, outcome["log"]
-
-
-REPORTS = {"address": ("AddressSanitizer", "runtime error"), "thread": ("ThreadSanitizer",)}
+def test_sanitizers_find_nothing(sanitized, libraries, flavour):
+    if sanitized[flavour].status != 0:  # once more, for the names
+        pytest.fail(run_sanitized(flavour, libraries[flavour]).log[-6000:])
 
 
 @needs_gcc
-@pytest.mark.parametrize("bug", [bug for bug in PLANTED if PLANTED[bug][1] in REPORTS])
-def test_planted_bugs_are_caught(sanitized, bug):
-    name, catcher = PLANTED[bug]
-    outcome = sanitized[catcher][f"{name}:{bug}"]
-    assert outcome["status"] != 0
-    assert any(report in outcome["log"] for report in REPORTS[catcher]), outcome["log"]
+@pytest.mark.parametrize("n", range(1, len(BUGS) + 1), ids=lambda n: f"{n}-{BUGS[n - 1].file}")
+def test_bugs_are_caught(sanitized, n):
+    bug = BUGS[n - 1]
+    outcome = sanitized[bug.flavour].bugs[n]
+    assert outcome["status"] != 0, bug
+    assert any(report in outcome["log"] for report in REPORTS[bug.caught_by]), outcome["log"]
+
+
+def test_every_barrier_has_a_bug():
+    missing = []
+    for path in sorted(harness.CSRC.glob("c*/*")):
+        source, file = path.read_text(), path.relative_to(harness.CSRC).as_posix()
+        spans = [bug.span(source) for bug in BUGS if bug.file == file]
+        for barrier in BARRIER.finditer(source):
+            if not any(begin <= barrier.start() < end for begin, end in spans):
+                missing.append(f"{file}:{source.count(chr(10), 0, barrier.start()) + 1}")
+    assert not missing
+
+
+def test_bounds_that_nothing_shows_are_there():
+    for file, text, _ in UNSEEN:
+        assert (harness.CSRC / file).read_text().count(text) == 1, (file, text)
+
+
+def test_a_bug_that_does_not_fit_is_refused(tmp_path):
+    def bug(text: str) -> Bug:
+        return Bug("cuda/best.cuh", text, "", "peaks", "thread")
+
+    for text in ("no `such();` text", "`__syncthreads();`"):
+        with pytest.raises(ValueError, match="times, not once"):
+            plant(harness.CSRC, tmp_path / text[:3], [bug(text)])
+    around_another = bug("{\n    `if (threadIdx.x == 0) storage_.count = 0;\n    __syncthreads();`")
+    with pytest.raises(ValueError, match="overlap"):
+        plant(harness.CSRC, tmp_path / "overlap", [around_another, *BUGS])
 
 
 class OnGpu:
@@ -158,20 +176,19 @@ def people(B: int, P: int, J: int, extent: float, dtype=torch.float32) -> Tensor
     ("B", "P", "J", "h", "w"),
     [(1, 1, 1, 1, 1), (2, 0, 2, 9, 7), (2, 6, 3, 37, 45), (1, 300, 1, 20, 130)],
 )
-@pytest.mark.parametrize("form", ["disc", "square"])
-def test_targets(ops, B, P, J, h, w, form):
+@pytest.mark.parametrize("target", ["disc", "square"])
+def test_targets(ops, B, P, J, h, w, target):
     torch.manual_seed(P)
-    square = form == "square"
-    sigma, taus = (2.0, [10.0, 7.0]) if square else (7.0, [10.0, 7.0])
+    taus = [10.0, 7.0]
+    sigma, units = (2.0, "heatmap") if target == "square" else (7.0, "input")
     keypoints = people(B, P, J, 4 * max(h, w))
-    units = "heatmap" if square else "input"
     for points in (keypoints, keypoints.double()):
         fine, coarse = ops.render_heatmaps(
-            points, [h, h // 2 + 1], [w, w // 2 + 1], [4.0, 8.0], [sigma] * 2, taus, square
+            points, [h, h // 2 + 1], [w, w // 2 + 1], [4.0, 8.0], [sigma] * 2, taus, target
         )
         for got, stride, tau in ((fine, 4.0, taus[0]), (coarse, 8.0, taus[1])):
             want = reference.render_heatmaps(
-                keypoints.double(), got.shape[2:], stride, sigma, tau, units, form
+                keypoints.double(), got.shape[2:], stride, sigma, tau, units, target
             )
             torch.testing.assert_close(got.double(), want, rtol=0, atol=1e-6)
 
@@ -191,9 +208,9 @@ def test_target_free_loss(ops, B, P, J, h, w, weights, dtype):
     want.backward(grad.double())
     if dtype == torch.float64:
         keypoints = keypoints.double()
-    loss = ops.heatmap_mse(prediction, keypoints, mask, 4.0, 7.0, 10.0, False)
+    loss = ops.heatmap_mse(prediction, keypoints, mask, 4.0, 7.0, 10.0, "disc")
     torch.testing.assert_close(loss.double(), want.detach(), rtol=1e-6, atol=1e-7)
-    gradient = ops.heatmap_mse_backward(grad, prediction, keypoints, mask, 4.0, 7.0, 10.0, False)
+    gradient = ops.heatmap_mse_backward(grad, prediction, keypoints, mask, 4.0, 7.0, 10.0, "disc")
     assert gradient.dtype == dtype
     rounding = torch.finfo(dtype).eps if dtype in MAP_TYPES else 1e-6
     torch.testing.assert_close(gradient.double(), exact.grad, rtol=2 * rounding, atol=1e-5)
@@ -321,12 +338,12 @@ def test_refinement(ops, h, w, size, T, dtype):
 
 
 @pytest.mark.gpu
-@pytest.mark.parametrize("name", harness.small_cases(None))
+@pytest.mark.parametrize("name", cases(None))
 def test_kernels_fit_a_cuda_graph(name):
     """No operator synchronises: captured and replayed, it gives what it gives at once."""
     if not torch.cuda.is_available():
         pytest.skip("needs a CUDA device, which is not here")
-    run = harness.small_cases(torch.ops.dhn, "cuda")[name]
+    run = cases(torch.ops.dhn, "cuda")[name]
     want = run()
     torch.cuda.synchronize()
     graph = torch.cuda.CUDAGraph()

@@ -6,6 +6,7 @@ switch, `simt::config.planted == n`, so that one library holds them all and 0 is
 
 import re
 import shutil
+from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,18 +18,16 @@ class Bug:
     """A small patch.
 
     Attributes:
-        name: what goes wrong.
         file: below csrc.
-        text: occurs there exactly once; what stands between its two backticks (which the file does
-            not have) is replaced. A statement, with its semicolon, or an expression.
+        text: occurs there exactly once. What stands between its two backticks is replaced: a
+            statement with its semicolon, or an expression.
         instead: what replaces it; nothing takes a statement away.
         case: the call in which the bug must be seen (cases.py).
-        caught_by: `address` or `thread`: by that sanitizer. `divergence`: by the SIMT runner, to
-            which threads of a block come that wait at different barriers. `values`: the results
-            differ from those without the bug.
+        caught_by: `address` or `thread`: by that sanitizer. `divergence`: by the SIMT runner, when
+            threads of a block wait at different barriers. `values`: the results differ from those
+            without the bug.
     """
 
-    name: str
     file: str
     text: str
     instead: str
@@ -37,15 +36,15 @@ class Bug:
 
     @property
     def flavour(self) -> str:
-        """The library in which the bug runs."""
-        return "address" if self.caught_by == "address" else "thread"
+        """The sanitizer of the library in which the bug runs; values show under either."""
+        return "address" if self.caught_by in ("address", "values") else "thread"
 
     def span(self, source: str) -> tuple[int, int]:
-        """Where in its file's text the replaced part lies."""
+        """Where the replaced part lies in its file's text."""
         before, replaced, after = self.text.split("`")
         found = [m.start() for m in re.finditer(re.escape(before + replaced + after), source)]
         if len(found) != 1:
-            raise ValueError(f"{self.name}: {self.file} has {self.text!r} {len(found)} times")
+            raise ValueError(f"{self.file} has {self.text!r} {len(found)} times, not once")
         return found[0] + len(before), found[0] + len(before) + len(replaced)
 
 
@@ -56,20 +55,24 @@ def plant(csrc: Path, folder: Path, bugs: list[Bug]) -> None:
     shutil.copy(csrc / "checks.h", folder)
     for file in {bug.file for bug in bugs}:
         source = (csrc / file).read_text()
-        numbered = [(n, bug) for n, bug in enumerate(bugs, 1) if bug.file == file]
-        spans = sorted((*bug.span(source), n, bug.instead) for n, bug in numbered)
-        end = len(source)
-        for begin, until, n, instead in reversed(spans):
-            if until > end:
-                raise ValueError(f"bug {n} overlaps with another one in {file}")
-            source = source[:begin] + switch(n, source[begin:until], instead) + source[until:]
-            end = begin
+        choices: dict[tuple[int, int], dict[int, str]] = defaultdict(dict)
+        for n, bug in enumerate(bugs, 1):
+            if bug.file == file:
+                choices[bug.span(source)][n] = bug.instead
+        rest = len(source)
+        for begin, end in sorted(choices, reverse=True):
+            if end > rest:
+                raise ValueError(f"{file}: two bugs overlap at {source[begin:end]!r}")
+            source = source[:begin] + switch(source[begin:end], choices[begin, end]) + source[end:]
+            rest = begin
         (folder / file).write_text(source)
 
 
-def switch(n: int, text: str, instead: str) -> str:
-    """Both pieces of code, of which the runner's configuration picks one."""
-    live = f"simt::config.planted == {n}"
-    if not text.endswith(";"):
-        return f"({live} ? ({instead}) : ({text}))"
-    return f"if ({live}) {{ {instead} }} else {{ {text} }}"
+def switch(text: str, instead: dict[int, str]) -> str:
+    """The code as it stands, or what bug n puts in its place while the runner plants n."""
+    statement = text.endswith(";")
+    code = f"{{ {text} }}" if statement else f"({text})"
+    for n, bug in instead.items():
+        live = f"(simt::config.planted == {n})"
+        code = f"if {live} {{ {bug} }} else {code}" if statement else f"({live} ? ({bug}) : {code})"
+    return code

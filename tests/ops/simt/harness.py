@@ -1,7 +1,6 @@
 """Builds the CUDA kernels for the SIMT runner and calls them as operators `dhn_simt::*`.
 
-As a program (test_simt.py starts it) it builds a library, or, under a preloaded sanitizer, runs one
-case after another in forked children and prints what became of each as JSON.
+As a program, which test_simt.py starts, it runs a library under a preloaded sanitizer.
 """
 
 import ctypes
@@ -17,7 +16,6 @@ from types import SimpleNamespace
 
 import torch
 from torch.utils._pytree import tree_leaves
-from torch.utils.cpp_extension import include_paths, library_paths
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[2]
@@ -29,46 +27,49 @@ from simt.bugs import plant  # noqa: E402
 from simt.cases import cases  # noqa: E402
 
 ORDERS = {"forward": 0, "reverse": 1, "random": 2}
-# The plain library is made of csrc as it stands, the sanitized ones of the copy with bugs in it.
+# The plain library is made of csrc as it stands, the sanitized ones of a copy with bugs in it.
 FLAGS = {
     "plain": ["-O1", "-Wall", "-Wextra", "-Wno-unknown-pragmas", "-Werror"],  # unroll is nvcc's
-    "address": ["-O0", "-g1", "-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-w"],
-    "thread": ["-O1", "-g1", "-fsanitize=thread", "-w"],
+    "address": [
+        *("-O0", "-g1", "-w", "-include", "builtins.h"),
+        *("-fsanitize=address,undefined,bounds-strict", "-fno-sanitize-recover=all"),
+    ],
+    "thread": ["-O1", "-g1", "-w", "-include", "builtins.h", "-fsanitize=thread"],
 }
 PRELOADS = {"address": "libasan.so", "thread": "libtsan.so"}
 
 
 def build(flavour: str) -> Path:
     """Compiles library.cpp plain or with a sanitizer, or finds it in build/simt."""
+    from torch.utils.cpp_extension import include_paths, library_paths  # slow under a sanitizer
+
     command = ["g++", "-std=c++17", "-fPIC", "-shared", "-ffp-contract=off", *FLAGS[flavour]]
-    command += [f"-I{HERE}", "-include", "builtins.h"]
-    command += [f"-isystem{path}" for path in include_paths()]
+    command += [f"-I{HERE}", *(f"-isystem{path}" for path in include_paths())]
     command += ["-DTORCH_TARGET_VERSION=0x020a000000000000", str(HERE / "library.cpp")]
     for path in library_paths():
         command += [f"-L{path}", f"-Wl,-rpath,{path}"]
     command += ["-ltorch_cpu"]
 
     digest = hashlib.sha256(f"{torch.__version__} {command} {BUGS}".encode())
-    for source in sorted([*CSRC.glob("c*/*"), CSRC / "checks.h", *HERE.glob("*.[hcp]*")]):
-        if source.is_file():
-            digest.update(source.read_bytes())
+    sources = [CSRC / "checks.h", *CSRC.glob("common/*"), *CSRC.glob("cuda/*")]
+    for source in sorted([*sources, *HERE.glob("*.h"), *HERE.glob("*.cpp"), HERE / "bugs.py"]):
+        digest.update(source.read_bytes())
     library = ROOT / "build" / "simt" / f"{flavour}-{digest.hexdigest()[:16]}.so"
     if not library.exists():
         library.parent.mkdir(parents=True, exist_ok=True)
         for stale in library.parent.glob(f"{flavour}-*.so"):
             stale.unlink()
         with tempfile.TemporaryDirectory(dir=library.parent) as folder:
-            sources = CSRC
+            copy, made = Path(folder) / "csrc", Path(folder) / "library.so"
             if flavour in PRELOADS:
-                sources = Path(folder) / "csrc"
-                plant(CSRC, sources, BUGS)
-            made = f"{folder}/library.so"
-            subprocess.run([*command, f"-I{sources}", "-o", made], check=True)
-            os.replace(made, library)
+                plant(CSRC, copy, BUGS)
+            include = copy if flavour in PRELOADS else CSRC
+            subprocess.run([*command, f"-I{include}", "-o", str(made)], check=True)
+            made.replace(library)
     return library
 
 
-def load(library: Path) -> SimpleNamespace:
+def load(library: Path | str) -> SimpleNamespace:
     """Loads a built library once per process: `ops` are its operators, `configure` sets the runner.
 
     Schemas are read from csrc/ops.cpp, so that this needs no other part of dhn built.
@@ -85,25 +86,38 @@ def load(library: Path) -> SimpleNamespace:
     return SimpleNamespace(ops=torch.ops.dhn_simt, configure=configure, definitions=definitions)
 
 
-def run_forked(case: str, sim, planted: int) -> dict:
-    """Runs a case in a child; returns its exit status (0: nothing found) and what it printed.
+# In which order threads and blocks take turns, and the seed of a random one.
+TURNS = [("forward", 1), ("random", 1), ("random", 2)]
 
-    Of bugs that show in values the results are compared with those of the code without them.
+
+def run_clean(sim: SimpleNamespace) -> None:
+    """Runs every case in this process, which a sanitizer ends where it finds something."""
+    for name, run in cases(sim.ops).items():
+        print(name, file=sys.stderr, flush=True)
+        for order, seed in TURNS:
+            sim.configure(order, seed)
+            run()
+
+
+def run_bug(sim: SimpleNamespace, n: int) -> dict:
+    """Runs bug n's case in a child; returns its exit status (0: nothing found) and its last words.
+
+    The results of a bug that shows in values are compared with those of the code without it.
     """
-    compared = planted > 0 and BUGS[planted - 1].caught_by == "values"
+    bug = BUGS[n - 1]
     with tempfile.TemporaryFile() as log:
         child = os.fork()
         if child == 0:
             os.dup2(log.fileno(), 2)
             status = 1
             try:
-                run = cases(sim.ops)[case]
-                for order, seed in [("forward", 1), ("random", 1), ("random", 2)]:
+                run = cases(sim.ops)[bug.case]
+                for order, seed in TURNS:
                     sim.configure(order, seed)
-                    expected = run() if compared else None
-                    sim.configure(order, seed, planted=planted)
+                    expected = run() if bug.caught_by == "values" else None
+                    sim.configure(order, seed, planted=n)
                     results = run()
-                    if compared and not same(results, expected):
+                    if expected is not None and not same(results, expected):
                         raise RuntimeError("other values")
                 status = 0
             except RuntimeError as error:
@@ -116,27 +130,24 @@ def run_forked(case: str, sim, planted: int) -> dict:
 
 
 def same(results, expected) -> bool:
+    """Whether all tensors are equal, NaN being equal to NaN."""
     pairs = zip(tree_leaves(results), tree_leaves(expected), strict=True)
     return all(torch.equal(a.nan_to_num(nan=-7), b.nan_to_num(nan=-7)) for a, b in pairs)
 
 
 def main() -> None:
-    """harness.py build FLAVOUR | harness.py run LIBRARY CASE:BUG ... | harness.py gpu"""
-    if sys.argv[1] == "build":
-        print(build(sys.argv[2]))
-    elif sys.argv[1] == "gpu":  # for compute-sanitizer
+    """harness.py run LIBRARY BUG ... | harness.py gpu"""
+    command, *arguments = sys.argv[1:]
+    if command == "run":  # the bugs first: a process that has run fibers cannot be forked
+        sim = load(arguments[0])
+        print(json.dumps({n: run_bug(sim, int(n)) for n in arguments[1:]}), flush=True)
+        run_clean(sim)
+    else:  # for compute-sanitizer
         import dhn.ops  # noqa: F401 registers torch.ops.dhn
 
         for run in cases(torch.ops.dhn, "cuda").values():
             run()
         torch.cuda.synchronize()
-    else:
-        sim = load(Path(sys.argv[2]))
-        results = {}
-        for name in sys.argv[3:]:
-            case, planted = name.rsplit(":", 1)
-            results[name] = run_forked(case, sim, int(planted))
-        print(json.dumps(results))
 
 
 if __name__ == "__main__":
