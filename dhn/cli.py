@@ -6,7 +6,8 @@ from typing import Any
 import click
 
 import dhn
-from dhn.base.errors import DhnError, SettingError
+from dhn.base.errors import DhnError, SettingError, unforeseen
+from dhn.base.limits import limit_opencv
 from dhn.commands.bench import bench
 from dhn.commands.console import show_warnings
 from dhn.commands.data import data
@@ -26,23 +27,25 @@ class _Group(click.Group):
         signal.signal(signal.SIGTERM, _interrupt)
         show_warnings()
         try:
+            limit_opencv()
             return super().invoke(ctx)
-        except DhnError as error:
+        except (click.ClickException, click.Abort, click.exceptions.Exit):
+            raise
+        except Exception as error:
             if ctx.meta.get("dhn.debug"):
                 raise
             raise click.ClickException(_line(error)) from error
-        except OSError as error:
-            if ctx.meta.get("dhn.debug") or error.strerror is None:
-                raise
-            where = f"{error.filename}: " if error.filename else ""
-            raise click.ClickException(f"{where}{error.strerror}") from error
 
 
-def _line(error: DhnError) -> str:
-    """The error's message, which names an option where the library names a setting."""
+def _line(error: Exception) -> str:
+    """The error as one line, which names an option where the library names a setting."""
     if isinstance(error, SettingError):
         return error.line("--" + error.setting.replace("_", "-"))
-    return str(error)
+    if isinstance(error, DhnError):
+        return str(error)
+    if isinstance(error, OSError) and error.strerror is not None:
+        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+    return f"{unforeseen(error)}; --debug shows where"
 
 
 def _interrupt(*_: Any) -> None:

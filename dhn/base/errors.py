@@ -1,5 +1,9 @@
 """The errors that users see."""
 
+import logging
+
+_log = logging.getLogger(__name__)
+
 
 class DhnError(Exception):
     """Something that the user can fix: bad input, a missing file, weights of another network.
@@ -7,6 +11,26 @@ class DhnError(Exception):
     The message is one line that names the file and says what to do. The command line prints it
     without a traceback and exits with 1; library users catch it by this name.
     """
+
+
+def failure(name: object, error: Exception) -> str:
+    """The line about a file that is left out of a batch because of `error`.
+
+    A `DhnError` says what is wrong and names the file. Anything else was not foreseen: the line
+    names its kind, and the logger `dhn` gets the traceback at level DEBUG.
+    """
+    if isinstance(error, DhnError):
+        line = str(error)
+        return line if str(name) in line else f"{name}: {line}"
+    _log.debug("%s", name, exc_info=error)
+    return f"{name}: {unforeseen(error)}"
+
+
+def unforeseen(error: Exception) -> str:
+    """One line about an exception that nobody foresaw."""
+    text = " ".join(str(error).split())
+    text = text if len(text) <= 200 else text[:200] + "..."
+    return f"unexpected {type(error).__name__}" + (f" ({text})" if text else "")
 
 
 class SettingError(DhnError):

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from dhn.base.files import check_outputs
 from dhn.commands import options
 from dhn.commands.console import progress
 
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 )
 @click.option(
     "--input-size",
-    type=click.IntRange(min=64),
+    type=options.INPUT_SIZE,
     default=512,
     show_default=True,
     metavar="N",
@@ -38,7 +39,7 @@ if TYPE_CHECKING:
 @click.option(
     "-b",
     "--batch-size",
-    type=click.IntRange(min=1),
+    type=options.BATCH,
     default=1,
     show_default=True,
     help="With --model: images at a time.",
@@ -59,7 +60,7 @@ if TYPE_CHECKING:
 )
 @click.option(
     "--images",
-    type=click.IntRange(min=1),
+    type=options.COUNT,
     default=20,
     show_default=True,
     help="How many scenes to decode.",
@@ -67,13 +68,13 @@ if TYPE_CHECKING:
 @options.device
 @click.option(
     "--threads",
-    type=click.IntRange(min=1),
+    type=options.PARALLEL,
     metavar="N",
     help="CPU threads; by default as many as PyTorch takes.",
 )
 @click.option(
     "--seconds",
-    type=click.FloatRange(min=0),
+    type=options.Number(0, 3600),
     default=0.3,
     show_default=True,
     help="How long to repeat what is timed; ten times as long for a network.",
@@ -114,6 +115,7 @@ def bench(
     """
     if plot and not sweep:
         raise click.UsageError("--plot needs --sweep")
+    check_outputs([json_output, plot], [annotations])
     if models and (kernels or sweep or annotations):
         raise click.UsageError(
             "--model times networks; leave --kernels, --sweep, --annotations out"

@@ -3,6 +3,7 @@
 import logging
 import sys
 import time
+import traceback
 from collections.abc import Callable, Iterable
 from datetime import timedelta
 from functools import partial
@@ -24,17 +25,26 @@ def count(number: int, one: str, many: str | None = None) -> str:
 
 
 class _Warnings(logging.Handler):
-    """Writes the library's warnings as lines on standard error."""
+    """Writes the library's warnings as lines on standard error, and tracebacks where asked."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        click.echo(f"Warning: {record.getMessage()}", err=True)
+        if record.levelno >= logging.WARNING:
+            click.echo(f"Warning: {record.getMessage()}", err=True)
+        elif record.exc_info:  # of one file of a batch, with --debug
+            click.echo("".join(traceback.format_exception(*record.exc_info)), err=True)
 
 
 def show_warnings() -> None:
-    """Sends the warnings of all of dhn to standard error; further calls change nothing."""
+    """Sends the warnings of all of dhn to standard error, but no tracebacks."""
     log = logging.getLogger("dhn")
+    log.setLevel(logging.WARNING)
     if not any(isinstance(handler, _Warnings) for handler in log.handlers):
         log.addHandler(_Warnings())
+
+
+def show_tracebacks() -> None:
+    """Sends the tracebacks of unforeseen errors to standard error, too."""
+    logging.getLogger("dhn").setLevel(logging.DEBUG)
 
 
 class Bar:

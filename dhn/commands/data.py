@@ -23,8 +23,8 @@ def data() -> None:
 
 @data.command()
 @click.argument("out", type=click.Path(path_type=Path))
-@click.option("--images", type=click.IntRange(min=1), default=1000, show_default=True)
-@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
+@click.option("--images", type=options.COUNT, default=1000, show_default=True)
+@click.option("--seed", type=click.IntRange(0, 2**63 - 1), default=0, show_default=True)
 @click.option(
     "--size",
     type=click.IntRange(min=96, max=2048),
@@ -34,7 +34,7 @@ def data() -> None:
 )
 @click.option(
     "--processes",
-    type=click.IntRange(min=1),
+    type=options.PARALLEL,
     default=None,
     help="Draw in this many processes; by default one per CPU core. The images stay the same.",
 )
@@ -80,7 +80,7 @@ def synth(
 @click.option("--quick", is_flag=True, help="Do not read the images, only see that they exist.")
 @click.option(
     "--max-people",
-    type=click.IntRange(min=1),
+    type=options.COUNT,
     default=30,
     show_default=True,
     help="The setting data.max_people of the training: more people in an image are a hint.",
@@ -107,9 +107,12 @@ def check(
     outside the image or wrong counts. Hints are statistical; official sets have some, too.
     """
     from dhn.base.errors import DhnError
-    from dhn.base.files import write_json
+    from dhn.base.files import check_outputs, write_json
     from dhn.data.check import check_dataset
+    from dhn.data.layouts import find_splits, split_files
 
+    read = [split_files(dataset, split) for split in splits or find_splits(dataset)]
+    check_outputs([json_output], [path for files in read for path, _ in files])
     report = check_dataset(
         dataset, splits, decode=not quick, max_people=max_people, progress=progress(quiet)
     )

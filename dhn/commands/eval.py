@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     type=click.Choice(["train", "val", "test", "trainval"]),
     help="[default: test; val for coco, whose test has no public annotations]",
 )
-@click.option("--limit", type=click.IntRange(min=1), help="Only the first N images.")
+@click.option("--limit", type=options.COUNT, help="Only the first N images.")
 @click.option(
     "--save-json", type=click.Path(path_type=Path), help="Write the predictions (COCO results)."
 )
@@ -73,8 +73,10 @@ def evaluate(
         raise click.UsageError("--results and --annotations belong together: give both.")
     else:
         scoring = _scoring_of_results(ctx)
+        from dhn.base.files import check_outputs
         from dhn.evaluation.evaluate import score_file
 
+        check_outputs([output], [results, annotations])
         evaluation = score_file(results, annotations, scoring=scoring, evaluator=evaluator)
         _report(evaluation, output, quiet)
 
@@ -94,6 +96,7 @@ def _score_network(
 ) -> None:
     """Evaluates the network that `network`, keywords of `dhn.load`, describes."""
     from dhn.base.distributed import connect
+    from dhn.base.files import check_outputs
     from dhn.data.annotations import load_annotations
     from dhn.evaluation.evaluate import evaluate
 
@@ -102,6 +105,8 @@ def _score_network(
         truth = load_annotations(dataset, split or ("val" if dataset == "coco" else "test"))
         if limit is not None:
             truth = truth.first(limit)
+        read = [*truth.files, *(image.path for image in truth.images), network["checkpoint"]]
+        check_outputs([save_json, output], read)
         predictor = dhn.load(
             **network, device=world.device, progress=progress(quiet or not world.main)
         )

@@ -35,10 +35,10 @@ def export(format: "Format | None", output: Path | None, quiet: bool, **graph: A
     dhn export --checkpoint best.pt --flip -o model.onnx
     dhn predict --checkpoint model.onnx photo.jpg
 
-    The graph holds the network, the flip test, the aggregation, and the 30 best peaks of each
-    joint; it takes images of any number and of any size in multiples of 64, as uint8 [B, 3, H,
-    W] in RGB, and computes in float32. `dhn predict` and `dhn eval` run it and group the peaks.
-    The file is checked against the network before it appears.
+    The graph holds the network, the flip test, the aggregation, and the search for the 30 best
+    peaks of each joint. It takes any number of images, of any size in multiples of 64, as RGB
+    uint8 [B, 3, H, W], and computes in float32. `dhn predict` and `dhn eval` run it and group the
+    peaks. The file is compared with the network before it appears.
 
     A .pt2 file is a program: run only those that you trust.
     """
@@ -53,7 +53,10 @@ def export(format: "Format | None", output: Path | None, quiet: bool, **graph: A
     elif output.suffix != SUFFIXES[format]:
         raise click.UsageError(f"--format {format} writes {SUFFIXES[format]} files, not {output}.")
 
+    from dhn.base.files import check_outputs
     from dhn.inference.export import export_checkpoint
+
+    check_outputs([output], [graph["checkpoint"]])
 
     report = export_checkpoint(output=output, format=format, progress=progress(quiet), **graph)
     differences = ", ".join(f"{name} {value:.0e}" for name, value in report.differences.items())

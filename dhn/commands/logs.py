@@ -68,9 +68,11 @@ def logs(
     begun to learn where things are once `heatmap` is clearly below `flat`.
     """
     from dhn.base.errors import DhnError
-    from dhn.base.files import write_json
+    from dhn.base.files import check_outputs, write_json
     from dhn.training import logs
 
+    metrics = [run if run.is_file() else run / "metrics.jsonl" for run in runs]
+    check_outputs([output, csv_output, json_output], metrics)
     read, failures = logs.read_runs(runs)
     if len(runs) == 1 and failures:
         raise DhnError(failures[0])

@@ -1,13 +1,18 @@
 """Options that several commands share, as decorators."""
 
+import math
 from collections.abc import Callable
 from typing import Any
 
 import click
 
+from dhn.commands.console import show_tracebacks
+
 
 def _remember_debug(ctx: click.Context, _: click.Parameter, value: bool) -> None:
     ctx.meta["dhn.debug"] = value
+    if value:
+        show_tracebacks()
 
 
 def common(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -22,6 +27,23 @@ def common(command: Callable[..., Any]) -> Callable[..., Any]:
     return click.option("-q", "--quiet", is_flag=True, help="Print only results and errors.")(
         command
     )
+
+
+class Number(click.FloatRange):
+    """A number in a range, which NaN is not in."""
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> float:
+        number = super().convert(value, param, ctx)
+        if math.isnan(number):
+            self.fail(f"nan is not in the range {self._describe_range()}.", param, ctx)
+        return number
+
+
+# Larger numbers mean nothing, and overflow somewhere below.
+COUNT = click.IntRange(1, 2**31 - 1)
+PARALLEL = click.IntRange(1, 1024)
+BATCH = click.IntRange(1, 4096)
+INPUT_SIZE = click.IntRange(64, 8192)
 
 
 device = click.option(
@@ -51,7 +73,7 @@ def graph(command: Callable[..., Any]) -> Callable[..., Any]:
                 "--input-size",
                 "--imgsz",
                 "input_size",
-                type=click.IntRange(min=64),
+                type=INPUT_SIZE,
                 metavar="N",
                 help="Short side of the network's input in pixels; by default as in training.",
             ),
@@ -74,7 +96,9 @@ def network(command: Callable[..., Any]) -> Callable[..., Any]:
                 default=True,
                 help="Do not search for the missing joints of a person.",
             ),
-            click.option("--max-people", type=click.IntRange(min=1), default=30, show_default=True),
+            click.option(
+                "--max-people", type=click.IntRange(1, 1000), default=30, show_default=True
+            ),
             click.option(
                 "--subpixel", is_flag=True, help="Fit peaks to fractions of a pixel (after DARK)."
             ),
@@ -96,9 +120,7 @@ def network(command: Callable[..., Any]) -> Callable[..., Any]:
                 help="Fuse layers by torch.compile (which takes a minute and is cached) instead of "
                 "by our own modules. Measure which is faster.",
             ),
-            click.option(
-                "-b", "--batch-size", type=click.IntRange(min=1), default=1, show_default=True
-            ),
+            click.option("-b", "--batch-size", type=BATCH, default=1, show_default=True),
             device,
         )
     ):

@@ -46,14 +46,14 @@ if TYPE_CHECKING:
 )
 @click.option(
     "--conf",
-    type=click.FloatRange(0, 1),
+    type=options.Number(0, 1),
     default=0.1,
     show_default=True,
     help="Leave out people who score less.",
 )
 @click.option(
     "--vid-stride",
-    type=click.IntRange(min=1),
+    type=options.COUNT,
     default=1,
     show_default=True,
     help="Take every n-th frame of videos.",
@@ -94,7 +94,7 @@ def predict(
     # A video is one process's business; the others may be done hours before.
     with connect(network.pop("device"), patience=timedelta(days=7)) as world:
         inputs = list_sources(sources)
-        outputs.check(inputs)
+        outputs.check(inputs, network["checkpoint"])
         predictor = dhn.load(
             **network, device=world.device, progress=progress(quiet or not world.main)
         )

@@ -115,10 +115,8 @@ def train(
         with connect(device) as world:
             run = resume or output or Path(world.once("run", str(new_run(config))))
             # A job that torchrun starts again goes on with the run that it had.
-            if resume is None and not world.restarted and (run / "last.pt").exists():
-                raise click.UsageError(
-                    f"{run} holds a run: choose another --output, or --resume {run}."
-                )
+            if resume is None and not world.restarted:
+                _check_new(run)
             result = train(
                 config,
                 run,
@@ -132,3 +130,14 @@ def train(
                 click.echo(f"Result: {result}")
     except StoppedError as stopped:
         raise DhnError(f"stopped; go on with: dhn train --resume {stopped.run}") from stopped
+
+
+def _check_new(run: Path) -> None:
+    """Refuses a folder that holds a run, or other things, for a new run."""
+    if (run / "last.pt").exists():
+        raise click.UsageError(f"{run} holds a run: choose another --output, or --resume {run}.")
+    if not run.exists() or (run.is_dir() and not any(run.iterdir())):
+        return
+    # A run that was killed before its first checkpoint may begin anew.
+    if not (run / "environment.json").exists():
+        raise click.UsageError(f"{run} holds other things: choose another --output.")

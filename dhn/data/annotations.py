@@ -69,6 +69,7 @@ class Annotations:
 
     Attributes:
         source: `crowdpose`, `coco`, or the name of the folder or file.
+        files: the annotation files that were read.
         joints: what the J keypoints mean.
         scoring: the official definition of AP that applies.
         images: all images in the order of the file, also those without people.
@@ -79,6 +80,7 @@ class Annotations:
     """
 
     source: str
+    files: tuple[Path, ...]
     joints: JointSet
     scoring: Scoring
     images: list[AnnotatedImage]
@@ -119,6 +121,7 @@ def load_annotations(dataset: str | Path, split: str = "test") -> Annotations:
     _, source = data_root(dataset)
     return Annotations(
         source=source,
+        files=tuple(paths),
         joints=files[0].joints,
         scoring=files[0].scoring,
         images=[

@@ -9,12 +9,13 @@ import numpy as np
 import numpy.typing as npt
 
 from dhn.base.distributed import ALONE, World
-from dhn.base.errors import DhnError
+from dhn.base.errors import DhnError, failure
 from dhn.base.files import read_json, write_json
 from dhn.base.progress import Progress, silent
 from dhn.data.annotations import AnnotatedImage, Annotations, load_annotations
 from dhn.data.coco_file import Scoring
 from dhn.evaluation.scoring import Evaluator, score
+from dhn.inference.batches import people_or_errors
 
 if TYPE_CHECKING:
     from dhn.inference.predictor import Predictor
@@ -192,8 +193,10 @@ def predict_dataset(
         for batch in share:
             results: list[dict[str, Any]] = []
             readable, pixels, failures = _read(batch)
-            if pixels:
-                for image, people in zip(readable, predictor(pixels), strict=True):
+            for image, people in zip(readable, people_or_errors(predictor, pixels), strict=True):
+                if isinstance(people, Exception):
+                    failures.append(failure(image.path, people))
+                else:
                     results += people.to_coco(image.id, annotations.category_id)
             done.append((results, failures))
             bar.advance(len(batch))
@@ -219,8 +222,8 @@ def _read(
             # Annotations count stored pixels, whatever the EXIF orientation says.
             pixels.append(read_image(image.path, ignore_orientation=True))
             readable.append(image)
-        except DhnError as error:
-            failures.append(str(error))
+        except Exception as error:
+            failures.append(failure(image.path, error))
     return readable, pixels, failures
 
 

@@ -47,16 +47,16 @@ def _onednn_computes(dtype: torch.dtype) -> bool:
 
 
 def _compiled(inference: PoseInference, device: torch.device) -> Callable[[Tensor], Maps]:
-    # Before dynamo is imported, which settles on a folder in /tmp.
+    # This must be set before dynamo is imported, which else settles on a folder in /tmp.
     os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache_folder() / "compiled"))
     from torch._dynamo.exc import TorchDynamoException
     from torch._inductor import config
 
-    # Inductor fuses plain PyTorch's aggregation with the network's end, but not our operator.
+    # Inductor can fuse PyTorch's operators of the aggregation with the network, but not our own.
     graph = inference.on(inference.network, native=False)
     compiled = torch.compile(graph)
-    # Weights become constants, laid out once as oneDNN wants them, and convolutions take in what
-    # follows. Among the options of torch.compile `freezing` is heard too late to do anything.
+    # Freezing makes constants of the weights, laid out once as oneDNN wants them, and fuses what
+    # follows a convolution into it. As an option of torch.compile it would come too late.
     freezing = device.type == "cpu"
 
     def run(images: Tensor) -> Maps:

@@ -1,4 +1,4 @@
-"""What runs for each batch of images, as one module: to call, to compile, to export."""
+"""Everything that runs for a batch of images as one module, to call, to compile or to export."""
 
 from collections.abc import Sequence
 
@@ -12,15 +12,16 @@ from dhn.model.normalise import normalise
 
 
 class PoseInference(nn.Module):
-    """Images in, the maps that `decode_poses` reads out: flip test, network, aggregation.
+    """From images to the maps that `decode_poses` reads: flip test, network and aggregation.
 
     Args:
-        network: maps normalised images to `PoseMaps`; its weights are of `dtype`.
-        flip: J joints, the mirrored image's for each (`JointSet.flip`), to average with the
-            mirrored images, which run in the same batch; None runs the plain ones alone.
-        fine_only: leave the coarse heatmaps out (paper, Table 2 without "Aggregation").
+        network: maps normalised images to `PoseMaps`; its weights are of type `dtype`.
+        flip: average with the mirrored images, which run in the same batch. It gives for each of
+            the J joints the one of the mirrored image (`JointSet.flip`). None runs the images
+            alone.
+        fine_only: leave out the coarse heatmaps (paper, Table 2 without "Aggregation").
         dtype: what the network computes in.
-        native: aggregate by our operator; without it the graph is of PyTorch's operators alone.
+        native: aggregate by our own operator. Without it the graph holds PyTorch's operators only.
     """
 
     def __init__(
@@ -40,7 +41,7 @@ class PoseInference(nn.Module):
         self.native = native
 
     def on(self, network: nn.Module, *, native: bool = True) -> "PoseInference":
-        """The same with another form of the network."""
+        """The same inference with another form of the network."""
         return PoseInference(
             network, self.flip, fine_only=self.fine_only, dtype=self.dtype, native=native
         )
@@ -49,11 +50,11 @@ class PoseInference(nn.Module):
         """Runs a batch.
 
         Args:
-            images: uint8 [B, 3, H, W], RGB, padded with black; H and W multiples of 32.
+            images: RGB uint8 [B, 3, H, W], padded with black; H and W are multiples of 32.
 
         Returns:
-            heatmaps float32 [B, J, h, w] and tags float32 [B, J, T, h, w]; T = 2 with the flip
-            test, and h = H / 2 for networks that have 1/2 maps, else H / 4.
+            heatmaps float32 [B, J, h, w] and tags float32 [B, J, T, h, w]. T is 2 with the flip
+            test, else 1; h is H / 2 for networks that have 1/2 maps, else H / 4.
         """
         B = images.shape[0]  # len() would fix the batch size of an exported graph
         if self.flip is not None:
@@ -75,18 +76,19 @@ def aggregate(
     fine_only: bool = False,
     native: bool = True,
 ) -> tuple[Tensor, Tensor]:
-    """Aggregates the maps of all stages, levels and both passes (paper section 3.5).
+    """Aggregates the maps of all stages and levels, and of both passes (paper, section 3.5).
 
-    Coarse and fine heatmaps are averaged at 1/4 and at 1/2; the 1/4 mean is upsampled to 1/2
-    and averaged in; plain and mirrored passes are averaged. The last stage's tags are upsampled
-    to 1/2 and not averaged: each pass is a tag dimension.
+    Coarse and fine heatmaps are averaged at 1/4 and at 1/2, and the mean of 1/4 is upsampled and
+    averaged with that of 1/2. Then the plain and the mirrored pass are averaged. The tags of the
+    last stage are upsampled to 1/2 but not averaged: each pass becomes a tag dimension.
 
     Args:
-        plain: maps of the images.
-        mirrored: maps of the mirrored images, or None.
-        flip: the joint whose mirror image each joint is.
-        fine_only: leave the coarse heatmaps out.
-        native: by `ops.aggregate_heatmaps`; else by PyTorch's operators, to the same values.
+        plain: the maps of the images.
+        mirrored: the maps of the mirrored images, or None.
+        flip: for each joint, the one that it becomes in a mirror.
+        fine_only: leave out the coarse heatmaps.
+        native: aggregate by `ops.aggregate_heatmaps`, else by PyTorch's operators, which give the
+            same values.
 
     Returns:
         heatmaps float32 [B, J, h, w], tags float32 [B, J, T, h, w].
@@ -97,7 +99,7 @@ def aggregate(
     if mirrored is not None:
         tags.append(_mirror(mirrored.tags[-1].float(), flip))
     quarter, half = levels[0]
-    if half:  # bottom-up HRNet has 1/4 maps only
+    if half:  # else it is bottom-up HRNet, which has 1/4 maps only
         size = half[0].shape[2:]
         tags = [F.interpolate(t, size=size, mode="bilinear") for t in tags]
     if half and native:
@@ -112,13 +114,13 @@ def aggregate(
 
 
 def _levels(maps: PoseMaps, fine_only: bool) -> tuple[list[Tensor], list[Tensor]]:
-    """Heatmaps at 1/4 and at 1/2, coarse before fine."""
+    """The heatmaps at 1/4 and those at 1/2, coarse before fine."""
     heatmaps = maps.heatmaps[-2:] if fine_only else maps.heatmaps
     return list(heatmaps[0::2]), list(heatmaps[1::2])
 
 
 def _average(quarter: list[Tensor], half: list[Tensor]) -> Tensor:
-    """`ops.aggregate_heatmaps` of one pass; float32."""
+    """What `ops.aggregate_heatmaps` gives for one pass; float32."""
     coarse = torch.stack(quarter).float().mean(0)
     if not half:
         return coarse
@@ -127,5 +129,5 @@ def _average(quarter: list[Tensor], half: list[Tensor]) -> Tensor:
 
 
 def _mirror(maps: Tensor, flip: Sequence[int]) -> Tensor:
-    """Maps of the mirrored image as those of the image."""
+    """Turns maps of a mirrored image into maps of the image."""
     return maps.flip(3)[:, list(flip)]

@@ -1,19 +1,21 @@
 """From heatmaps and tag maps to people: bottom-up decoding by associative embedding.
 
-The steps are those of HigherHRNet's published inference, in float32, on maps read at the network
-input's resolution (bilinear, align_corners=False):
+The steps are those of HigherHRNet's published inference, in float32. Maps are read at the
+resolution of the network's input (bilinear, align_corners=False):
 
 1. Non-maximum suppression: a pixel stays if it equals the maximum of its window.
-2. The K best peaks of each joint. 3. Those above the detection threshold are candidates.
-4. Joint by joint, candidates join the person they fit or found one (`ops.group_tags`).
-5. A quarter offset towards the higher neighbour, then +.5 (or the sub-pixel fit).
-6. A person's score: the mean over all J joints, missing ones as 0.
-7. Refinement: missing joints go where score - round(tag distance) is largest, if the score there
-   is above 0 (`ops.refine_people`).
+2. The K best peaks of each joint are kept.
+3. Those that score above the detection threshold are candidates.
+4. Joint by joint, each candidate joins the person it fits, or starts a new one (`ops.group_tags`).
+5. Peaks move by a quarter of a pixel towards the higher neighbour, and by +.5 to the pixel's
+   centre; or the sub-pixel fit places them.
+6. A person's score is the mean over all J joints, where a missing one counts as 0.
+7. Refinement: each missing joint goes where score - round(tag distance) is largest, if the score
+   there is above 0 (`ops.refine_people`).
 
-Equal scores and values: lowest y * W + x first. Rounding: half to even. Equal neighbours: -.25.
-People with equal tags are never merged (the official code does, by accident); more than K people
-may come out, at most K J.
+Of equal scores and values, the lowest y * W + x comes first; rounding is half to even; between
+equal neighbours the offset is -.25. People with equal tags are never merged (the official code
+does that, by accident). More than K people may be found, but at most K J.
 """
 
 from collections.abc import Sequence
@@ -30,11 +32,11 @@ from dhn.ops.settings import DecodeConfig
 
 
 class Peaks(NamedTuple):
-    """The K best peaks of every heatmap, best first; unused slots score 0.
+    """The K best peaks of every heatmap, best first.
 
     Attributes:
-        scores: float32 [B, J, K].
-        xy: float32 [B, J, K, 2], input pixels (pixel centres at +.5, moved by the quarter offset).
+        scores: float32 [B, J, K]; 0 in unused slots.
+        xy: float32 [B, J, K, 2] in input pixels (pixel centres at +.5, and the quarter offset).
         tags: float32 [B, J, K, T].
     """
 
@@ -50,9 +52,10 @@ class Poses:
     `dhn.inference.people.People` is what users get: it has image pixels and knows the joints.
 
     Attributes:
-        keypoints: float32 [P, J, 3]: x, y in input pixels (pixel centres at +.5), score; all 0
-            where a joint was not found.
-        scores: float32 [P]: mean score over all J joints before refinement, missing ones as 0.
+        keypoints: float32 [P, J, 3]: x, y in input pixels (pixel centres at +.5), and score; all
+            three are 0 where a joint was not found.
+        scores: float32 [P]: the mean score of all J joints before refinement, where a missing
+            one counts as 0.
     """
 
     keypoints: Tensor
@@ -83,17 +86,17 @@ def decode_poses(
 
     Args:
         heatmaps: [B, J, h, w] float32, bfloat16 or float16, any strides, any device.
-        tags: [B, J, T, h, w], T tags per joint (2 where a flipped pass was made).
-        size: (H, W) of the network input, in pixels.
+        tags: [B, J, T, h, w], T tags per joint (2 where there was a mirrored pass).
+        size: (H, W) of the network's input, in pixels.
         config: thresholds and choices.
-        peaks: what the published NMS found already (an exported graph does); None, or a
-            configuration that asks for others, finds them here.
+        peaks: the peaks that the published NMS finds, where they are known already, as from an
+            exported graph. They are searched here if they are None or do not fit `config`.
 
     Returns:
-        B Poses, on the CPU: copying them there is the only wait for a GPU.
+        B Poses, on the CPU. Copying them there is the only step that waits for a GPU.
 
     Raises:
-        ValueError: shapes do not fit each other or the configuration.
+        ValueError: the shapes do not fit each other or the configuration.
         DhnError: the maps hold NaN or infinity.
     """
     _check(heatmaps, tags, size, config)
@@ -113,7 +116,7 @@ def decode_poses(
 def _decode_by_steps(
     heatmaps: Tensor, tags: Tensor, size: tuple[int, int], config: DecodeConfig, peaks: Peaks
 ) -> list[Poses]:
-    """An operator for each step: what a GPU can queue, and where the peaks are there already."""
+    """Groups and refines by an operator each, which a GPU can queue one after the other."""
     scores, xy, peak_tags = (field[:, :, : config.max_people] for field in peaks)
     people, counts = ops.group_tags(
         scores,
@@ -135,7 +138,7 @@ def _decode_by_steps(
 def find_peaks(
     heatmaps: Tensor, tags: Tensor, size: tuple[int, int], config: DecodeConfig = _PUBLISHED
 ) -> Peaks:
-    """Steps 1 to 3 and 5 for every map; arguments as of `decode_poses`, maps contiguous."""
+    """Does steps 1 to 3 and 5 for every map. The maps must be contiguous; see `decode_poses`."""
     scores, indices = ops.topk_peaks(
         heatmaps, config.max_people, config.nms_kernel, size, config.detection_threshold
     )
@@ -143,14 +146,14 @@ def find_peaks(
 
 
 def _runs_on(device: str, config: DecodeConfig) -> bool:
-    """Whether the operators are there for this kind of device and take these settings."""
+    """Whether this kind of device has the operators, and they take these settings."""
     if device == "cuda":
         return config.max_people <= MAX_PEOPLE_ON_CUDA
     return device == "cpu"
 
 
 def _serves(peaks: Peaks, config: DecodeConfig) -> bool:
-    """Whether `find_peaks` would find the same candidates."""
+    """Whether `find_peaks` would find the same candidates with these settings."""
     published = config.nms_kernel == _PUBLISHED.nms_kernel and not config.subpixel
     return published and peaks.scores.shape[2] >= config.max_people
 
@@ -158,7 +161,7 @@ def _serves(peaks: Peaks, config: DecodeConfig) -> bool:
 def _poses(
     counts: Tensor, keypoints: Tensor, people: Tensor, candidates: Sequence[Tensor]
 ) -> list[Poses]:
-    """Brings results to the host; in few steps, each of which costs more than its arithmetic."""
+    """Brings the results to the CPU in few steps, each of which costs more than its arithmetic."""
     found = counts.tolist()
     points, joints, *others = (x.cpu().numpy() for x in (keypoints, people, *candidates))
     most = max(found, default=0)

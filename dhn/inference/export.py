@@ -1,9 +1,9 @@
 """Writes a predictor's graph as an ONNX file or a torch.export program.
 
-The graph takes uint8 images [B, 3, H, W] of any batch and of any size in multiples of 64, and
-gives `exported.OUTPUTS`: heatmaps and tags as `PoseInference` does, and the K best peaks as
-`decode.find_peaks` does. It holds PyTorch's (or ONNX's) own operators alone and computes in
-float32. Grouping and refinement stay outside.
+The graph takes any number of images, uint8 [B, 3, H, W], whose sides are multiples of 64. It gives
+what `exported.OUTPUTS` names: heatmaps and tags as `PoseInference` does, and the K best peaks as
+`decode.find_peaks` does. It holds the operators of PyTorch or ONNX only, and computes in float32.
+Grouping and refinement are no part of it.
 """
 
 import importlib.util
@@ -44,9 +44,9 @@ from dhn.ops.plain import quarter_positions, taps, upsample
 Format = Literal["onnx", "torch"]
 
 OPSET = 18
-# Every peak counts here: the detection threshold stays a choice of who runs the file.
+# Every peak counts here, because the detection threshold is chosen by those who run the file.
 PEAKS = DecodeConfig(detection_threshold=0)
-# In shares of the largest value: float32 rounding through some 300 convolutions stays far below.
+# As a share of the largest value. Rounding in some 300 convolutions in float32 stays far below.
 TOLERANCE = 1e-4
 
 
@@ -54,9 +54,9 @@ class PoseGraph(nn.Module):
     """`PoseInference` and `find_peaks`, in operators that can be exported.
 
     Args:
-        inference: runs without our own operator (`native=False`).
+        inference: the inference without our own operator (`native=False`).
         stable_topk: whether topk gives the lowest index first among equals. ONNX's TopK does by
-            definition; PyTorch's does not, and ranks by an unambiguous float64 instead.
+            definition. PyTorch's does not, so float64 numbers without equals are ranked instead.
     """
 
     def __init__(self, inference: PoseInference, *, stable_topk: bool) -> None:
@@ -80,10 +80,10 @@ class PoseGraph(nn.Module):
         return heatmaps, tags, scores, xy, _read_tags(tags, indices, (H, W))
 
     def _ranked(self, scores: Tensor) -> Tensor:
-        """[B, J, N] float32 as values that topk takes in the order of `ops.topk_peaks`.
+        """Scores [B, J, N] as values that topk ranks in the order of `ops.topk_peaks`.
 
-        Times 1 - index / 2^52: that is less than the step between float32 numbers (2^-24) for
-        N < 2^27, and at least the step between float64 numbers.
+        They are multiplied by 1 - index / 2^52. For N < 2^27 this changes them by less than the
+        step between float32 numbers (2^-24), and by at least the step between float64 numbers.
         """
         if self.stable_topk:
             return scores
@@ -92,7 +92,7 @@ class PoseGraph(nn.Module):
 
 
 def _read_tags(tags: Tensor, indices: Tensor, size: tuple[int, int]) -> Tensor:
-    """What `upsample(tags, size)` [B, J, T, H, W] holds at `indices` [B, J, K]: [B, J, K, T]."""
+    """The values [B, J, K, T] of `upsample(tags, size)` [B, J, T, H, W] at `indices` [B, J, K]."""
     (h, w), (H, W) = tags.shape[3:], size
     y = indices // W
     left, right, along_x = (tap[indices - y * W][:, :, None] for tap in taps(w, W, tags))
@@ -186,29 +186,32 @@ def export(
     input_size: int,
     progress: Progress = silent,
 ) -> dict[str, float]:
-    """Writes a network as a file that runs elsewhere, and checks it there; whole or not at all.
+    """Writes a network as a file that runs without dhn, and compares it with the network.
+
+    The file appears whole, and only if it gives the same numbers.
 
     Args:
-        inference: the network with its flip test and aggregation; on the CPU, in float32.
+        inference: the network with its flip test and aggregation, on the CPU and in float32.
         joints: what its heatmaps mean.
         path: the file, .onnx or .pt2.
         format: `onnx` or `torch`.
-        name: of the network, for people.
-        input_size: short side of the network input that the file asks for, in pixels.
+        name: the network's name, for people.
+        input_size: the default short side of the network's input, in pixels.
+        progress: shows how far the export is.
 
     Returns:
         the largest differences between what the file gives and what `inference` and `find_peaks`
-        give, in shares of the largest value: {"heatmaps": ..., "tags": ..., "peaks": ...}.
+        give, each as a share of the largest value: {"heatmaps": ..., "tags": ..., "peaks": ...}.
 
     Raises:
-        DhnError: the file cannot be written, or gives other numbers.
+        DhnError: the file cannot be written, or it gives other numbers.
     """
     flip = inference.flip is not None
     description = Description(name, joints, input_size, flip, inference.fine_only)
     write = _write_onnx if format == "onnx" else _write_torch
     checks = list(_check_inputs(input_size))
     differences = dict.fromkeys(("heatmaps", "tags", "peaks"), 0.0)
-    with progress("Export", 2 + len(checks)) as bar, written_whole(path) as temporary:
+    with progress("Exporting", 2 + len(checks)) as bar, written_whole(path) as temporary:
         program = trace(inference, stable_topk=format == "onnx")
         bar.advance(note="traced")
         write(program, description, temporary)
@@ -225,7 +228,7 @@ def export(
 
 
 def trace(inference: PoseInference, *, stable_topk: bool) -> ExportedProgram:
-    """The program of `PoseGraph`, with batch, height and width left open."""
+    """Traces `PoseGraph` to a program that leaves batch, height and width open."""
     plain = inference.on(inference.network, native=False)
     graph = PoseGraph(plain, stable_topk=stable_topk).eval()
     sides = {2: 64 * Dim("h", min=1, max=256), 3: 64 * Dim("w", min=1, max=256)}
@@ -234,7 +237,7 @@ def trace(inference: PoseInference, *, stable_topk: bool) -> ExportedProgram:
         program = torch.export.export(
             graph, (example,), dynamic_shapes={INPUT: {0: Dim("batch")} | sides}
         )
-    for node in program.graph.nodes:  # where the sources lie here is nobody's business
+    for node in program.graph.nodes:  # the traces hold paths of this machine
         node.meta.pop("stack_trace", None)
     return program
 
@@ -249,13 +252,13 @@ def _write_onnx(program: ExportedProgram, description: Description, path: Path) 
             output_names=list(OUTPUTS),
             verbose=False,
         )
-    assert onnx is not None  # as it is without a file name
+    assert onnx is not None  # it is None only if a file name is given
     onnx.model.metadata_props[METADATA] = description.to_json()
     onnx.save(path, external_data=False)
 
 
 def _write_torch(program: ExportedProgram, description: Description, path: Path) -> None:
-    # torch's own writer hides a full disk behind a RuntimeError; bytes in memory do not.
+    # torch's own writer hides a full disk behind a RuntimeError, so the bytes are made in memory.
     buffer = io.BytesIO()
     with _silence():
         torch.export.save(program, buffer, extra_files={METADATA: description.to_json()})
@@ -263,7 +266,7 @@ def _write_torch(program: ExportedProgram, description: Description, path: Path)
 
 
 def _check_inputs(input_size: int) -> Iterator[Tensor]:
-    """Random images: small ones of several shapes and batches, and one as large as in use."""
+    """Random images: small ones in batches of several shapes, and one of the size in use."""
     generator = torch.Generator().manual_seed(0)
     side = -(-input_size // 64) * 64
     wide = -(-input_size * 4 // 3 // 64) * 64
@@ -275,7 +278,7 @@ def _check_inputs(input_size: int) -> Iterator[Tensor]:
 def _differences(
     exported: ExportedNetwork, inference: PoseInference, images: Tensor
 ) -> dict[str, float]:
-    """How far the file is from the network, and its peaks from those of its own maps."""
+    """How far the file's maps are from the network's, and its peaks from those of its maps."""
 
     def share(ours: Tensor, expected: Tensor) -> float:
         largest = expected.abs().amax().clamp(min=1e-12)
@@ -302,7 +305,7 @@ def _require(*packages: str) -> None:
 
 @contextmanager
 def _silence() -> Iterator[None]:
-    """The exporters warn of their own deprecations and of packages that are not needed."""
+    """Hides warnings of the exporters about their own deprecations and about optional packages."""
     logger = logging.getLogger("torch.onnx")
     level = logger.level
     logger.setLevel(logging.ERROR)

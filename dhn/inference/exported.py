@@ -1,4 +1,4 @@
-"""Exported networks: what `dhn export` writes beside the graph, and running the files."""
+"""Opens and runs exported networks; says what stands beside the graph in their files."""
 
 import dataclasses
 import io
@@ -22,7 +22,7 @@ from dhn.inference.decode import Peaks
 
 FORMAT = "dhn-export-1"
 SUFFIXES = {"onnx": ".onnx", "torch": ".pt2"}
-# Where a file holds its Description: key of ONNX's metadata_props, name of torch's extra file.
+# Where a file holds its Description: a key of ONNX's metadata_props, or an extra file of torch's.
 METADATA = "dhn.json"
 INPUT = "images"
 OUTPUTS = ("heatmaps", "tags", "scores", "xy", "peak_tags")
@@ -47,8 +47,6 @@ _SIZE = re.compile(
 # By the key in models/model.json under which it stands.
 _ALLOWED = {"target": _OPERATOR, "as_operator": _OPERATOR, "expr_str": _SIZE}
 
-Outputs = tuple[Tensor, Tensor, Peaks]
-
 
 @dataclass(frozen=True)
 class Description:
@@ -57,9 +55,9 @@ class Description:
     Attributes:
         network: the network's name, for people.
         joints: what the heatmaps mean; how they are mirrored, grouped and drawn.
-        input_size: short side of the network input that is taken by default, in pixels.
+        input_size: the default short side of the network's input, in pixels.
         flip: whether the graph averages with the mirrored images.
-        fine_only: whether it leaves the coarse heatmaps out.
+        fine_only: whether it leaves out the coarse heatmaps.
     """
 
     network: str
@@ -73,7 +71,7 @@ class Description:
 
     @classmethod
     def from_json(cls, text: str) -> "Description":
-        """Raises KeyError, TypeError or ValueError if `text` is not what `to_json` writes."""
+        """Reverses `to_json`; raises KeyError, TypeError or ValueError for any other text."""
         fields = json.loads(text)
         if fields.pop("format") != FORMAT:
             raise ValueError("another format")
@@ -81,12 +79,13 @@ class Description:
 
 
 class ExportedNetwork:
-    """A network that was exported: takes the place of `PoseInference`, and finds peaks as well.
+    """An exported network. It takes the place of `PoseInference`, and finds the peaks as well.
 
     Args:
-        run: uint8 [B, 3, H, W] images, H and W multiples of 64, to the tensors of `OUTPUTS`.
+        run: maps images, uint8 [B, 3, H, W] with H and W multiples of 64, to the tensors that
+            `OUTPUTS` names.
         description: what the file says about itself.
-        device: where `run` takes its images.
+        device: where `run` wants its images.
     """
 
     def __init__(
@@ -99,13 +98,14 @@ class ExportedNetwork:
         self.description = description
         self.device = device
 
-    def __call__(self, images: Tensor) -> Outputs:
+    def __call__(self, images: Tensor) -> tuple[Tensor, Tensor, Peaks]:
+        """Heatmaps and tags as of `PoseInference`, and the best 30 peaks of each joint."""
         heatmaps, tags, *peaks = self.run(images)
         return heatmaps, tags, Peaks(*peaks)
 
 
 def is_exported(path: Path) -> bool:
-    """Whether the name is that of an exported network."""
+    """Whether the file's suffix is that of an exported network."""
     return path.suffix in SUFFIXES.values()
 
 
@@ -117,7 +117,8 @@ def load_exported(path: Path, device: str = "auto") -> ExportedNetwork:
         device: `auto`, `cpu` or `cuda:N`. ONNX runs on CUDA where onnxruntime can.
 
     Raises:
-        DhnError: no such file, damaged, another model, no onnxruntime, or no such device.
+        SettingError: there is no such device, or the file cannot run there.
+        DhnError: there is no such file, it is damaged or another model, or onnxruntime is missing.
     """
     try:
         with open(path, "rb"):
@@ -190,10 +191,10 @@ def _load_torch(path: Path, device: str) -> ExportedNetwork:
 
 
 def _is_plain(archive: zipfile.ZipFile) -> bool:
-    """Whether a .pt2 file has nothing in it that could run code while PyTorch opens it.
+    """Whether a .pt2 file holds nothing that could run code while PyTorch opens it.
 
-    PyTorch unpickles what a file tells it to, looks operators up by name in all of `torch`, and
-    evaluates the expressions of sizes as Python: each must look as in the files written here.
+    PyTorch unpickles what a file tells it to, looks up operators by name in all of `torch`, and
+    evaluates expressions for sizes as Python. All of these must look as in files that dhn wrote.
     """
     names = archive.namelist()
     root = names[0].partition("/")[0]
@@ -217,7 +218,7 @@ def _is_plain(archive: zipfile.ZipFile) -> bool:
 
 
 def _strings(value: Any, key: str = "") -> Iterator[tuple[str, str]]:
-    """Every string of a JSON value with the key it stands under."""
+    """Every string in a JSON value, with the key under which it stands."""
     if isinstance(value, str):
         yield key, value
     elif isinstance(value, dict):

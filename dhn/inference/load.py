@@ -5,6 +5,7 @@ from pathlib import Path
 
 from dhn.base.device import Precision, select_device
 from dhn.base.errors import SettingError
+from dhn.base.files import check_regular
 from dhn.base.progress import Progress, silent
 from dhn.inference.decode import DecodeConfig
 from dhn.inference.exported import is_exported, load_exported
@@ -33,9 +34,10 @@ def load(
     """Loads a network that finds people: `dhn.load("best.pt", flip=True)("photo.jpg")`.
 
     Args:
-        checkpoint: a file of weights, or one that `dhn export` wrote; a name of `dhn models`; or
-            an https:// address. Names and addresses are downloaded once, to the cache folder.
-            None takes the newest run in `runs/`: its `best.pt`, else its `last.pt`.
+        checkpoint: a file of weights, or one that `dhn export` wrote; a published name, which
+            `dhn models` lists; or an https:// address. Names and addresses are downloaded once,
+            to the cache folder. None takes the newest run in `runs/`: its `best.pt`, else its
+            `last.pt`.
         device: where to compute: `auto` (CUDA, else MPS, else the CPU), `cpu`, `cuda`, `cuda:N`
             or `mps`.
         flip: average with the mirrored image: more accurate, half as fast.
@@ -63,6 +65,7 @@ def load(
     if checkpoint is None:
         checkpoint = newest_checkpoint()
     path = fetch(checkpoint, offline=offline, progress=progress)
+    check_regular(path)
     if is_exported(path):
         exported = load_exported(path, device)
         about = exported.description

@@ -24,8 +24,8 @@ class People:
 
     Attributes:
         keypoints: float32 [P, J, 3]: x, y in image pixels (continuous: the centre of the first
-            pixel is 0.5, 0.5) and the joint's score in 0..1; all three are 0 where a joint was
-            not found.
+            pixel is 0.5, 0.5), and the joint's score, about 0..1; all three are 0 where a joint
+            was not found.
         scores: float32 [P]: the mean score of all J joints before refinement, where a joint that
             was not found counts as 0.
         joints: names, limbs and pairs of the J joints.

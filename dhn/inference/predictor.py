@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from dhn.base.device import Precision, inference_dtype
-from dhn.base.errors import SettingError
+from dhn.base.errors import DhnError, SettingError
 from dhn.data.geometry import Affine, input_transform, official_transform
 from dhn.data.joints import JointSet, official_order
 from dhn.inference.accelerate import accelerated
@@ -33,8 +33,8 @@ AnyImage: TypeAlias = "str | os.PathLike[str] | np.ndarray | Tensor | Image.Imag
 
 
 @dataclass
-class Timing:
-    """Where the time went, summed over images."""
+class TimeSpent:
+    """The time that a predictor spent, summed over images."""
 
     images: int = 0
     network_seconds: float = 0.0  # placing the image, network, flip test, aggregation
@@ -113,7 +113,7 @@ class Predictor:
         self.decode = replace(decode, munkres=True) if parity else decode
         self.parity = parity
         self.source = source
-        self.timing = Timing()
+        self.timing = TimeSpent()
 
     @overload
     def __call__(self, images: list[Any] | tuple[Any, ...]) -> list[People]: ...
@@ -177,7 +177,10 @@ class Predictor:
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
         inferred = time.perf_counter()
-        found = decode_poses(heatmaps, tags, (size[1], size[0]), self.decode, *peaks)
+        try:
+            found = decode_poses(heatmaps, tags, (size[1], size[0]), self.decode, *peaks)
+        except DhnError as error:
+            raise DhnError(f"{self.source}: {error}") from error
         people = []
         for image, poses, affine in zip(images, found, back, strict=True):
             keypoints = poses.keypoints.numpy()

@@ -1,4 +1,4 @@
-"""Skeletons painted over images."""
+"""Paints skeletons over images."""
 
 from collections.abc import Sequence
 from typing import Protocol
@@ -6,8 +6,8 @@ from typing import Protocol
 import cv2
 import numpy as np
 
-# RGB of a person's left side (light) and right side (deep); one pair per person. Neighbours in
-# the list differ most.
+# RGB of a person's left side (light) and right side (deep), a pair for each person. Colours that
+# follow each other differ most.
 _PALETTE = np.array(
     [
         ((94, 234, 255), (0, 140, 240)),  # cyan, azure
@@ -22,7 +22,7 @@ _PALETTE = np.array(
     np.float32,
 )
 _OUTLINE = np.array((16, 18, 24), np.float32)
-_SHIFT = 4  # cv2 takes coordinates in sixteenths of a pixel
+_SHIFT = 4  # cv2 then takes coordinates in sixteenths of a pixel
 
 
 class Joints(Protocol):
@@ -49,15 +49,15 @@ def draw_poses(
 ) -> np.ndarray:
     """Paints skeletons over an image.
 
-    Each person has a hue, light on its left side and deep on its right. Lines are as wide as
-    suits the person's size, have a thin dark outline, and fade where a joint's score is low.
-    Larger people, who tend to stand nearer, are painted over smaller ones.
+    Each person has a hue, light on the left side and deep on the right. The width of the lines
+    follows the person's size; they have a thin dark outline, and fade where a joint's score is
+    low. Larger people, who tend to stand nearer, are painted over smaller ones.
 
     Args:
-        image: RGB uint8 [H, W, 3].
-        poses: [P, J, 3], x and y in image pixels, score. Joints that score `joint_threshold`
-            or less, or are not finite, are left out.
-        joints: limbs and sides of the J joints.
+        image: RGB uint8 [H, W, 3]; it is left as it is.
+        poses: [P, J, 3]: x and y in image pixels, and score. Joints that score `joint_threshold`
+            or less, or that are not finite, are left out.
+        joints: the limbs and sides of the J joints.
         joint_threshold: see `poses`.
         colours: int [P], the number of each person's hue; 0, 1, ... by default.
 
@@ -78,10 +78,11 @@ def draw_poses(
 
 
 class SteadyColours:
-    """Numbers for the people of a video that stay with them from frame to frame.
+    """Numbers the people of a video so that they keep their colours from frame to frame.
 
-    A person keeps the number of the one nearest in the frame before, if it is also nearest from
-    there and has moved less than half its size. (Colours only; this is no tracker.)
+    A person takes over the number of the nearest person in the frame before, if each of the two
+    is the nearest to the other and they are less than half the person's size apart. That is good
+    enough for colours, but it is no tracker.
     """
 
     def __init__(self) -> None:
@@ -90,7 +91,7 @@ class SteadyColours:
         self._next = 0
 
     def __call__(self, poses: np.ndarray) -> np.ndarray:
-        """Takes the next frame's poses [P, J, 3]; returns int [P] for `draw_poses`."""
+        """Takes the poses [P, J, 3] of the next frame; returns int [P] for `draw_poses`."""
         found = poses[..., 2] > 0
         centres = (poses[..., :2] * found[..., None]).sum(1) / np.maximum(found.sum(1), 1)[:, None]
         people = np.arange(len(poses))
@@ -107,7 +108,7 @@ class SteadyColours:
 
 
 def _sizes(poses: np.ndarray, found: np.ndarray) -> np.ndarray:
-    """Diagonals of the boxes around found joints, [P] in pixels."""
+    """The diagonals [P] of the boxes around the joints found, in pixels."""
     xy, seen = poses[..., :2], found[..., None]
     low = np.where(seen, xy, np.inf).min(1, initial=np.inf)
     high = np.where(seen, xy, -np.inf).max(1, initial=-np.inf)
@@ -132,14 +133,14 @@ def _paint_person(
     """Paints one person onto `canvas`, touching only the box around its joints."""
     width = float(np.clip(size / 65, 1.5, 24))  # of a limb, in pixels
     margin = 2 * width + 2
-    # Far outside, joints would overflow cv2's integers; their limbs leave the image anyway.
+    # Joints far outside would overflow cv2's integers. Their limbs leave the image anyway.
     xy = np.clip(pose[:, :2], -16_000, 16_000)
     left, top = np.clip(np.floor(xy[found].min(0)) - margin, 0, None).astype(int)
     right, bottom = np.clip(np.ceil(xy[found].max(0)) + margin, 0, None).astype(int)
     window = canvas[top:bottom, left:right]
     if not window.size:
         return
-    # Small people are painted large and shrunk: cv2 knows whole line widths and coarse circles.
+    # Small people are painted large and shrunk: cv2 has whole line widths and coarse circles only.
     zoom = int(np.clip(900 / size, 1, 4)) if size else 4
     layer = np.zeros((window.shape[0] * zoom, window.shape[1] * zoom, 4), np.uint8)
     alpha = np.clip(0.35 + pose[:, 2], 0, 1)
@@ -159,11 +160,11 @@ def _draw_skeleton(
 ) -> None:
     """Draws limbs and joints, outlines first, into an RGBA layer.
 
-    The layer's colours are multiplied by its alpha: so anti-aliased edges and shrinking blend
-    exactly.
+    The colours of the layer are multiplied by its alpha, so that anti-aliased edges and shrinking
+    blend exactly.
     """
     rim = max(0.8, width / 5)
-    # cv2 counts pixel centres from 0, we count them from .5.
+    # Pixel centres start at 0 in cv2, and at .5 here.
     points = np.rint((xy - 0.5) * 2**_SHIFT).astype(int)
     limbs = [(a, b) for a, b in joints.skeleton if found[a] and found[b]]
     for outline in (True, False):  # all outlines first, so that they never cross a limb
@@ -178,5 +179,7 @@ def _draw_skeleton(
             cv2.circle(layer, points[j], fixed, _ink(colour, alpha[j]), -1, cv2.LINE_AA, _SHIFT)
 
 
-def _ink(colour: np.ndarray, alpha: float) -> tuple[float, ...]:
-    return (*(float(c * alpha) for c in colour), float(255 * alpha))
+def _ink(colour: np.ndarray, alpha: float) -> tuple[float, float, float, float]:
+    """RGBA for cv2, the colour multiplied by alpha."""
+    red, green, blue = (float(channel) for channel in colour * alpha)
+    return red, green, blue, float(255 * alpha)

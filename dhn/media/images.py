@@ -1,4 +1,4 @@
-"""Images and videos in and out. In memory, images are RGB uint8 [H, W, 3]."""
+"""Reads and writes image files. In memory, images are RGB uint8 [H, W, 3]."""
 
 import os
 from pathlib import Path
@@ -7,43 +7,52 @@ import cv2
 import numpy as np
 
 from dhn.base.errors import DhnError
-from dhn.base.files import written_whole
+from dhn.base.files import read_bytes, written_whole
+from dhn.base.limits import MAX_SIDE, VARIABLE, max_pixels
 
 IMAGE_SUFFIXES = {
-    *(".jpg", ".jpeg", ".jpe", ".png", ".webp", ".bmp", ".tif", ".tiff"),
-    *(".jp2", ".ppm", ".pgm", ".pnm", ".avif"),
+    ".jpg",
+    ".jpeg",
+    ".jpe",
+    ".png",
+    ".webp",
+    ".bmp",
+    ".tif",
+    ".tiff",
+    ".jp2",
+    ".ppm",
+    ".pgm",
+    ".pnm",
+    ".avif",
 }
-# An image that cannot be read is reported by us in one line; OpenCV would add several.
+# dhn reports an image that cannot be read in one line; OpenCV would print several more.
 _set_log_level = getattr(cv2, "setLogLevel", None) or cv2.utils.logging.setLogLevel  # 4.x or 5
 _set_log_level(0)
 
 
 def read_image(path: str | os.PathLike[str], *, ignore_orientation: bool = False) -> np.ndarray:
-    """Reads an image of any kind that OpenCV knows (JPEG, PNG, WebP, TIFF, BMP, ...).
+    """Reads an image in any format that OpenCV reads (JPEG, PNG, WebP, TIFF, BMP, ...).
 
-    Grey images become RGB, 16 bits become 8, transparency is dropped.
+    Grey images become RGB, 16 bits become 8, and transparency is dropped.
 
     Args:
         path: the file.
-        ignore_orientation: leave the pixels as they are stored. Data sets want this: their
-            annotations count stored pixels. Otherwise the image is turned as its EXIF
-            orientation says, the way viewers show it.
+        ignore_orientation: leave the pixels as they are stored, as the annotations of data sets
+            count them. Otherwise the image is turned as its EXIF orientation says, the way
+            viewers show it.
 
     Returns:
         RGB uint8 [H, W, 3].
 
     Raises:
-        DhnError: no such file, empty, not an image, or cut short; names the file.
+        DhnError: there is no such file, or it is empty, cut short, no image, or larger than
+            dhn.base.limits allows.
     """
-    try:
-        data = Path(path).read_bytes()
-    except OSError as error:
-        raise DhnError(f"{path}: cannot be read ({error.strerror or error})") from error
-    return decode_image(data, str(path), ignore_orientation=ignore_orientation)
+    return decode_image(read_bytes(path), str(path), ignore_orientation=ignore_orientation)
 
 
 def decode_image(data: bytes, name: str, *, ignore_orientation: bool = False) -> np.ndarray:
-    """Like `read_image`, from the bytes of a file; `name` stands in error messages."""
+    """Like `read_image`, from the bytes of a file, which error messages call `name`."""
     if not data:
         raise DhnError(f"{name}: is empty; replace or remove the file")
     if _is_cut_short(data):
@@ -51,11 +60,23 @@ def decode_image(data: bytes, name: str, *, ignore_orientation: bool = False) ->
     flags = cv2.IMREAD_COLOR | (cv2.IMREAD_IGNORE_ORIENTATION if ignore_orientation else 0)
     try:
         bgr = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
-    except cv2.error:  # too many pixels, for one
+    except cv2.error as error:
+        if "MAX_IMAGE" in str(error):
+            raise _too_large(name) from error
         bgr = None
     if bgr is None:
         raise DhnError(f"{name}: is not an image that can be read; replace or remove the file")
+    height, width = bgr.shape[:2]
+    if height * width > max_pixels() or max(height, width) > MAX_SIDE:
+        raise _too_large(name)
     return cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB)
+
+
+def _too_large(name: str) -> DhnError:
+    return DhnError(
+        f"{name}: has more than {max_pixels()} pixels or a side of more than {MAX_SIDE}; scale it "
+        f"down (the environment variable {VARIABLE} sets the number of pixels)"
+    )
 
 
 def _is_cut_short(data: bytes) -> bool:
@@ -68,21 +89,25 @@ def _is_cut_short(data: bytes) -> bool:
 
 
 def _jpeg_scan_start(data: bytes) -> int:
-    """Where the first scan begins. End markers before it belong to an embedded thumbnail."""
+    """Where the first scan begins. An end marker before it belongs to an embedded thumbnail."""
     position = 2
     while position + 4 <= len(data):
         marker = data[position + 1]
         if data[position] != 0xFF or marker == 0xDA:
             return position
-        # 0xFF may be repeated before a marker; every other marker here has a length.
-        position += (
-            1 if marker == 0xFF else 2 + int.from_bytes(data[position + 2 : position + 4], "big")
-        )
+        if marker == 0xFF:  # which may be repeated before a marker
+            position += 1
+        else:  # every other marker here has a length
+            position += 2 + int.from_bytes(data[position + 2 : position + 4], "big")
     return len(data)
 
 
 def write_image(path: str | os.PathLike[str], rgb: np.ndarray) -> None:
-    """Writes an image in the format of the path's suffix, whole or not at all.
+    """Writes an image in the format that the suffix of the path names, whole or not at all.
+
+    Args:
+        path: the file; missing folders are made.
+        rgb: RGB uint8 [H, W, 3].
 
     Raises:
         DhnError: the suffix names no image format, or the file cannot be written.

@@ -1,4 +1,4 @@
-"""What the user names, expanded to images and videos."""
+"""Expands what users name to images and videos."""
 
 import glob
 import itertools
@@ -14,8 +14,22 @@ from dhn.base.errors import DhnError
 from dhn.media.images import IMAGE_SUFFIXES, decode_image, read_image
 
 VIDEO_SUFFIXES = {
-    *(".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg"),
-    *(".ts", ".mts", ".m2ts", ".wmv", ".flv", ".3gp", ".ogv", ".gif"),
+    ".mp4",
+    ".m4v",
+    ".mov",
+    ".mkv",
+    ".webm",
+    ".avi",
+    ".mpg",
+    ".mpeg",
+    ".ts",
+    ".mts",
+    ".m2ts",
+    ".wmv",
+    ".flv",
+    ".3gp",
+    ".ogv",
+    ".gif",
 }
 
 
@@ -25,34 +39,43 @@ class Source:
 
     Attributes:
         path: the file; `-` is an image on standard input.
-        name: file name without folder, unlike that of any other source: outputs are named by it.
+        name: the file name without its folder, after which outputs are named. No two sources
+            have the same.
     """
 
     path: str
     name: str
 
     @property
+    def label(self) -> str:
+        """What messages call it."""
+        return "standard input" if self.path == "-" else self.path
+
+    @property
     def is_video(self) -> bool:
-        """By the suffix; whatever is not a known video is read as an image."""
+        """Whether the suffix is that of a video; all other files are read as images."""
         return Path(self.path).suffix.lower() in VIDEO_SUFFIXES
 
     def read_image(self) -> np.ndarray:
-        """The image, turned as its EXIF orientation says; raises DhnError."""
+        """Reads the image, turned as its EXIF orientation says; see `dhn.media.images`."""
         if self.path == "-":
-            return decode_image(sys.stdin.buffer.read(), "standard input")
+            if sys.stdin is None:
+                raise DhnError("standard input is closed; name a file")
+            return decode_image(sys.stdin.buffer.read(), self.label)
         return read_image(self.path)
 
 
 def list_sources(arguments: Sequence[str]) -> list[Source]:
-    """Expands what the user named: files, folders, quoted globs, and `-` for standard input.
+    """Expands files, folders, globs, and `-` for standard input.
 
-    A folder stands for the images and videos directly in it, a glob (`**` included) for those
-    it matches, both sorted by name; other files in them are passed over. A file named by itself
-    is taken whatever its suffix, and need not exist: reading it reports that. A file named
-    twice is taken once. Of files with the same name, all but the first get a number in `name`.
+    A folder stands for the images and videos directly in it, and a glob (which may hold `**`) for
+    those that it matches; both are sorted by name, and other files are passed over. A file that
+    is named itself is taken whatever its suffix, and need not exist: reading it will report that.
+    A file that is named twice is taken once. Of files with the same name, all but the first get a
+    number in `name`.
 
     Raises:
-        DhnError: a folder or glob without images and videos.
+        DhnError: there are no images and videos in a folder, or none that match a glob.
     """
     paths = dict.fromkeys(path for argument in arguments for path in _expand(argument))
     sources: list[Source] = []
@@ -76,7 +99,9 @@ def _expand(argument: str) -> list[str]:
         return [argument]
     paths = [name for name in names if _is_media(name)]
     if not paths:
-        raise DhnError(f"{argument}: no images or videos there; name files by their suffix")
+        raise DhnError(
+            f"{argument}: no images or videos are there; files of other suffixes must be named"
+        )
     return paths
 
 

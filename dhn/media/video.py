@@ -1,4 +1,4 @@
-"""Videos in and out. In memory, frames are RGB uint8 [H, W, 3]."""
+"""Reads and writes videos. In memory, frames are RGB uint8 [H, W, 3]."""
 
 import contextlib
 import os
@@ -11,12 +11,18 @@ import cv2
 import numpy as np
 
 from dhn.base.errors import DhnError
-from dhn.base.files import written_whole
+from dhn.base.files import check_regular, written_whole
 
 
 @dataclass(frozen=True)
 class VideoFrame:
-    """A frame of a video: its index from 0, its time in seconds from the first frame, RGB."""
+    """A frame of a video.
+
+    Attributes:
+        index: its number in the video, from 0.
+        time: when it is shown, in seconds from the first frame.
+        image: RGB uint8 [H, W, 3].
+    """
 
     index: int
     time: Fraction
@@ -24,35 +30,37 @@ class VideoFrame:
 
 
 class VideoReader:
-    """The frames of a video, upright (the file's display matrix is applied).
+    """Iterates over the frames of a video, turned as the file's display matrix says.
 
     Args:
         path: the file.
-        stride: give every n-th frame only.
+        stride: only every n-th frame is given.
 
     Attributes:
-        fps: average number of given frames per second.
-        frame_count: how many frames will be given, as far as the file states it, or None.
+        fps: how many frames are given for a second of the video, on average.
+        frame_count: how many frames will be given, or None where the file does not state it.
 
     Raises:
-        DhnError: at once, if the file is not a video; while iterating, after the last frame
-            that can be decoded, if the video is broken or cut short. Names the file.
+        DhnError: the file is not a video; or, after the last frame that can be decoded, the
+            video is damaged or cut short.
     """
 
-    # These formats state their duration; in others it is a guess that proves nothing.
+    # These formats state their duration; in others it is a guess, which proves nothing.
     _STATING_DURATION = ("mov", "matroska", "avi")
 
     def __init__(self, path: str | os.PathLike[str], stride: int = 1) -> None:
         self.path = os.fspath(path)
         self.stride = stride
+        check_regular(path)
         try:
-            self._container = av.open(self.path)
+            # Titles and the like may be in any encoding, and nobody here reads them.
+            self._container = av.open(self.path, metadata_errors="replace")
         except (av.FFmpegError, OSError) as error:
             reason = error.strerror or error
             raise DhnError(f"{path}: cannot be read as a video ({reason})") from error
         if not self._container.streams.video:
             self._container.close()
-            raise DhnError(f"{path}: holds no video; name a video or an image")
+            raise DhnError(f"{path}: holds no video; give a video or an image")
         self._stream = self._container.streams.video[0]
         self._stream.thread_type = "AUTO"
         self._tick = self._stream.time_base or Fraction(1, av.time_base)
@@ -72,7 +80,7 @@ class VideoReader:
         for packet in self._packets():
             end = max(end, self._end_time(packet))
             try:
-                # A damaged packet may still decode, to an image that is part grey.
+                # A damaged packet may still decode, to an image that is partly grey.
                 frames = [] if packet.is_corrupt else packet.decode()
                 broken += packet.is_corrupt
             except av.FFmpegError:
@@ -101,34 +109,39 @@ class VideoReader:
         return Fraction(0) if time is None else (time + (packet.duration or 0)) * self._tick
 
     def _stated_end(self) -> Fraction:
-        """Seconds that an undamaged file reaches at least; 0 where the format does not say."""
+        """The time that an undamaged file reaches at least, in seconds; 0 where none is stated."""
         stream, container = self._stream, self._container
         if container.format.name.startswith(self._STATING_DURATION):
             slack = Fraction(3, 2) / self._rate
             if stream.duration:
                 return ((stream.start_time or 0) + stream.duration) * self._tick - slack
             if container.duration:
-                # That of the whole file, whose sound may outlast the image a little.
+                # This is the duration of the whole file, whose sound may outlast the frames.
                 slack = slack if len(container.streams) == 1 else Fraction(1)
                 return Fraction(container.duration, av.time_base) - slack
         return Fraction(0)
 
 
 def _upright(frame: av.VideoFrame) -> np.ndarray:
+    """The frame as viewers show it, RGB."""
     rgb = frame.to_ndarray(format="rgb24")
     turns = round(frame.rotation / 90)  # counterclockwise, like rot90
     return np.ascontiguousarray(np.rot90(rgb, turns)) if turns else rgb
 
 
-class GrowingFile:
-    """A file that is written while a command runs and appears at its path when kept.
+class _DiscardedError(Exception):
+    """Ends `written_whole` without a file."""
 
-    Unlike with `files.written_whole`, Ctrl-C or a broken input ends it early but keeps it; only
-    when writing it fails is nothing left behind.
+
+class GrowingFile:
+    """A file that is written bit by bit and appears at its path when it is kept.
+
+    Ctrl-C or a broken input may end it early and keep it all the same, which
+    `dhn.base.files.written_whole` does not allow. Only if writing fails is nothing left behind.
 
     Attributes:
         temporary: the path to write to.
-        open: neither kept nor failed yet.
+        open: whether the file was neither kept so far, nor lost by a failure.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
@@ -138,7 +151,7 @@ class GrowingFile:
 
     @contextlib.contextmanager
     def writing(self) -> Iterator[None]:
-        """Around everything that writes: turns a failure into a DhnError and removes the file."""
+        """Surrounds everything that writes. A failure removes the file and becomes a DhnError."""
         try:
             yield
         except (OSError, av.FFmpegError) as error:
@@ -147,6 +160,12 @@ class GrowingFile:
             self._whole.__exit__(type(failure), failure, failure.__traceback__)
             raise
 
+    def discard(self) -> None:
+        """Removes the file, and leaves what stood at its path."""
+        self.open = False
+        with contextlib.suppress(DhnError, _DiscardedError):
+            self._whole.__exit__(_DiscardedError, _DiscardedError(), None)
+
     def keep(self) -> None:
         """Makes the file appear at its path."""
         self.open = False
@@ -154,18 +173,18 @@ class GrowingFile:
 
 
 class VideoWriter:
-    """Writes H.264 in yuv420p, as browsers play it, with its index in front (faststart).
+    """Writes a video that browsers play: H.264 in yuv420p, its index in front (faststart).
 
-    A side of odd length grows by one repeated pixel: yuv420p halves the colour planes.
-    `close` makes the file appear; a failed write leaves none.
+    yuv420p halves the colour planes, so a side of odd length grows by one repeated pixel. The
+    file appears when `close` is called. A failed write leaves none.
 
     Args:
-        path: an .mp4 file.
-        fps: frames per second, exact (30000/1001, say).
+        path: an .mp4 file; missing folders are made.
+        fps: frames per second as an exact fraction, like 30000/1001.
         size: (W, H) of the images.
 
     Raises:
-        DhnError: the file cannot be written (disk full); names it.
+        DhnError: the file cannot be written, because the disk is full, for example.
     """
 
     def __init__(self, path: str | os.PathLike[str], fps: Fraction, size: tuple[int, int]) -> None:
@@ -181,7 +200,7 @@ class VideoWriter:
             )
         self._stream.width, self._stream.height = self._size
         self._stream.pix_fmt = "yuv420p"
-        # In these ticks frames of constant rate fall on whole numbers, and others nearly so.
+        # In these ticks, frames of constant rate fall on whole numbers, and other frames nearly do.
         self._tick = Fraction(1, fps.numerator * -(-10_000 // fps.numerator))
         context = self._stream.codec_context
         context.time_base = self._tick
@@ -189,24 +208,29 @@ class VideoWriter:
         context.color_range = 1  # limited, 16 to 235
 
     def write(self, image: np.ndarray, time: Fraction) -> None:
-        """Adds a frame, RGB uint8 [H, W, 3], shown `time` seconds after the start."""
+        """Adds a frame, RGB uint8 [H, W, 3], which is shown `time` seconds after the start."""
         right, bottom = (n - m for n, m in zip(self._size, image.shape[1::-1], strict=True))
         if (right, bottom) != (0, 0):
             edges = (0, max(0, bottom), 0, max(0, right))
             image = cv2.copyMakeBorder(image, *edges, cv2.BORDER_REPLICATE)
         frame = av.VideoFrame.from_ndarray(image, format="rgb24")
         frame = frame.reformat(*self._size, "yuv420p", dst_colorspace="ITU709")
-        self._pts = frame.pts = max(self._pts + 1, round(time / self._tick))
+        frame.pts = max(self._pts + 1, round(time / self._tick))
         frame.time_base = self._tick
         with self._writing():
             self._container.mux(self._stream.encode(frame))
+        self._pts = frame.pts
 
     def close(self) -> None:
-        """Finishes the file: it appears at its path and plays, however few the frames.
+        """Finishes the file, which then appears at its path and plays, however few its frames.
 
-        Nothing happens a second time, or after a failed write.
+        A second call, or one after a failed write, does nothing.
         """
         if not self._file.open:
+            return
+        if self._pts < 0:  # interrupted before the first frame: an empty file would play nowhere
+            self._container.close()
+            self._file.discard()
             return
         with self._writing():
             self._container.mux(self._stream.encode(None))
@@ -220,5 +244,5 @@ class VideoWriter:
                 yield
             except (OSError, av.FFmpegError):
                 with contextlib.suppress(OSError, av.FFmpegError):
-                    self._container.close()  # or it would go on when it is collected
+                    self._container.close()  # else its destructor would go on writing
                 raise

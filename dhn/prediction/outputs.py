@@ -1,10 +1,11 @@
-"""Files of predictions: overlays, videos, JSON and CSV. docs/outputs.md describes them."""
+"""Writes predictions: overlays, videos, JSON and CSV, as docs/outputs.md describes them."""
 
 import contextlib
 import csv
 import io
 import json
-from collections.abc import Sequence
+import os
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -13,7 +14,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from dhn.base.errors import DhnError
-from dhn.base.files import write_json
+from dhn.base.files import check_outputs, write_json
 from dhn.inference.people import People, joint_columns
 from dhn.media.draw import SteadyColours
 from dhn.media.images import write_image
@@ -23,16 +24,17 @@ from dhn.media.video import GrowingFile, VideoWriter
 
 @dataclass(frozen=True)
 class Outputs:
-    """Where results go; None leaves a kind out.
+    """Where results go; a kind of output that is None is not written.
 
     Attributes:
-        images: folder for overlays, `NAME.predictions.jpg`, where NAME is the input's file name
-            (`photo.jpg`); for videos too, `NAME.predictions.mp4`, unless `video` is given.
-        json: folder for `NAME.predictions.json` (an image: list of people) and
-            `NAME.predictions.jsonl` (a video: one line per frame); or one .json or .jsonl file
-            for everything.
+        images: a folder for overlays of images, `NAME.predictions.jpg`, where NAME is the file
+            name of the input (`photo.jpg`), and, unless `video` is given, for overlays of
+            videos, `NAME.predictions.mp4`.
+        json: a folder for `NAME.predictions.json` (of an image: a list of people) and
+            `NAME.predictions.jsonl` (of a video: a line per frame); or one .json or .jsonl file
+            for all sources.
         video: an .mp4 file, or a folder for `NAME.predictions.mp4`.
-        csv: one table for everything.
+        csv: one table for all sources.
     """
 
     images: Path | None = None
@@ -41,28 +43,51 @@ class Outputs:
     csv: Path | None = None
 
     def paths(self) -> list[Path]:
-        """Where something goes, each place once."""
-        return [*dict.fromkeys(p for p in (self.images, self.json, self.video, self.csv) if p)]
+        """All files and folders that are written to, each of them once."""
+        paths = (self.images, self.json, self.video, self.csv)
+        return list(dict.fromkeys(path for path in paths if path is not None))
 
-    def check(self, sources: Sequence[Source]) -> None:
-        """Raises DhnError if `sources` cannot go here."""
+    def files(self, sources: Sequence[Source]) -> list[Path]:
+        """Every file that will be written for `sources`."""
+        files = [self.csv] if self.csv else []
+        if self.json and _is_file(self.json):
+            files.append(self.json)
+        for source in sources:
+            files += source_files(self, source).values()
+        return files
+
+    def check(
+        self, sources: Sequence[Source], checkpoint: str | os.PathLike[str] | None = None
+    ) -> None:
+        """Raises DhnError if the results of `sources` cannot be written here.
+
+        Args:
+            sources: what will be read.
+            checkpoint: the network's file, which must not be overwritten either.
+        """
         videos = sum(source.is_video for source in sources)
         if self.video and not videos:
-            raise DhnError(f"{self.video}: no video among the sources; use --image-output")
+            raise DhnError(f"{self.video}: there is no video among the sources; leave it out")
         if self.video and self.video.suffix:
             if self.video.suffix.lower() != ".mp4":
-                raise DhnError(f"{self.video}: videos are written as .mp4; name it so")
+                raise DhnError(f"{self.video}: videos are written as .mp4; name an .mp4 file")
             if videos > 1:
-                raise DhnError(f"{self.video}: one file for {videos} videos; name a folder")
-        inputs = {Path(source.path).resolve() for source in sources}
-        for path in (self.json, self.video, self.csv):
-            if path and path.resolve() in inputs:
-                raise DhnError(f"{path}: is an input and would be overwritten; name another file")
+                raise DhnError(f"{self.video}: is one file for {videos} videos; name a folder")
+        inputs = [source.path for source in sources if source.path != "-"]
+        check_outputs(self.files(sources), [*inputs, checkpoint])
 
 
 @dataclass(frozen=True)
 class Frame:
-    """An image on its way to the predictor; `index`, `time` (s) and `fps` are a video's."""
+    """An image, or a frame of a video, on its way to the predictor.
+
+    Attributes:
+        source: the file it comes from.
+        image: RGB uint8 [H, W, 3].
+        index: the frame's number in its video, from 0; None for images.
+        time: when the frame is shown, in seconds from the first one.
+        fps: frames per second that are taken from the video.
+    """
 
     source: Source
     image: np.ndarray
@@ -72,7 +97,7 @@ class Frame:
 
 
 class Sink(Protocol):
-    """Takes results one by one. Opens its file at the first, completes it in `close`."""
+    """Takes results one by one; opens its file at the first of them, and completes it at last."""
 
     def write(self, frame: Frame, people: People) -> None: ...
 
@@ -80,13 +105,14 @@ class Sink(Protocol):
 
 
 def closed_by(stack: contextlib.ExitStack, sinks: Sequence[Sink]) -> Sequence[Sink]:
+    """Has `stack` close the sinks; returns them."""
     for sink in sinks:
         stack.callback(sink.close)
     return sinks
 
 
 def shared_sinks(outputs: Outputs, sources: Sequence[Source]) -> Sequence[Sink]:
-    """Those that write one file for all sources."""
+    """The sinks that write one file for all sources."""
     sinks: list[Sink] = []
     if outputs.csv:
         sinks.append(_Table(outputs.csv))
@@ -97,21 +123,28 @@ def shared_sinks(outputs: Outputs, sources: Sequence[Source]) -> Sequence[Sink]:
 
 
 def source_sinks(outputs: Outputs, source: Source) -> Sequence[Sink]:
-    """Those that write files of one source."""
+    """The sinks that write the files of one source."""
+    files = source_files(outputs, source)
+    return [sink(path) for sink, path in files.items()]
+
+
+def source_files(outputs: Outputs, source: Source) -> dict[Callable[[Path], Sink], Path]:
+    """The files of one source, by the sinks that write them."""
     stem = f"{source.name}.predictions"
-    sinks: list[Sink] = []
+    files: dict[Callable[[Path], Sink], Path] = {}
+    folder = outputs.video or outputs.images
     if source.is_video and outputs.video and outputs.video.suffix:
-        sinks.append(_OverlayVideo(outputs.video))
-    elif source.is_video and (folder := outputs.video or outputs.images):
-        sinks.append(_OverlayVideo(folder / f"{stem}.mp4"))
+        files[_OverlayVideo] = outputs.video
+    elif source.is_video and folder:
+        files[_OverlayVideo] = folder / f"{stem}.mp4"
     if not source.is_video and outputs.images:
-        sinks.append(_OverlayImage(outputs.images / f"{stem}.jpg"))
+        files[_OverlayImage] = outputs.images / f"{stem}.jpg"
     if outputs.json and not _is_file(outputs.json):
         if source.is_video:
-            sinks.append(_JsonLines(outputs.json / f"{stem}.jsonl"))
+            files[_JsonLines] = outputs.json / f"{stem}.jsonl"
         else:
-            sinks.append(_ImageJson(outputs.json / f"{stem}.json"))
-    return sinks
+            files[_ImageJson] = outputs.json / f"{stem}.json"
+    return files
 
 
 def _is_file(json_output: Path) -> bool:
@@ -119,6 +152,8 @@ def _is_file(json_output: Path) -> bool:
 
 
 class _ImageJson:
+    """JSON of one image: a list of people."""
+
     def __init__(self, path: Path) -> None:
         self._path = path
 
@@ -130,6 +165,8 @@ class _ImageJson:
 
 
 class _OverlayImage:
+    """An image with skeletons over it."""
+
     def __init__(self, path: Path) -> None:
         self._path = path
 
@@ -141,6 +178,8 @@ class _OverlayImage:
 
 
 class _OverlayVideo:
+    """A video with skeletons over it, which keep their colours from frame to frame."""
+
     def __init__(self, path: Path) -> None:
         self._path = path
         self._colours = SteadyColours()
@@ -159,6 +198,8 @@ class _OverlayVideo:
 
 
 class _TextFile:
+    """A text file that grows with every result."""
+
     def __init__(self, path: Path) -> None:
         self._path = path
         self._file: GrowingFile | None = None
@@ -166,10 +207,12 @@ class _TextFile:
     def append(self, text: str) -> None:
         if self._file is None:
             self._file = GrowingFile(self._path)
-        # Opened anew each time: no buffered half line is left when a write fails.
+        # Opening it each time leaves no buffered half line behind when a write fails.
         with (
             self._file.writing(),
-            self._file.temporary.open("a", encoding="utf-8", newline="") as file,
+            self._file.temporary.open(
+                "a", encoding="utf-8", errors="surrogateescape", newline=""
+            ) as file,
         ):
             file.write(text)
 
@@ -179,7 +222,7 @@ class _TextFile:
 
 
 class _JsonLines(_TextFile):
-    """Per line: `file`, `frame` (from 0, of videos only), `predictions` (as in an image's)."""
+    """A line per image or frame: `file`, `frame` (of videos only) and `predictions`."""
 
     def write(self, frame: Frame, people: People) -> None:
         line: dict[str, Any] = {"file": frame.source.path}
@@ -190,7 +233,7 @@ class _JsonLines(_TextFile):
 
 
 class _Table(_TextFile):
-    """CSV, a row per person; cells of joints that were not found are empty."""
+    """CSV, a row per person; the cells of joints that were not found are empty."""
 
     def __init__(self, path: Path) -> None:
         super().__init__(path)

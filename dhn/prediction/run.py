@@ -1,4 +1,4 @@
-"""From sources over frames and a predictor to files."""
+"""Predicts images and videos: sources are read, their frames predicted, the results written."""
 
 import contextlib
 import itertools
@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from dhn.base.distributed import ALONE, World
-from dhn.base.errors import DhnError
+from dhn.base.errors import DhnError, failure
 from dhn.base.progress import Progress, silent, tracked
+from dhn.inference.batches import people_or_errors
 from dhn.inference.people import People
 from dhn.media.sources import Source
 from dhn.media.video import VideoReader
@@ -24,13 +25,13 @@ _NO_PIXELS = np.empty((0, 0, 3), np.uint8)
 
 @dataclass(frozen=True)
 class Summary:
-    """What a run did, in all processes.
+    """What was done, in all processes together.
 
     Attributes:
-        images: images and video frames.
-        people: found in them.
-        failures: a line for each source that failed.
-        network_seconds, decode_seconds: summed over images.
+        images: how many images and video frames were predicted.
+        people: how many people were found in them.
+        failures: one line for each source that failed.
+        network_seconds, decode_seconds: the time that was spent, summed over the images.
     """
 
     images: int
@@ -42,12 +43,16 @@ class Summary:
 
 @dataclass
 class _Outcome:
-    """What became of one source; `results`, without pixels, only while they have to be kept."""
+    """What became of one source. `results`, without pixels, holds those that are written later."""
 
     images: int = 0
     people: int = 0
     failure: str | None = None
     results: list[tuple[Frame, People]] = field(default_factory=list)
+
+    def fail(self, source: Source, error: Exception) -> None:
+        """Notes what went wrong first; the other sources go on."""
+        self.failure = self.failure or failure(source.label, error)
 
 
 def predict(
@@ -63,24 +68,26 @@ def predict(
 ) -> Summary:
     """Finds the people in all sources and writes what `outputs` asks for.
 
-    A source that cannot be read, or breaks off, is noted in the summary; what it gave is kept
-    and the rest goes on. Ctrl-C keeps what has been written, in files that are whole.
+    A source that cannot be read, or that breaks off, is noted in the summary. What it gave until
+    then is kept, and the other sources follow. Ctrl-C leaves what has been written in files that
+    can be opened.
 
-    Several processes share the sources, a video as a whole. Each writes the files of its own
-    sources; what goes to one file for all is kept in memory until rank 0 writes it, in order.
+    Several processes share the sources; a video is the work of one. Each process writes the files
+    of its own sources. What goes to one file for all sources is kept in memory until rank 0
+    writes it in order.
 
     Args:
         predictor: finds the people of each image of a list.
-        sources: from `media.list_sources`.
-        outputs: what to write.
-        batch_size: images or frames given to the predictor at once.
+        sources: the images and videos, from `dhn.media.sources.list_sources`.
+        outputs: what to write, and where.
+        batch_size: how many images or frames the predictor gets at a time.
         conf: people who score less are left out.
-        vid_stride: take every n-th frame of videos.
+        vid_stride: only every n-th frame of a video is taken.
         progress: shows how many images and frames are done.
         world: the processes that share the work.
 
     Returns:
-        what was done; rank 0 knows of all processes, the others of none.
+        what all processes did, in rank 0; in the others, an empty summary.
 
     Raises:
         DhnError: an output cannot be written.
@@ -90,43 +97,51 @@ def predict(
     frames = tracked(
         _frames(outcomes, vid_stride),
         progress if world.main else silent,
-        "predict",
+        "Predicting",
         total=_frame_count(list(outcomes), vid_stride),
     )
-    results = _results(predictor, frames, batch_size, conf)
+    results = _results(predictor, frames, batch_size, conf, outcomes)
     with contextlib.ExitStack() as whole_run:
         shared = closed_by(whole_run, shared_sinks(outputs, sources))
-        at_once = shared if world.size == 1 else ()  # else rank 0 writes them, in order
+        at_once = shared if world.size == 1 else ()  # else rank 0 writes to them at the end
         for source, group in itertools.groupby(results, key=lambda result: result[0].source):
             outcome = outcomes[source]
             with contextlib.ExitStack() as one_source:
                 own = closed_by(one_source, source_sinks(outputs, source))
                 for frame, people in group:
                     outcome.images += 1
-                    outcome.people += len(people.scores)
-                    for sink in (*own, *at_once):
-                        sink.write(frame, people)
+                    outcome.people += len(people)
+                    try:
+                        for sink in (*own, *at_once):
+                            sink.write(frame, people)
+                    except DhnError:
+                        raise  # nothing more can be written there
+                    except Exception as error:
+                        outcome.fail(source, error)
                     if shared and not at_once:
                         outcome.results.append(_without_pixels(frame, people))
         everything = world.collect(list(outcomes.values()))
         for frame, people in itertools.chain(*(outcome.results for outcome in everything)):
             for sink in shared:
                 sink.write(frame, people)
-    timing = predictor.timing
+    spent = predictor.timing
+    network_seconds, decode_seconds = world.total([spent.network_seconds, spent.decode_seconds])
     return Summary(
-        sum(outcome.images for outcome in everything),
-        sum(outcome.people for outcome in everything),
-        [outcome.failure for outcome in everything if outcome.failure is not None],
-        *world.total([timing.network_seconds, timing.decode_seconds]),
+        images=sum(outcome.images for outcome in everything),
+        people=sum(outcome.people for outcome in everything),
+        failures=[outcome.failure for outcome in everything if outcome.failure is not None],
+        network_seconds=network_seconds,
+        decode_seconds=decode_seconds,
     )
 
 
 def _without_pixels(frame: Frame, people: People) -> tuple[Frame, People]:
-    """What can be kept in memory for all frames of a video."""
+    """A result that may stay in memory, however many frames a video has."""
     return replace(frame, image=_NO_PIXELS), replace(people, image=None)
 
 
 def _frames(outcomes: Mapping[Source, _Outcome], stride: int) -> Iterator[Frame]:
+    """The images and frames of all sources; failures go to the outcome of their source."""
     for source, outcome in outcomes.items():
         try:
             if not source.is_video:
@@ -135,12 +150,12 @@ def _frames(outcomes: Mapping[Source, _Outcome], stride: int) -> Iterator[Frame]
             with VideoReader(source.path, stride) as video:
                 for frame in video:
                     yield Frame(source, frame.image, frame.index, frame.time, video.fps)
-        except DhnError as error:
-            outcome.failure = str(error)
+        except Exception as error:
+            outcome.fail(source, error)
 
 
 def _frame_count(sources: Sequence[Source], stride: int) -> int | None:
-    """How many frames will come, for the progress bar; None if a video does not say."""
+    """How many frames will come, for the progress bar; None if a video does not state it."""
     total = sum(not source.is_video for source in sources)
     for source in sources:
         if source.is_video:
@@ -149,15 +164,23 @@ def _frame_count(sources: Sequence[Source], stride: int) -> int | None:
                     if video.frame_count is None:
                         return None
                     total += video.frame_count
-            except DhnError:
-                pass  # reported when its turn comes
+            except Exception:
+                pass  # `_frames` reports it when its turn comes
     return total
 
 
 def _results(
-    predictor: "Predictor", frames: Iterator[Frame], batch_size: int, conf: float
+    predictor: "Predictor",
+    frames: Iterator[Frame],
+    batch_size: int,
+    conf: float,
+    outcomes: Mapping[Source, _Outcome],
 ) -> Iterator[tuple[Frame, People]]:
+    """Each frame with its people; `batch_size` frames are predicted at a time."""
     while batch := list(itertools.islice(frames, batch_size)):
-        found = predictor([frame.image for frame in batch])
+        found = people_or_errors(predictor, [frame.image for frame in batch])
         for frame, people in zip(batch, found, strict=True):
-            yield frame, people[people.scores >= conf]
+            if isinstance(people, Exception):
+                outcomes[frame.source].fail(frame.source, people)
+            else:
+                yield frame, people[people.scores >= conf]

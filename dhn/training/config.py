@@ -10,6 +10,7 @@ import pydantic
 import yaml
 
 from dhn.base.errors import DhnError, SettingError
+from dhn.base.files import read_bytes
 from dhn.training.settings import SECTIONS, Config
 
 DEFAULT_PRESET = "doublehighernet_w32_crowdpose"
@@ -65,8 +66,8 @@ def _read(source: str) -> dict[str, Any]:
         text = preset_text(source)
     elif Path(source).suffix in (".yaml", ".yml"):
         try:
-            text = Path(source).read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
+            text = read_bytes(source).decode("utf-8")
+        except UnicodeDecodeError as error:
             raise DhnError(f"{source}: cannot be read ({error})") from error
     else:
         near = difflib.get_close_matches(source, presets(), 1)

@@ -185,9 +185,10 @@ class Checkpoints:
             )
 
     def _last(self) -> Checkpoint | None:
-        # A kill may have left a half-written checkpoint.
-        for leftover in self.run.glob(".*.pt"):
-            leftover.unlink()
+        # A kill may have left files that were only half written.
+        for name in ("*.pt", "*.yaml", "*.json"):
+            for leftover in self.run.glob("." + name):
+                leftover.unlink()
         path = self.run / "last.pt"
         return load_checkpoint(path) if path.exists() else None
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from dhn.base.errors import DhnError, SettingError
-from dhn.base.files import written_whole
+from dhn.base.files import check_regular, written_whole
 from dhn.data.joints import JointSet
 from dhn.model import PoseNetwork, build_model
 
@@ -128,6 +128,7 @@ def read_file(path: str | os.PathLike[str]) -> Any:
             plain values.
     """
     path = Path(path)
+    check_regular(path)
     try:
         if path.suffix == ".safetensors":
             from safetensors.torch import load_file

@@ -1,4 +1,8 @@
-"""distributed.py alone, and the commands as torchrun starts them: two processes, gloo."""
+"""distributed.py alone, and commands as the two processes of a job.
+
+Where torchrun itself matters (its store, its report, restarts, SIGTERM) it starts the processes;
+elsewhere they are forked, which spares them the imports.
+"""
 
 import itertools
 import json
@@ -22,41 +26,31 @@ from dhn.data.joints import CROWDPOSE
 from dhn.media.images import write_image
 from dhn.media.video import VideoWriter
 from dhn.model import build_model
-from dhn.synth import CrowdConfig, generate
 from dhn.weights.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from forked_python import Finished, ForkedPython
 from tiny_runs import TINY, assert_same_run, one_thread
 
-DIED = "died without a word"
+DIED = "died without"
 
 
-def torchrun(*arguments, restarts=0, code=0) -> subprocess.CompletedProcess:
-    """Two processes of `python ARGUMENTS`; fails the test if they hang or exit otherwise."""
+@pytest.fixture(scope="module")
+def python():
+    with ForkedPython() as started:
+        yield started
+
+
+def torchrun(*arguments, restarts=0, code=0) -> Finished:
+    """Two processes of `python ARGUMENTS`; fails the test if they exit otherwise."""
     launcher = ["torch.distributed.run", "--standalone", "--nproc-per-node=2"]
     command = [sys.executable, "-m", *launcher, f"--max-restarts={restarts}", *map(str, arguments)]
-    with subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=one_thread()
-    ) as process:
-        try:
-            output, errors = process.communicate(timeout=300)
-        except subprocess.TimeoutExpired:
-            process.terminate()  # not kill: torchrun has to end its workers
-            output, errors = process.communicate(timeout=60)
-            pytest.fail(f"hangs\n{output}\n{errors}")
-    assert process.returncode == code, errors
-    return subprocess.CompletedProcess(command, process.returncode, output, errors)
+    # However slow the machine is, nobody is killed for taking long.
+    environment = one_thread() | {"TORCH_ELASTIC_SHUTDOWN_TIMEOUT": "3600"}
+    result = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    assert result.returncode == code, result.stderr
+    return Finished([result.returncode], result.stdout, result.stderr)
 
 
-def alone(*arguments) -> subprocess.CompletedProcess:
-    return subprocess.run(
-        [sys.executable, *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        env=one_thread(),
-        check=False,
-    )
-
-
-def errors_of(result: subprocess.CompletedProcess) -> list[str]:
+def errors_of(result: Finished) -> list[str]:
     """What the command itself said, without torchrun's report."""
     return [line for line in result.stderr.splitlines() if line.startswith("Error: ")]
 
@@ -108,59 +102,66 @@ def test_every_process_gets_a_gpu_of_its_own(monkeypatch):
 
 
 COLLECTIVES = """
-from dhn.base.distributed import connect
-
-with connect("cpu") as world:
-    assert (world.size, world.device, world.restarted) == (2, "cpu", False)
-    for count in range(6):
-        mine = [item * item for item in world.share(range(count))]
-        everything = world.collect(mine)
-        assert everything == ([n * n for n in range(count)] if world.main else [])
-    assert world.gather(world.rank) == ([0, 1] if world.main else [])
-    assert world.broadcast({"from": world.rank}) == {"from": 0}
-    assert world.total([1, world.rank, 0.5]) == [2, 1, 1]
-    assert world.any(world.rank == 1) and not world.any(False)
-    name = world.once("run", f"named by {world.rank}")
-    assert world.broadcast(name) == name
-    world.barrier()
-    if world.main:
-        print("all well")
-"""
-
-
-def test_collectives_of_two_processes(tmp_path):
-    (tmp_path / "job.py").write_text(COLLECTIVES)
-    assert torchrun(tmp_path / "job.py").stdout == "all well\n"
-
-
-# A command that waits for the other rank, which fails
-
-FAILING = """
 import click
 from dhn import cli
 from dhn.base.distributed import connect
 from dhn.base.errors import DhnError
 
 @cli.main.command()
-@click.argument("way")
-def fail(way):
+@click.argument("failing")
+def collectives(failing):
     with connect("cpu") as world:
+        assert (world.size, world.device, world.restarted) == (2, "cpu", False)
+        for count in range(6):
+            mine = [item * item for item in world.share(range(count))]
+            everything = world.collect(mine)
+            assert everything == ([n * n for n in range(count)] if world.main else [])
+        assert world.gather(world.rank) == ([0, 1] if world.main else [])
+        assert world.broadcast({"from": world.rank}) == {"from": 0}
+        assert world.total([1, world.rank, 0.5]) == [2, 1, 1]
+        assert world.any(world.rank == 1) and not world.any(False)
+        name = world.once("run", f"named by {world.rank}")
+        assert world.broadcast(name) == name
         world.barrier()
-        if world.rank == 1 or way == "both":
+        if world.main:
+            click.echo("all well")
+        world.barrier()
+        if failing == "both" or failing == "one" and world.rank == 1:
             raise DhnError("data/7.jpg: is missing")
-        world.barrier()
+        world.barrier()  # in which the other rank waits
 
 cli.main()
 """
 
 
-@pytest.mark.parametrize("way", ["one", "both"])
-def test_an_error_ends_all_processes_with_one_line(tmp_path, way):
-    failing = tmp_path / "job.py"
-    failing.write_text(FAILING)
-    result = torchrun(failing, "fail", way, code=1)
+@pytest.fixture(scope="module")
+def collectives(tmp_path_factory) -> Path:
+    job = tmp_path_factory.mktemp("job") / "job.py"
+    job.write_text(COLLECTIVES)
+    return job
+
+
+def test_collectives_of_two_processes(python, collectives):
+    assert python.run(collectives, "collectives", "none", processes=2) == (
+        [0, 0],
+        "all well\n",
+        "",
+    )
+
+
+@pytest.mark.parametrize("failing", ["one", "both"])
+def test_an_error_ends_all_processes_with_one_line(python, collectives, failing):
+    result = python.run(collectives, "collectives", failing, processes=2)
+    assert result.codes == [1, 1]
+    assert result.stderr == "Error: data/7.jpg: is missing\n"
+
+
+def test_processes_that_torchrun_starts(collectives):
+    """Its store, its environment, and its report beside our line."""
+    result = torchrun(collectives, "collectives", "one", code=1)
+    assert result.stdout == "all well\n"
     assert errors_of(result) == ["Error: data/7.jpg: is missing"]
-    assert f'File "{failing}"' not in result.stderr  # no traceback of the command
+    assert f'File "{collectives}"' not in result.stderr  # no traceback of the command
 
 
 # Commands
@@ -192,7 +193,7 @@ def files_of(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in paths}
 
 
-def test_eval_of_two_processes_is_that_of_one(weights, tmp_path):
+def test_eval_of_two_processes_is_that_of_one(python, weights, tmp_path):
     raw = make_set(7)
     (tmp_path / "json").mkdir()
     (tmp_path / "json/crowdpose_test.json").write_text(json.dumps(raw))
@@ -203,21 +204,25 @@ def test_eval_of_two_processes_is_that_of_one(weights, tmp_path):
     command += ["--dataset", tmp_path, "-b", 2]  # four batches, the last one of a single image
     output = {name: tmp_path / name for name in ("one", "two")}
 
-    one = alone(*command, "--save-json", output["one"] / "p.json", "--output", output["one"] / "s")
-    two = torchrun(
-        *command, "--save-json", output["two"] / "p.json", "--output", output["two"] / "s", code=1
+    one, two = (
+        python.run(
+            *command,
+            *("--save-json", output[name] / "p.json", "--output", output[name] / "s"),
+            processes=processes,
+        )
+        for processes, name in enumerate(output, 1)
     )
     predictions = json.loads((output["one"] / "p.json").read_text())
     assert {p["image_id"] for p in predictions} == {1, 2, 3, 4, 5, 7}
     assert files_of(output["two"]) == files_of(output["one"])
-    assert one.returncode == 1
+    assert one.codes[0] == two.codes[0] == 1
     assert errors_of(two) == errors_of(one)
     assert "1 of 7 images could not be read" in errors_of(two)[-1]
     table = [line for line in one.stdout.splitlines() if "Time per image" not in line]
     assert table == [line for line in two.stdout.splitlines() if "Time per image" not in line]
 
 
-def test_predict_of_two_processes_is_that_of_one(weights, tmp_path, monkeypatch):
+def test_predict_of_two_processes_is_that_of_one(python, weights, tmp_path):
     sources = tmp_path / "sources"
     for name in "abc":
         write_image(sources / f"{name}.png", noise(ord(name)))
@@ -232,68 +237,46 @@ def test_predict_of_two_processes_is_that_of_one(weights, tmp_path, monkeypatch)
         folder = tmp_path / name
         return ["-o", folder, "--csv-output", folder / "a.csv", "--json-output", folder / "a.jsonl"]
 
-    one = alone(*command, *outputs("one"))
-    two = torchrun(*command, *outputs("two"), code=1)
+    one = python.run(*command, *outputs("one"))
+    two = python.run(*command, *outputs("two"), processes=2)
     written = files_of(tmp_path / "one")
     assert len(written) == 6
     assert len(written["a.jsonl"].splitlines()) == 6  # three images, three frames
     assert files_of(tmp_path / "two") == written
-    assert one.returncode == 1
+    assert one.codes[0] == two.codes[0] == 1
     assert errors_of(two) == errors_of(one) != []
     assert "6 images, " in two.stdout
     assert len(two.stdout.splitlines()) == len(one.stdout.splitlines())
 
 
-# Training. The job freezes batch norm where two processes have to give the gradients of one,
-# because each process has statistics of its own; and it kills somebody before an update.
+# Training
 
-TRAINING = """
-import os, signal, sys
+
+FROZEN = """
+import sys
 import torch
 from dhn import cli
-from dhn.training.learner import Learner
 
-frozen, victim, *arguments = sys.argv[1:]
-if frozen == "frozen":
-    torch.nn.BatchNorm2d.train = lambda self, mode=True: torch.nn.Module.train(self, False)
-update = Learner.update
-restarted = os.environ.get("TORCHELASTIC_RESTART_COUNT") == "1"
-done = []
-
-def update_or_die(self, *arguments):
-    if victim == os.environ.get("RANK") and self.updates == 2 and not restarted:
-        os.kill(os.getpid(), signal.SIGKILL)
-    if victim == "torchrun" and self.world.main and self.updates == 2:
-        os.kill(os.getppid(), signal.SIGTERM)
-    if restarted and not done:
-        print(f"goes on after update {self.updates}")
-    done.append(self.updates)
-    return update(self, *arguments)
-
-Learner.update = update_or_die
-cli.main(["train", "--device", "cpu", *arguments])
+# Each process has running statistics of its own, so two give the gradients of one only without.
+torch.nn.BatchNorm2d.train = lambda self, mode=True: torch.nn.Module.train(self, False)
+cli.main(["train", "--device", "cpu", *sys.argv[1:]])
 """
 
 
 @pytest.fixture(scope="module")
-def training(tmp_path_factory) -> list:
-    """The start of a command; what follows are FROZEN, VICTIM, options and settings."""
-    folder = tmp_path_factory.mktemp("training")
-    (folder / "job.py").write_text(TRAINING)
-    # Eight images to train on: a batch of seven, shared unequally, and one of a single image.
-    crowds = generate(folder / "crowds", 10, 0, config=CrowdConfig(size=96))
-    settings = [*TINY, f"data.dataset={crowds}", "train.batch_size=7", "train.epochs=2"]
-    return [folder / "job.py", [*settings, "train.checkpoint_every=0"]]
+def tiny(crowds) -> list[str]:
+    """Eight images to train on: a batch of seven, shared unequally, and one of a single image."""
+    return [*TINY, f"data.dataset={crowds}", "train.batch_size=7", "train.checkpoint_every=0"]
 
 
-def test_two_processes_give_the_gradients_of_one(training, tmp_path):
-    job, settings = training
+def test_two_processes_give_the_gradients_of_one(python, tiny, tmp_path):
+    (tmp_path / "job.py").write_text(FROZEN)
     # Small steps: Adam makes large ones of the rounding errors of small gradients.
-    settings = [*settings, "train.lr=1e-6"]
-    one = alone(job, "frozen", "nobody", "--output", tmp_path / "one", *settings)
-    assert one.returncode == 0, one.stderr
-    parts = "train.accumulate=2"
-    two = torchrun(job, "frozen", "nobody", "--output", tmp_path / "two", *settings, parts)
+    command = [tmp_path / "job.py", *tiny, "train.epochs=2", "train.lr=1e-6", "--output"]
+    one = python.run(*command, tmp_path / "one")
+    assert one.codes == [0], one.stderr
+    two = python.run(*command, tmp_path / "two", "train.accumulate=2", processes=2)
+    assert two.codes == [0, 0], two.stderr
     assert two.stdout.count("epoch 2/2") == 1  # rank 0 alone speaks
     ours, theirs = (load_checkpoint(tmp_path / name / "last.pt") for name in ("one", "two"))
     for key, weight in ours.weights.items():
@@ -305,23 +288,53 @@ def test_two_processes_give_the_gradients_of_one(training, tmp_path):
     assert difference.abs().max() <= 1e-5 * gradients.abs().max()
 
 
-def test_a_job_goes_on_from_its_last_checkpoint_after_a_kill(training, tmp_path, monkeypatch):
-    job, settings = training
-    torchrun(job, "free", "nobody", "--output", tmp_path / "whole", *settings)
+# Rank 1 is killed before the third update. After the restart, rank 0 asks torchrun to stop before
+# the fourth one and waits until torchrun has handed SIGTERM on; the fourth update is the last.
+KILLED_AND_STOPPED = """
+import os, signal, sys
+from dhn import cli
+from dhn.training.learner import Learner
+
+update = Learner.update
+restarted = os.environ["TORCHELASTIC_RESTART_COUNT"] == "1"
+done = []
+
+def update_or_die(self, *arguments):
+    if self.updates == 2 and not restarted and self.world.rank == 1:
+        os.kill(os.getpid(), signal.SIGKILL)
+    if self.updates == 3 and self.world.main:
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+        os.kill(os.getppid(), signal.SIGTERM)
+        signal.sigwait({signal.SIGTERM})
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
+        signal.raise_signal(signal.SIGTERM)
+    if restarted and not done:
+        print(f"goes on after update {self.updates}")
+    done.append(self.updates)
+    return update(self, *arguments)
+
+Learner.update = update_or_die
+cli.main(["train", "--device", "cpu", *sys.argv[1:]])
+"""
+
+
+def test_a_job_survives_a_kill_and_stops_at_a_sigterm(python, tiny, tmp_path, monkeypatch):
+    tiny = [*tiny, "train.epochs=3"]
+    train = ["-m", "dhn", "train", "--device", "cpu"]
+    whole = python.run(*train, "--output", tmp_path / "whole", *tiny, processes=2)
+    assert whole.codes == [0, 0], whole.stderr
+
+    (tmp_path / "job.py").write_text(KILLED_AND_STOPPED)
     monkeypatch.chdir(tmp_path)  # the run names its folder itself, once
-    result = torchrun(job, "free", 1, *settings, restarts=1)
-    (line,) = errors_of(result)
-    assert DIED in line
-    assert result.stdout.count("epoch 1/2") == 1
-    assert result.stdout.count("goes on after update 2") == 2
+    result = torchrun(tmp_path / "job.py", *tiny, restarts=1, code=1)
     (run,) = (tmp_path / "runs").iterdir()
+    died, stopped = errors_of(result)
+    assert DIED in died
+    assert stopped == f"Error: stopped; go on with: dhn train --resume {run.relative_to(tmp_path)}"
+    assert result.stdout.count("epoch 1/3") == 1
+    assert result.stdout.count("goes on after update 2") == 2
+    assert load_checkpoint(run / "last.pt").progress["updates"] == 4
+
+    rest = python.run(*train, "--resume", run, processes=2)
+    assert rest.codes == [0, 0], rest.stderr
     assert_same_run(run, tmp_path / "whole")
-
-
-def test_sigterm_stops_all_processes_at_the_same_update(training, tmp_path):
-    job, settings = training
-    run = tmp_path / "run"
-    settings = [*settings, "train.epochs=999", "train.checkpoint_every=99"]
-    result = torchrun(job, "free", "torchrun", "--output", run, *settings, code=1)
-    assert errors_of(result) == [f"Error: stopped; go on with: dhn train --resume {run}"]
-    assert load_checkpoint(run / "last.pt").progress["updates"] > 2

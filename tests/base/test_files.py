@@ -126,3 +126,27 @@ def test_json_that_cannot_be_read_is_named(tmp_path):
 def test_indent(tmp_path):
     write_json(tmp_path / "x.json", {"a": [1]}, indent=2)
     assert (tmp_path / "x.json").read_text() == json.dumps({"a": [1]}, indent=2) + "\n"
+
+
+def test_a_link_stays_a_link(tmp_path):
+    (tmp_path / "there").mkdir()
+    (tmp_path / "there" / "file").write_text("old")
+    link = tmp_path / "link"
+    link.symlink_to("there/file")
+    write(link, b"new")
+    assert link.is_symlink()
+    assert (tmp_path / "there" / "file").read_text() == "new"
+    dangling = tmp_path / "dangling"
+    dangling.symlink_to("there/later")
+    write(dangling, b"made")
+    assert dangling.is_symlink()
+    assert (tmp_path / "there" / "later").read_text() == "made"
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/null"), reason="needs /dev/null")
+def test_device_nodes_stay(tmp_path):
+    link = tmp_path / "null"
+    link.symlink_to("/dev/null")
+    write(link, b"gone")
+    assert link.is_symlink()
+    assert stat.S_ISCHR(os.stat("/dev/null").st_mode)

@@ -93,9 +93,14 @@ def test_what_users_can_fix_is_one_line_and_exit_code_1(failing, error, line):
     assert failing(error, "--debug").exception is error  # its traceback is shown
 
 
-def test_bugs_keep_their_traceback(failing):
-    for error in (ValueError("x"), OSError("without a number")):
-        assert failing(error).exception is error
+@pytest.mark.parametrize("error", [ValueError("a\nb"), OSError("without a number"), KeyError("x")])
+def test_what_nobody_foresaw_is_one_line_and_a_traceback_with_debug(failing, error):
+    result = failing(error)
+    assert result.exit_code == 1
+    assert result.stderr.startswith(f"Error: unexpected {type(error).__name__} (")
+    assert result.stderr.endswith("; --debug shows where\n")
+    assert result.stderr.count("\n") == 1
+    assert failing(error, "--debug").exception is error
 
 
 def test_the_module_is_the_command():

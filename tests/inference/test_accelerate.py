@@ -104,7 +104,9 @@ with torch.inference_mode():
     if torch.backends.mkldnn.is_available():  # weights are constants, laid out for it
         assert "mkldnn::_convolution_pointwise" in {e.key for e in profile.key_averages()}
 """
-    environment = os.environ | {"DHN_HOME": str(tmp_path), "PYTHONPATH": str(Path(__file__).parent)}
+    here = Path(__file__).parent
+    paths = os.pathsep.join(map(str, (here, here.parents[1])))
+    environment = os.environ | {"DHN_HOME": str(tmp_path), "PYTHONPATH": paths}
     environment.pop("TORCHINDUCTOR_CACHE_DIR", None)
     subprocess.run([sys.executable, "-c", code], check=True, env=environment)
     assert any((tmp_path / "compiled").rglob("*.so"))

@@ -99,7 +99,7 @@ def test_settings(device, config):
 
 
 def test_more_people_than_the_gpu_groups(device):
-    """Then the maps are decoded on the CPU; here the bound is stepped over from both sides."""
+    """With one more than the bound, the maps are decoded on the CPU."""
     heatmaps, tags = random_scene(5, 40, 2, 1, (24, 32))
     for most in (MAX_PEOPLE_ON_CUDA, MAX_PEOPLE_ON_CUDA + 1):
         config = DecodeConfig(max_people=most, detection_threshold=0, nms_kernel=1)
@@ -215,7 +215,7 @@ def test_person_score_is_the_mean_before_refinement(device):
 
 
 def test_more_people_than_candidates_per_joint(device):
-    """Every candidate founds a person where tags never agree."""
+    """Where tags never agree, every candidate starts a new person."""
     heatmaps, tags = random_scene(7, 10, 3, 1, (48, 48))
     tags = tags + 50 * torch.arange(3).view(1, 3, 1, 1, 1)
     config = DecodeConfig(max_people=4, refine=False)

@@ -26,7 +26,7 @@ SMALL = {"width": 8, "modules": (1, 1, 1), "blocks": 1, "stem": 8}
 
 
 class FixedMaps(nn.Module):
-    """A network that gives the same maps for every image; plain ones, then those mirrored."""
+    """A network that gives the same maps for every image: plain ones, then mirrored ones."""
 
     seen: Tensor  # the latest input; of the class, because Predictor runs a copy
 
@@ -289,8 +289,8 @@ def test_every_network_predicts_the_same_twice(name):
         np.testing.assert_array_equal(ours.scores, theirs.scores)
 
 
-def test_the_whole_road_is_warp_network_aggregation_and_decode():
-    """Step by step with plain references against Predictor."""
+def test_a_prediction_is_warp_network_aggregation_and_decode():
+    """Predictor against plain references of each step."""
     torch.manual_seed(1)
     model = build_model("doublehighernet", num_joints=J, **SMALL).eval()
     for module in model.modules():

@@ -1,4 +1,4 @@
-"""draw.py: ink lies on the limbs and nowhere else."""
+"""Drawn people: the ink lies on the limbs and nowhere else."""
 
 import numpy as np
 import pytest
@@ -73,7 +73,7 @@ def test_a_joint_is_centred_where_its_coordinates_say(where):
     np.testing.assert_allclose(centre, where, atol=0.1)
 
 
-def test_far_outside_joints_do_no_harm():
+def test_joints_far_outside_do_no_harm():
     for far in (1e4, -1e4, 1e9, -1e9):
         pose = random_pose(0, 20, 80)
         pose[:, 2] = 1

@@ -14,7 +14,7 @@ from dhn.training.config import Config, load_config
 from dhn.weights.checkpoint import load_checkpoint
 
 TINY = [
-    *("network.width=8", "network.modules=[1,1,1]", "network.blocks=1", "network.stem=8"),
+    *("network.width=4", "network.modules=[1,1,1]", "network.blocks=1", "network.stem=4"),
     *("data.input_size=64", "data.workers=0", "data.split=train"),
     *("train.batch_size=3", "train.amp=off", "train.lr=1e-3", "train.init=null"),
     "train.tensorboard=off",

@@ -8,7 +8,8 @@ import yaml
 from assertions import complaint
 from dhn.base.errors import DhnError
 from dhn.model import build_model
-from dhn.training.config import DEFAULT_PRESET, Config, load_config, override_config, presets
+from dhn.training.config import DEFAULT_PRESET, load_config, override_config, presets
+from dhn.training.settings import Config
 from dhn.weights.zoo import PUBLISHED
 
 

@@ -47,7 +47,11 @@ def test_a_table_of_runs(two):
     assert b[-1] == "2"
 
 
-def test_curves_are_drawn(two, tmp_path):
+def test_curves_are_drawn(tmp_path):
+    two = [
+        write_run(tmp_path / name, [{"epoch": epoch, "loss": 1 / epoch} for epoch in (1, 2)])
+        for name in ("a", "b")
+    ]
     path = tmp_path / "new" / "curves.png"
     result = logs(*two, "-q", "-o", path)
     assert result.exit_code == 0, result.output

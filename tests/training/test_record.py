@@ -7,9 +7,10 @@ import torch
 import dhn.training.record
 from dhn.base.errors import DhnError
 from dhn.commands.console import Bar, progress
-from dhn.training.loop import SHEETS, train
+from dhn.training.loop import train
 from dhn.training.loss import PoseLoss
 from dhn.training.record import Record
+from dhn.training.validation import SHEETS
 from dhn.weights.checkpoint import load_checkpoint
 from tiny_runs import CPU, assert_same, lines_of, settings
 
@@ -45,7 +46,7 @@ def run_epoch(record, clock, values, seconds=2.0, waited=0.5):
 
 
 def test_a_line_has_means_of_the_losses_by_stage_and_level(tmp_path, clock):
-    with Record(tmp_path, 2, 3, quiet=True) as record:
+    with Record(tmp_path, 2, 3) as record:
         record.start(0)
         run_epoch(record, clock, [1.0, 2.0, 6.0])
         record.epoch(1, {"AP": 0.25})
@@ -76,7 +77,7 @@ def test_a_line_has_means_of_the_losses_by_stage_and_level(tmp_path, clock):
     [(1, {"heatmap_fine_quarter"}), (2, {"heatmap_fine_quarter", "heatmap_fine_half"})],
 )
 def test_networks_of_one_stage(tmp_path, heatmaps, names):
-    with Record(tmp_path, 1, 1, quiet=True) as record:
+    with Record(tmp_path, 1, 1) as record:
         record.start(0)
         record.step(losses(1.0, heatmaps), 1, 0.0, 1e-3)
         record.epoch(1, {})
@@ -86,7 +87,7 @@ def test_networks_of_one_stage(tmp_path, heatmaps, names):
 
 
 def test_an_evaluation_is_no_part_of_the_speed(tmp_path, clock):
-    with Record(tmp_path, 2, 2, quiet=True) as record:
+    with Record(tmp_path, 2, 2) as record:
         record.start(0)
         for epoch in (1, 2):
             run_epoch(record, clock, [1.0, 1.0])
@@ -96,7 +97,7 @@ def test_an_evaluation_is_no_part_of_the_speed(tmp_path, clock):
 
 
 def test_skipped_updates_and_images_that_cannot_be_read(tmp_path, clock, capsys):
-    with Record(tmp_path, 1, 3, quiet=True) as record:
+    with Record(tmp_path, 1, 3) as record:
         record.start(0)
         record.skip(["a.jpg", "b.jpg"])
         record.skip([])  # nobody's fault
@@ -124,33 +125,36 @@ def test_losses_are_read_from_the_device_only_when_shown(tmp_path, monkeypatch):
 
 def test_what_is_shown(tmp_path, clock, monkeypatch, capsys):
     monkeypatch.setattr("dhn.commands.console.Bar._PLAIN_EVERY", 0)
-    with Record(tmp_path, 300, 10, progress=Bar) as record:
+    reported = []
+    with Record(tmp_path, 300, 10, progress=Bar, report=reported.append) as record:
         record.start(20)
         run_epoch(record, clock, [0.5])
         record.epoch(3, {"AP": 0.501})
     out, err = capsys.readouterr()
     parts = (
-        "loss 0.50000, heatmaps coarse 1.00000 1.50000, fine 2.00000 2.50000 (flat map 5.00000), "
-        "pull 10.000, push 15.000"
+        "loss 0.50000, heatmaps coarse 1.00000 1.50000, fine 2.00000 2.50000 "
+        "(an all-zero map: 5.00000), pull 10.000, push 15.000"
     )
+    assert out == ""
     assert "Training: 21/3000 after" in err
     assert parts in err
     assert "2.0 images/s, data wait 25.0%, memory" in err
-    assert out.startswith(f"epoch 3/300: {parts}, 2.0 images/s")
-    assert out.endswith(" GB, AP 50.1\n")
+    (line,) = reported
+    assert line.startswith(f"epoch 3/300: {parts}, 2.0 images/s")
+    assert line.endswith(" GB, AP 50.1")
 
 
 def test_an_epoch_goes_on_where_its_checkpoint_was(tmp_path, clock):
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     for folder in (whole, parts):
         folder.mkdir()
-    with Record(whole, 2, 4, quiet=True) as record:
+    with Record(whole, 2, 4) as record:
         record.start(0)
         for epoch in (1, 2):
             run_epoch(record, clock, [1.0, 2.0, 3.0, 10.0])
             record.epoch(epoch, {})
 
-    first = Record(parts, 2, 4, quiet=True)
+    first = Record(parts, 2, 4)
     with first:
         first.start(0)
         run_epoch(first, clock, [1.0, 2.0, 3.0, 10.0])
@@ -164,7 +168,7 @@ def test_an_epoch_goes_on_where_its_checkpoint_was(tmp_path, clock):
             log.write('{"epoch": 3, "lo')
     torch.save(state, tmp_path / "state.pt")  # as checkpoints do
     clock.now += 5000
-    with Record(parts, 2, 4, quiet=True) as record:
+    with Record(parts, 2, 4) as record:
         record.load_state_dict(torch.load(tmp_path / "state.pt"))
         record.start(6)
         run_epoch(record, clock, [3.0, 10.0])
@@ -175,18 +179,22 @@ def test_an_epoch_goes_on_where_its_checkpoint_was(tmp_path, clock):
     assert ours == theirs
 
 
-def test_other_processes_write_and_say_nothing(tmp_path, clock, capsys):
-    with Record(tmp_path, 1, 1, main=False, tensorboard=True) as record:
+def test_other_processes_write_and_report_nothing(tmp_path, clock, capsys):
+    reported = []
+    with Record(
+        tmp_path, 1, 1, main=False, tensorboard=True, progress=Bar, report=reported.append
+    ) as record:
         record.start(0)
         run_epoch(record, clock, [1.0])
         record.epoch(1, {})
         record.sheets(1, iter([np.zeros((8, 8, 3), np.uint8)]))
     assert list(tmp_path.iterdir()) == []
+    assert reported == []
     assert capsys.readouterr() == ("", "")
 
 
 def test_a_full_disk_is_one_line(tmp_path, full_disk):
-    with Record(tmp_path, 1, 1, quiet=True) as record:
+    with Record(tmp_path, 1, 1) as record:
         record.start(0)
         record.step(losses(1.0), 1, 0.0, 1e-3)
         with full_disk(8), pytest.raises(DhnError, match=r"metrics\.jsonl: cannot be written"):
@@ -211,7 +219,7 @@ def events(folder):
 
 def test_tensorboard_shows_the_lines_and_images(tmp_path, clock):
     image = np.zeros((8, 12, 3), np.uint8)
-    with Record(tmp_path, 2, 1, tensorboard=True, quiet=True) as record:
+    with Record(tmp_path, 2, 1, tensorboard=True) as record:
         record.start(0)
         for epoch in (1, 2):
             run_epoch(record, clock, [float(epoch)])
@@ -233,14 +241,14 @@ def test_tensorboard_shows_the_lines_and_images(tmp_path, clock):
 
 
 def test_tensorboard_forgets_what_a_resumed_run_repeats(tmp_path, clock):
-    with Record(tmp_path, 3, 1, tensorboard=True, quiet=True) as record:
+    with Record(tmp_path, 3, 1, tensorboard=True) as record:
         record.start(0)
         for epoch in (1, 2, 3):
             run_epoch(record, clock, [77.0 if epoch > 1 else 1.0])
             record.epoch(epoch, {})
             if epoch == 1:
                 state = record.state_dict()
-    with Record(tmp_path, 3, 1, tensorboard=True, quiet=True) as record:
+    with Record(tmp_path, 3, 1, tensorboard=True) as record:
         record.load_state_dict(state)
         record.start(1)
         for epoch in (2, 3):
@@ -250,18 +258,18 @@ def test_tensorboard_forgets_what_a_resumed_run_repeats(tmp_path, clock):
     assert [line["loss"] for line in lines_of(tmp_path)] == [1.0, 2.0, 3.0]
 
 
-def test_missing_tensorboard_is_said_once(tmp_path, clock, monkeypatch, capsys):
+def test_missing_tensorboard_is_reported_once(tmp_path, clock, monkeypatch):
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
-    for quiet in (False, True):
-        with Record(tmp_path, 2, 1, tensorboard=True, quiet=quiet) as record:
-            record.start(0)
-            for epoch in (1, 2):
-                run_epoch(record, clock, [1.0])
-                record.sheets(epoch, iter([]))
-                record.epoch(epoch, {})
-        err = capsys.readouterr().err
-        assert err.count("pip install 'dhn[curves]'") == (not quiet)
-        assert err.count("\n") == (not quiet)
+    reported = []
+    with Record(tmp_path, 2, 1, tensorboard=True, report=reported.append) as record:
+        record.start(0)
+        for epoch in (1, 2):
+            run_epoch(record, clock, [1.0])
+            record.sheets(epoch, iter([]))
+            record.epoch(epoch, {})
+    hint, *epochs = reported
+    assert "pip install 'dhn[curves]'" in hint
+    assert [line[:9] for line in epochs] == ["epoch 1/2", "epoch 2/2"]
     assert [path.name for path in tmp_path.iterdir()] == ["metrics.jsonl"]
 
 
@@ -270,15 +278,15 @@ def test_without_tensorboard_no_image_is_drawn(tmp_path):
         raise AssertionError("drawn")
         yield
 
-    with Record(tmp_path, 1, 1, quiet=True) as record:
+    with Record(tmp_path, 1, 1) as record:
         record.sheets(1, draw())
 
 
 def test_training_writes_images_at_evaluations_and_stays_the_same(crowds, tmp_path):
-    common = ["data.eval_split=val", "train.epochs=3", "train.eval_every=2"]
+    common = ["data.eval_split=val", "train.epochs=3", "train.eval_every=2", "train.batch_size=8"]
     for name in ("off", "auto"):
         config = settings(crowds, *common, f"train.tensorboard={name}")
-        train(config, tmp_path / name, CPU, quiet=True)
+        train(config, tmp_path / name, CPU)
     off, auto = (load_checkpoint(tmp_path / name / "last.pt") for name in ("off", "auto"))
     assert_same(off.weights, auto.weights)
     assert_same(off.progress["random"], auto.progress["random"])

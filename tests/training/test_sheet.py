@@ -11,6 +11,7 @@ from dhn.data.dataset import PoseDataset, Sample
 from dhn.data.joints import CROWDPOSE
 from dhn.inference.predictor import Predictor
 from dhn.model import PoseMaps, build_model
+from dhn.training.settings import Loss
 from dhn.training.sheets import draw_sheet, draw_sheets
 
 S, TILE = 64, 256
@@ -91,10 +92,9 @@ def test_sheets_of_a_data_set(tmp_path, name):
     torch.manual_seed(0)
     model = build_model(name, width=8, modules=(1, 1, 1), blocks=1, stem=8)
     predictor = Predictor(model, CROWDPOSE, input_size=S, precision="float32")
-    target = {"sigma": 7.0, "tau": 7.0, "units": "input", "target": "disc"}
-    sheets = list(draw_sheets(predictor, dataset, 9, **target))
+    sheets = list(draw_sheets(predictor, dataset, 9, Loss()))
     assert len(sheets) == 4
-    assert len(list(draw_sheets(predictor, dataset, 2, **target))) == 2
+    assert len(list(draw_sheets(predictor, dataset, 2, Loss()))) == 2
     for sheet, sample in zip(sheets, (dataset[0, i] for i in range(4)), strict=True):
         labelled = bool((sample.keypoints[..., 2] > 0).any())
         assert (tile(sheet, 0, 1)[:200].max() > 200) == labelled

@@ -14,10 +14,11 @@ from dhn.base.errors import DhnError
 from dhn.cli import main
 from dhn.model import build_model
 from dhn.synth import CrowdConfig, generate
-from dhn.training import loop
-from dhn.training.config import Config, load_config
+from dhn.training import loop, setup, validation
+from dhn.training.config import load_config
 from dhn.training.learner import Learner, Update
 from dhn.training.runs import new_run
+from dhn.training.settings import Config
 from dhn.weights.checkpoint import load_checkpoint
 from tiny_runs import (
     CPU,
@@ -32,20 +33,16 @@ from tiny_runs import (
 )
 
 
-def dhn_train(*arguments, folder=None) -> subprocess.CompletedProcess:
-    return subprocess.run(
-        train_command(*arguments),
+def test_the_real_command_makes_a_run_folder(crowds, tmp_path):
+    arguments = [*TINY, f"data.dataset={crowds}", "train.epochs=2"]
+    result = subprocess.run(
+        train_command("--output", "runs/one", *arguments),
         capture_output=True,
         text=True,
-        cwd=folder,
+        cwd=tmp_path,
         env=one_thread(),
         check=False,
     )
-
-
-def test_the_real_command_makes_a_run_folder(crowds, tmp_path):
-    arguments = [*TINY, f"data.dataset={crowds}", "train.epochs=2"]
-    result = dhn_train("--output", "runs/one", *arguments, folder=tmp_path)
     assert result.returncode == 0, result.stderr
     run = tmp_path / "runs" / "one"
     names = {path.name for path in run.iterdir()}
@@ -79,9 +76,10 @@ def test_quiet_prints_the_result_alone(crowds, tmp_path):
 
 def test_best_exists_where_a_split_is_held_out(crowds, tmp_path, monkeypatch):
     aps = iter([0.2, 0.5, 0.4])
-    monkeypatch.setattr(loop, "score", lambda *_: {"AP": next(aps)})
-    config = settings(crowds, "data.eval_split=val", "train.epochs=5", "train.eval_every=2")
-    result = loop.train(config, tmp_path, CPU, quiet=True)
+    monkeypatch.setattr(validation, "score", lambda *_: {"AP": next(aps)})
+    often = ["train.epochs=5", "train.eval_every=2", "train.batch_size=8"]
+    config = settings(crowds, "data.eval_split=val", *often)
+    result = loop.train(config, tmp_path, CPU)
     assert result == tmp_path / "best.pt"
     assert load_checkpoint(result).progress["epoch"] == 4
     assert load_checkpoint(tmp_path / "last.pt").progress["epoch"] == 5
@@ -91,7 +89,7 @@ def test_best_exists_where_a_split_is_held_out(crowds, tmp_path, monkeypatch):
 
 def test_held_out_images_are_really_scored(crowds, tmp_path):
     config = settings(crowds, "data.eval_split=val", "train.epochs=1", "train.eval_every=1")
-    loop.train(config, tmp_path, CPU, quiet=True)
+    loop.train(config, tmp_path, CPU)
     (line,) = lines_of(tmp_path)
     assert {"AP", "AP50", "AR", "AP_easy", "AP_hard"} <= line.keys()
     assert 0 <= line["AP"] <= 1
@@ -107,7 +105,7 @@ def test_losses_that_stay_broken_end_the_run(crowds, tmp_path, monkeypatch):
     monkeypatch.setattr(Learner, "update", break_all_but_the_fifth)
     config = settings(crowds, "train.epochs=999", "train.max_bad_steps=6")
     with pytest.raises(DhnError, match="not finite for 6 updates in a row"):
-        loop.train(config, tmp_path, CPU, quiet=True)
+        loop.train(config, tmp_path, CPU)
     assert next(count) == 5 + 6 + 1
     first, second, third = lines_of(tmp_path)
     assert (first["skipped"], second["skipped"], third["skipped"]) == (3, 2, 3)
@@ -164,9 +162,10 @@ def test_missing_images_are_one_line_before_anything_is_trained(crowds, tmp_path
     assert result.stderr.count("\n") == 1
 
 
-def test_without_data_one_line_says_where_it_comes_from(tmp_path):
-    result = dhn_train(folder=tmp_path)
-    assert result.returncode == 1
+def test_without_data_one_line_says_where_it_comes_from(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    result = invoke()
+    assert result.exit_code == 1
     assert result.stdout == ""
     assert result.stderr.count("\n") == 1
     assert "https://github.com/jeffffffli/CrowdPose" in result.stderr
@@ -227,15 +226,15 @@ def test_crowds_are_drawn_where_the_settings_ask_for_them(tmp_path, monkeypatch)
         drawn.append((folder, images))
         return generate(folder, images, 0, config=CrowdConfig(size=96), overwrite=True)
 
-    monkeypatch.setattr(loop, "generate", draw)
+    monkeypatch.setattr(setup, "generate", draw)
     data = tmp_path / "data"
     config = settings(data, "data.synthetic=10", "train.epochs=1")
-    loop.train(config, tmp_path / "one", CPU, quiet=True)
+    loop.train(config, tmp_path / "one", CPU)
     assert drawn == [(data, 10)]
-    loop.train(config, tmp_path / "two", CPU, quiet=True)
+    loop.train(config, tmp_path / "two", CPU)
     assert len(drawn) == 1  # they are there
     (data / "json" / "crowdpose_test.json").unlink()  # as if drawing had been interrupted
-    loop.train(config, tmp_path / "three", CPU, quiet=True)
+    loop.train(config, tmp_path / "three", CPU)
     assert len(drawn) == 2
 
 
@@ -243,7 +242,7 @@ def test_somebodys_folder_is_never_drawn_into(tmp_path):
     (tmp_path / "photos").mkdir()
     config = settings(tmp_path / "photos", "data.synthetic=10")
     with pytest.raises(DhnError, match="no annotations of split train"):
-        loop.train(config, tmp_path / "run", CPU, quiet=True)
+        loop.train(config, tmp_path / "run", CPU)
     assert not any((tmp_path / "photos").iterdir())
 
 
@@ -323,7 +322,7 @@ def test_a_skipped_update_names_its_images(crowds, tmp_path, monkeypatch):
 def test_the_same_seed_gives_the_same_run(crowds, tmp_path):
     for name, seed in (("one", 1), ("again", 1), ("other", 2)):
         config = settings(crowds, "train.epochs=1", f"train.seed={seed}")
-        loop.train(config, tmp_path / name, CPU, quiet=True)
+        loop.train(config, tmp_path / name, CPU)
     assert_same_run(tmp_path / "one", tmp_path / "again")
     assert lines_of(tmp_path / "one")[0]["loss"] != lines_of(tmp_path / "other")[0]["loss"]
 
@@ -352,7 +351,7 @@ def first_weights(crowds, run, monkeypatch, *arguments):
 
 def test_a_file_to_start_from(crowds, tmp_path, monkeypatch):
     torch.manual_seed(5)
-    other = build_model("higherhrnet_w8", 3, modules=(1, 1, 1), blocks=1, stem=8)
+    other = build_model("higherhrnet_w4", 3, modules=(1, 1, 1), blocks=1, stem=4)
     torch.save(other.state_dict(), tmp_path / "other.pth")
     init = f"train.init={tmp_path / 'other.pth'}"
     seen, result = first_weights(crowds, tmp_path / "run", monkeypatch, init)
@@ -390,7 +389,7 @@ def test_published_weights_that_cannot_be_had_are_said_and_done_without(
 
 
 def test_weights_of_another_width_say_what_to_set(crowds, tmp_path, monkeypatch):
-    other = build_model("hrnet_w12", 3, modules=(1, 1, 1), blocks=1, stem=8)
+    other = build_model("hrnet_w8", 3, modules=(1, 1, 1), blocks=1, stem=4)
     torch.save(other.state_dict(), tmp_path / "other.pth")
     init = f"train.init={tmp_path / 'other.pth'}"
     seen, result = first_weights(crowds, tmp_path / "run", monkeypatch, init)
