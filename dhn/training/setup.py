@@ -235,8 +235,8 @@ def _start_worker(_: int) -> None:
     # Signals may reach the whole group; the parent alone answers them, and then ends its workers.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    # 0, not 1: it lets OpenCV's pool of threads be, which a fork does not copy. 1 would wait for
-    # the threads to end, for ever.
+    # 0, not 1: it leaves OpenCV's pool of threads alone, which a fork does not copy. 1 would try to
+    # end these threads, and the worker would hang or crash.
     cv2.setNumThreads(0)
     torch.set_num_threads(1)
 

@@ -97,10 +97,10 @@ with torch.inference_mode():
     plain = inference("higherhrnet", flip=False)  # less to compile
     fast = accelerated(plain, CPU, compile=True)
     for shape in ((1, 3, 64, 64), (2, 3, 64, 128)):
-        images = images(*shape)
-        assert_same(fast(images), plain(images), 1e-4)
+        batch = images(*shape)
+        assert_same(fast(batch), plain(batch), 1e-4)
     with torch.profiler.profile() as profile:
-        fast(images)
+        fast(batch)
     if torch.backends.mkldnn.is_available():  # weights are constants, laid out for it
         assert "mkldnn::_convolution_pointwise" in {e.key for e in profile.key_averages()}
 """

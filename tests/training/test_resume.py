@@ -148,6 +148,17 @@ def test_ctrl_c_of_the_real_command(crowds, tmp_path):
     assert load_checkpoint(tmp_path / "run" / "last.pt").progress["epoch"] >= 1
 
 
+def test_a_checkpoint_is_serialised_once_for_all_its_names(crowds, tmp_path, monkeypatch):
+    saved = []
+    save = torch.save
+    monkeypatch.setattr(torch, "save", lambda *arguments: saved.append(1) or save(*arguments))
+    monkeypatch.setattr(validation, "score", lambda *_: {"AP": 0.5})
+    loop.train(settings(crowds, *EVERYTHING, "train.epochs=1"), tmp_path, CPU)
+    assert len(saved) == 2  # before the epoch is scored, and at its end
+    contents = [(tmp_path / name).read_bytes() for name in ("best.pt", "epoch1.pt", "last.pt")]
+    assert contents[0] == contents[1] == contents[2]
+
+
 def test_resume_takes_changed_settings(crowds, tmp_path, monkeypatch):
     invoke("-q", "--output", tmp_path, *TINY, f"data.dataset={crowds}", "train.epochs=1")
     seen = []

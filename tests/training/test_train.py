@@ -6,11 +6,15 @@ import time
 from collections import Counter
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
 
+from dhn.base.distributed import ALONE
 from dhn.base.errors import DhnError
+from dhn.base.progress import silent
 from dhn.cli import main
 from dhn.model import build_model
 from dhn.synth import CrowdConfig, generate
@@ -19,6 +23,7 @@ from dhn.training.config import load_config
 from dhn.training.learner import Learner, Update
 from dhn.training.runs import new_run
 from dhn.training.settings import Config
+from dhn.training.setup import open_data
 from dhn.weights.checkpoint import load_checkpoint
 from tiny_runs import (
     CPU,
@@ -317,6 +322,34 @@ def test_a_skipped_update_names_its_images(crowds, tmp_path, monkeypatch):
     assert line["skipped"] == 1
     weights = load_checkpoint(tmp_path / "run" / "last.pt").weights
     assert all(value.isfinite().all() for value in weights.values())
+
+
+def test_workers_are_forked_from_a_process_with_threads(crowds):
+    """OpenCV's and torch's threads are not in the fork: a worker that waits for them hangs."""
+    threads = cv2.getNumThreads(), torch.get_num_threads()
+    try:
+        cv2.setNumThreads(4)
+        torch.set_num_threads(4)
+        cv2.resize(np.zeros((2000, 2000, 3), np.uint8), (1000, 1000))
+        torch.ones(1000, 1000) @ torch.ones(1000, 1000)
+        alone, shared = (
+            [
+                batch
+                for epoch in (0, 1)
+                for parts, _ in open_data(
+                    settings(crowds, f"data.workers={workers}"), ALONE, silent
+                ).batches(epoch, 0)
+                for batch in parts
+            ]
+            for workers in (0, 2)
+        )
+    finally:
+        cv2.setNumThreads(threads[0])
+        torch.set_num_threads(threads[1])
+    assert len(alone) == len(shared) == 6
+    for ours, theirs in zip(alone, shared, strict=True):
+        assert torch.equal(ours.image, theirs.image)
+        assert torch.equal(ours.keypoints, theirs.keypoints)
 
 
 def test_the_same_seed_gives_the_same_run(crowds, tmp_path):
