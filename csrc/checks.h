@@ -1,5 +1,5 @@
 // What the operators demand of their arguments on every device: one function per operator, named
-// after it; a failed check raises RuntimeError. A device may demand more (its files say what).
+// after it. A failed check raises RuntimeError. A device with narrower limits checks those itself.
 #pragma once
 
 #include <torch/csrc/stable/ops.h>
@@ -143,7 +143,7 @@ inline void check_topk_peaks(const Tensor& heatmaps, int64_t k, int64_t kernel, 
   check_peaks(k, kernel, threshold);
 }
 
-// The values of the indices are for the kernels to check.
+// The kernels check the values of the indices.
 inline void check_read_peaks(const Tensor& heatmaps, const Tensor& tags, const Tensor& indices,
                              int64_t height, int64_t width) {
   check_maps_with_tags(heatmaps, tags, height, width);
@@ -167,7 +167,7 @@ inline void check_group_tags(const Tensor& scores, const Tensor& xy, const Tenso
   check_order(order, scores.size(1));
 }
 
-// The values of the counts are for the kernels to check.
+// The kernels check the values of the counts.
 inline void check_refine_people(const Tensor& heatmaps, const Tensor& tags, const Tensor& people,
                                 const Tensor& counts, int64_t height, int64_t width) {
   check_maps_with_tags(heatmaps, tags, height, width);

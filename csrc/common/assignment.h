@@ -7,8 +7,9 @@
 
 namespace dhn {
 
-// What a candidate costs a person (design: published decode, step 4). `distance` is the norm of
-// tag - mean tag, in float32; rounding is half to even. Double keeps the scores beside the 100s.
+// What it costs to add a candidate to a person (step 4 of the published decode). `distance` is the
+// norm of tag - mean tag, in float32; it is rounded half to even. A double keeps the scores beside
+// the hundreds.
 DHN_HD double grouping_cost(float distance, float score) {
   return static_cast<double>(round_half_even(distance)) * 100.0 - static_cast<double>(score);
 }

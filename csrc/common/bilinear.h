@@ -9,7 +9,7 @@ namespace dhn {
 
 // Where output pixel `out` of `out_size` reads a line of `in_size` map pixels:
 // (1 - weight) * line[low] + weight * line[high], at (out + .5) * in_size / out_size - .5, clamped.
-// In integers but for one division, so that every device finds the same weight.
+// All but one division is in integers, so that every device finds the same weight.
 struct Tap {
   int32_t low;
   int32_t high;

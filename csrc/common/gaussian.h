@@ -7,7 +7,7 @@
 
 namespace dhn {
 
-// Which target: what loss.target says in a configuration.
+// The two kinds of target, named as `loss.target` in a training configuration.
 enum class Target { disc, square };
 
 // What one joint of one person paints on a map. Separable: value(u, v) = factor(u) * factor(v)
@@ -20,14 +20,14 @@ struct Gaussian {
   Target target;
 };
 
-// The same with numbers of another type.
+// The same Gaussian with numbers of another type.
 template <typename scalar_t>
 Gaussian<scalar_t> gaussian_of(const Gaussian<double>& g) {
   return {scalar_t(g.stride), scalar_t(g.sigma), scalar_t(g.tau), g.target};
 }
 
 // Offset of map pixel `index` from a joint's coordinate, along one axis, in the unit of sigma.
-// HigherHRNet truncates the centre to a whole map pixel (towards zero, as Python's int).
+// HigherHRNet truncates the centre to a whole map pixel (towards zero, as Python's int does).
 template <typename scalar_t>
 DHN_HD scalar_t gaussian_offset(const Gaussian<scalar_t>& g, int index, scalar_t coordinate) {
   if (g.target == Target::square) {

@@ -36,7 +36,7 @@ DHN_HD Offset subpixel_offset(const Read& read, int u, int v, int height, int wi
     }
   }
   const double determinant = xx * yy - xy * xy;
-  // Curvatures of flat ground are rounding; a Gaussian of sigma 100 pixels has -1e-4.
+  // On flat ground the curvatures are rounding errors; a Gaussian of sigma 100 pixels has -1e-4.
   if (!(xx < -1e-4 && yy < -1e-4 && determinant > 1e-8)) return {0, 0};
   const double x = (xy * gy - yy * gx) / determinant, y = (xy * gx - xx * gy) / determinant;
   return {static_cast<float>(min_of(max_of(x, -1.0), 1.0)),

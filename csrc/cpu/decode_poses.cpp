@@ -1,5 +1,6 @@
-// All of decode on the CPU. The operators of the single steps give the same; here every heatmap is
-// read once for peaks and bounds, and nothing is computed for slots that hold no candidate.
+// All of decode on the CPU. The operators of the single steps give the same results, but here every
+// heatmap is read only once for peaks and bounds, and nothing is computed for slots that hold no
+// candidate.
 #include <torch/csrc/stable/library.h>
 
 #include <atomic>
@@ -36,7 +37,7 @@ Candidates find_candidates(const Maps& maps, int64_t K, int64_t kernel, double t
                    std::vector<float>(planes * K * T), std::vector<float>(planes * tiles),
                    std::vector<char>(planes)};
   std::atomic<int64_t> next{0};
-  // Maps differ in work: a thread takes the next one when it is done with one.
+  // Maps differ in work: a thread that has finished one takes the next.
   torch::stable::parallel_for(0, planes, 1, [&](int64_t, int64_t) {
     PeakFinder finder(maps.grid, maps.tiles, kernel, threshold);
     std::vector<Peak> peaks;

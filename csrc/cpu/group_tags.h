@@ -74,9 +74,10 @@ class Grouping {
   int select(const float* scores, const float* xy, const float* tags) {
     int found = 0;
     for (int64_t k = 0; k < sizes_.K; ++k) {
-      float sum = scores[k] + xy[2 * k] + xy[2 * k + 1];  // finite if all of it is
-      for (int64_t t = 0; t < sizes_.T; ++t) sum += tags[k * sizes_.T + t];
-      if (scores[k] > settings_.detection_threshold && std::isfinite(sum)) {
+      // 0 times a number is 0 unless it is not finite; a sum of large ones could overflow.
+      float zero = 0 * scores[k] + 0 * xy[2 * k] + 0 * xy[2 * k + 1];
+      for (int64_t t = 0; t < sizes_.T; ++t) zero += 0 * tags[k * sizes_.T + t];
+      if (scores[k] > settings_.detection_threshold && zero == 0) {
         candidates_[found++] = static_cast<int>(k);
       }
     }
@@ -121,7 +122,7 @@ class Grouping {
     padded_costs_.assign(static_cast<size_t>(n) * n, 0);
     for (int i = 0; i < found; ++i) {
       for (int p = 0; p < n; ++p) {
-        padded_costs_[i * n + p] = p < people ? std::min(cost(i, p), 1e15) : 1e10;
+        padded_costs_[i * n + p] = p < people ? std::clamp(cost(i, p), -1e15, 1e15) : 1e10;
       }
     }
     munkres_.assign(padded_costs_, n, column_of_row_);
@@ -131,10 +132,10 @@ class Grouping {
   float distance(const float* tag, int p) const {
     float sum = 0;
     for (int64_t t = 0; t < sizes_.T; ++t) {
-      const float difference = tag[t] - tag_sum_[p * sizes_.T + t] / joints_[p];
+      const float difference = tag[t] - finite_mean(tag_sum_[p * sizes_.T + t] / joints_[p]);
       sum += difference * difference;
     }
-    return std::sqrt(sum);
+    return limited_distance(std::sqrt(sum));
   }
 
   int start_person() {

@@ -4,7 +4,7 @@ namespace dhn {
 namespace {
 
 // At twice the resolution output pixels 2u + 1 and 2u + 2 read map pixels u and u + 1; row[0] is
-// the first of them, out[0] its 2u + 1. A loop without taps, which the compiler vectorizes.
+// the first such u, out[0] its output pixel 2u + 1. Without taps the compiler vectorizes the loop.
 DHN_CLONES void stretch_twice(const float* row, int pairs, float* __restrict out) {
   for (int u = 0; u < pairs; ++u) {
     out[2 * u] = blend(row[u], row[u + 1], 0.25f);

@@ -10,7 +10,7 @@
 
 namespace dhn {
 
-// `bilinear_tap` of every output pixel, by additions in place of a division for each.
+// `bilinear_tap` of every output pixel, by additions instead of a division for each.
 inline std::vector<Tap> bilinear_taps(int in_size, int out_size) {
   std::vector<Tap> taps(out_size);
   const int double_size = 2 * out_size;
@@ -24,8 +24,8 @@ inline std::vector<Tap> bilinear_taps(int in_size, int out_size) {
   return taps;
 }
 
-// The least weight with which a pixel between two map pixels reads either: 1/4 at twice the
-// resolution. Pixels outside of the first map pixel's centre read that one alone and do not count.
+// The least weight with which a pixel between two map pixels reads either of them: 1/4 at twice the
+// resolution. Pixels before the first map pixel's centre read that one alone and do not count.
 inline float least_share(const std::vector<Tap>& taps, int64_t in_size) {
   const int64_t out_size = static_cast<int64_t>(taps.size());
   float least = 0.5f;
@@ -36,7 +36,7 @@ inline float least_share(const std::vector<Tap>& taps, int64_t in_size) {
   return least;
 }
 
-// How maps [h, w] are read at [H, W]; one for all maps of a call.
+// How maps [h, w] are read at [H, W]; one Grid serves all maps of a call.
 struct Grid {
   int h, w, H, W;
   std::vector<Tap> rows, columns;

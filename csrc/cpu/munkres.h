@@ -52,7 +52,7 @@ class Munkres {
     }
   }
 
-  // Covers these columns alone and forgets the primes; the number of covered columns.
+  // Covers exactly these columns and forgets the primes; returns how many columns are covered.
   int cover_starred_columns() {
     row_covered_.assign(n_, false);
     prime_of_row_.assign(n_, -1);
@@ -61,8 +61,8 @@ class Munkres {
     return static_cast<int>(std::count(column_covered_.begin(), column_covered_.end(), true));
   }
 
-  // Primes open zeros, making new ones where there are none, up to one whose row has no star;
-  // that row.
+  // Primes open zeros, making new ones where there are none, until one lies in a row without a
+  // star; returns that row.
   int find_unstarred_prime() {
     for (int row = 0, column = 0;;) {
       if (!next_open_zero(row, column)) {
@@ -78,7 +78,8 @@ class Munkres {
     }
   }
 
-  // The last open zero, counted round from `column`, of the first row that has one, from `row`.
+  // Finds the last open zero, counting cyclically from `column`, of the first row that has one,
+  // counting cyclically from `row`.
   bool next_open_zero(int& row, int& column) {
     for (int di = 0; di < n_; ++di) {
       const int i = (row + di) % n_;
@@ -103,13 +104,14 @@ class Munkres {
     }
     for (int i = 0; i < n_; ++i) {
       for (int j = 0; j < n_; ++j) {
-        if (row_covered_[i]) at(i, j) += least;  // and then -=: rounding is part of the order
+        // Both where both apply: rounding is part of the order.
+        if (row_covered_[i]) at(i, j) += least;
         if (!column_covered_[j]) at(i, j) -= least;
       }
     }
   }
 
-  // Along the alternating path from the prime of `row`: primes become stars.
+  // Turns primes into stars along the alternating path from the prime of `row`.
   void augment(int row) {
     while (row >= 0) {
       const int column = prime_of_row_[row], previous = star_of_column_[column];

@@ -40,12 +40,13 @@ DHN_CLONES float magnitude(const float* values, int count) {
                   [=](int i) __attribute__((always_inline)) { return std::fabs(values[i]); });
 }
 
-// distance2[i] += scale * gap^2, where gap is how far `tag` lies from [low[i], high[i]], less
-// slack.
+// distance2[i] += scale * gap^2, where gap is how far `tag` lies outside [low[i], high[i]], less
+// the slack.
 DHN_CLONES void add_gap(const float* low, const float* high, float tag, float slack, float scale,
                         int count, float* __restrict distance2) {
   for (int i = 0; i < count; ++i) {
-    const float gap = max_of(max_of(low[i] - tag, tag - high[i]) - slack, 0.0f);
+    // In this order NaN, inf - inf where a bound overflowed, counts as no gap at all.
+    const float gap = max_of(0.0f, max_of(low[i] - tag, tag - high[i]) - slack);
     distance2[i] += scale * (gap * gap);
   }
 }
@@ -54,7 +55,8 @@ DHN_CLONES void add_gap(const float* low, const float* high, float tag, float sl
 DHN_CLONES float refinement_values(const float* score, const float* distance2, float slack,
                                    int count, float* values) {
   return greatest(count, [=](int i) __attribute__((always_inline)) {
-    return values[i] = score[i] + slack - round_half_even(std::sqrt(distance2[i]));
+    return values[i] =
+               score[i] + slack - limited_distance(round_half_even(std::sqrt(distance2[i])));
   });
 }
 
@@ -118,8 +120,8 @@ class JointSearch {
     return finite;
   }
 
-  // The best pixel for a person of mean tag `mean` [T]: tiles in order of the best they could give,
-  // until that is less than what was found.
+  // Returns the best pixel for a person of mean tag `mean` [T]. Visits tiles in the order of the
+  // best value that they could hold, until that is less than the best one found.
   Best find(const float* mean) {
     bound_tiles(mean);
     Best best;
@@ -142,8 +144,8 @@ class JointSearch {
   float* low(int64_t t) { return low_.data() + t * tiles_.count(); }
   float* high(int64_t t) { return high_.data() + t * tiles_.count(); }
 
-  // possible_: per tile the most that score - round(distance) can be.
-  // Slack is more than rounding can add to a blend, to the sum of two and to that of the means.
+  // Fills possible_: per tile the most that score - round(distance) can be. The slack is more than
+  // rounding can add to a blend, to the sum of two blends and to the sum of the means.
   void bound_tiles(const float* mean) {
     const int count = tiles_.count();
     std::fill(distance2_.begin(), distance2_.end(), 0.0f);
@@ -161,13 +163,14 @@ class JointSearch {
     }
   }
 
-  // Looks at every input pixel of a tile; at its tags only if its scores leave something to find.
+  // Looks at every input pixel of a tile, and at its tags only if its scores leave something to
+  // find.
   void visit(int tile, const float* mean, Best& best) {
     const Block block = tiles_.block(tile);
     const int count = block.width() * block.height();
     if (count == 0) return;
     float* scores = pixels(tile, block, count);
-    const float nearest = round_half_even(std::sqrt(distance2_[tile]));
+    const float nearest = limited_distance(round_half_even(std::sqrt(distance2_[tile])));
     if (highest_[tile] + score_slack_ - nearest < best.value) return;
     if (!tags_read_[tile]) {
       for (int64_t t = 0; t < T_; ++t) {
@@ -189,9 +192,9 @@ class JointSearch {
     if (best.beaten_by(most, index)) best = {most, scores[i], index};
   }
 
-  // Heatmap and tags of a tile's input pixels, [1 + T, pixels], the scores read: from then on the
-  // tile's bound is exact. They are kept for the next person, for whom the same tiles may be worth
-  // a visit, until there are too many.
+  // Heatmap and tags of a tile's input pixels, [1 + T, pixels], with the scores read: from then on
+  // the tile's bound is exact. They are kept for the next person, who may need the same tiles,
+  // until there are too many.
   float* pixels(int tile, const Block& block, int count) {
     if (first_pixel_[tile] < 0) {
       const size_t size = (1 + T_) * size_t(count);
@@ -236,7 +239,7 @@ void mean_tag(const float* person, int64_t J, int64_t T, float* mean) {
     joints += 1;
     for (int64_t t = 0; t < T; ++t) mean[t] += joint[3 + t];
   }
-  for (int64_t t = 0; t < T; ++t) mean[t] /= std::max(joints, 1.0f);
+  for (int64_t t = 0; t < T; ++t) mean[t] = finite_mean(mean[t] / std::max(joints, 1.0f));
 }
 
 // A map that has to be searched.
@@ -245,7 +248,7 @@ struct Search {
   int64_t joint;
 };
 
-// The maps that could give what people lack.
+// The maps that must be searched for what people lack.
 std::vector<Search> missing(const std::vector<Crowd>& crowds, int64_t J) {
   std::vector<Search> searches;
   for (const Crowd& crowd : crowds) {
@@ -270,7 +273,7 @@ void refine(const Grid& grid, const Tiles& tiles, int64_t J, int64_t T,
             const std::vector<Crowd>& crowds, bool subpixel) {
   const std::vector<Search> searches = missing(crowds, J);
   std::atomic<size_t> next{0};
-  // Maps differ in work: a thread takes the next one when it is done with one.
+  // Maps differ in work: a thread that has finished one takes the next.
   torch::stable::parallel_for(0, searches.size(), 1, [&](int64_t, int64_t) {
     JointSearch joint_search(grid, tiles, T);
     std::vector<float> mean(T);

@@ -17,7 +17,8 @@ struct Map {
   scalar_t* pixels;  // [B, J, height, width]
 };
 
-// Planes are dealt out by (b, j), all maps of a plane together: every thread gets large and small.
+// Planes are dealt out by (b, j), all maps of a plane together, so that every thread gets large
+// maps and small ones.
 template <typename scalar_t>
 void render(const Tensor& keypoints, const std::vector<Map<scalar_t>>& maps) {
   const int64_t B = keypoints.size(0), P = keypoints.size(1), J = keypoints.size(2);

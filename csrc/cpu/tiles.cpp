@@ -9,7 +9,8 @@ namespace {
 DHN_INLINE float lesser(float a, float b) { return b < a ? b : a; }
 DHN_INLINE float greater(float a, float b) { return a < b ? b : a; }
 
-// Where the rows of the row of tiles from `top` on begin: nine, past the map's end the last again.
+// Where the nine map rows of a row of tiles begin, from row `top` on; past the map's end the last
+// row is repeated.
 struct Rows {
   size_t at[kTile + 1];
   Rows(int top, int h, int w) {
@@ -33,8 +34,9 @@ DHN_INLINE void join_columns(float* line, int width, float* out) {
   for (int tile = 0; tile < tiles; ++tile) out[tile] = extreme(out[tile], line[tile]);
 }
 
-// `residue` holds the sum of some pixels less itself: 0 unless one of them is NaN or infinite.
-DHN_INLINE bool all_zero(const float* residue, int width) {
+// Whether every pixel was finite. `residue` holds, for each column, the sum of its pixels less
+// itself: 0 unless one of them is NaN or infinite.
+DHN_INLINE bool all_finite(const float* residue, int width) {
   float sum = 0;
   for (int x = 0; x < width; ++x) sum += residue[x];
   return sum == 0.0f;
@@ -70,7 +72,7 @@ DHN_CLONES bool bound(const float* map, int h, int w, ColumnBuffers& buffers, fl
     join_columns<lesser>(low, w, out_low);
     join_columns<greater>(high, w, out_high);
   }
-  return all_zero(residue, w);
+  return all_finite(residue, w);
 }
 
 DHN_CLONES bool bound_pair(const float* map_a, const float* map_b, int h, int w,
@@ -100,15 +102,15 @@ DHN_CLONES bool bound_pair(const float* map_a, const float* map_b, int h, int w,
       join_columns<greater>(buffers.high[i].data(), w, out.high[i] + first);
     }
   }
-  return all_zero(residue, w);
+  return all_finite(residue, w);
 }
 
-// The greatest of all blends of a and b whose weights keep `share` away from 0 and 1.
+// The greatest of all blends of a and b whose weights are between `share` and 1 - share.
 DHN_INLINE float greatest_blend(float a, float b, float share) {
   return share * (a + b) + (1.0f - 2 * share) * greater(a, b);
 }
 
-// Blends along columns; the greatest of a tile's in every column are then blended along the row.
+// Bounds the blends along every column of a tile, then blends these bounds along the row.
 DHN_CLONES bool bound_blends(const float* map, int h, int w, float share_x, float share_y,
                              ColumnBuffers& buffers, float* out) {
   float *column = buffers.high[1].data(), *high = buffers.high[0].data();
@@ -116,7 +118,8 @@ DHN_CLONES bool bound_blends(const float* map, int h, int w, float share_x, floa
   std::fill(residue, residue + w, 0.0f);
   for (int top = 0; top < h; top += kTile, out += tiles_of(w)) {
     const Rows rows(top, h, w);
-    // Pixels above the map's first row read it alone, those left of its first column that alone.
+    // Pixels above the map's first row read that row alone; those left of its first column
+    // likewise.
     const float first = top == 0 ? 0.0f : -std::numeric_limits<float>::infinity();
 #pragma GCC ivdep
     for (int x = 0; x < w; ++x) {
@@ -124,7 +127,7 @@ DHN_CLONES bool bound_blends(const float* map, int h, int w, float share_x, floa
       float most = above + first, sum = above;
 #pragma GCC unroll 4
       for (int i = 1; i < kTile; i += 2) {
-        // What row i gives with a neighbour grows with the neighbour: the greater one is enough.
+        // A blend of row i with a neighbour grows with the neighbour: the greater one is enough.
         const float middle = map[rows.at[i] + x], below = map[rows.at[i + 1] + x];
         most = greater(most, greatest_blend(middle, greater(above, below), share_y));
         sum += middle + below;
@@ -136,9 +139,9 @@ DHN_CLONES bool bound_blends(const float* map, int h, int w, float share_x, floa
     for (int x = 0; x < w - 1; ++x) high[x] = greatest_blend(column[x], column[x + 1], share_x);
     high[w - 1] = column[w - 1];
     high[0] = greater(high[0], column[0]);
-    join_columns<greater, false>(high, w, out);
+    join_columns<greater, /*kWithNextColumn=*/false>(high, w, out);
   }
-  return all_zero(residue, w);
+  return all_finite(residue, w);
 }
 
 }  // namespace

@@ -1,8 +1,8 @@
-// Bounds of a map over tiles, so that whole tiles can be passed over with one look.
+// Bounds of a map over tiles, so that whole tiles can be skipped.
 //
 // A tile is 8 x 8 map pixels. It stands for the input pixels whose upper left map pixel lies in it;
 // they read the next map row and column as well, so bounds are taken over 9 x 9 pixels. A bilinear
-// value lies between the least and the greatest pixel it reads, but for rounding (kBlendSlack).
+// value lies between the least and the greatest pixel it reads, apart from rounding (kBlendSlack).
 #pragma once
 
 #include <vector>

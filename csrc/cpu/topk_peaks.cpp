@@ -15,8 +15,8 @@ bool better(const Peak& a, const Peak& b) {
 
 constexpr float kOutside = -std::numeric_limits<float>::infinity();
 
-// Where a pixel is above the threshold and no less than those `right` and `down` of it and opposite
-// its value, else 0; kept [height, width], and of each of its columns the greatest.
+// kept [height, width]: a pixel's value where it is above the threshold and no less than the pixels
+// `right` and `down` of it and opposite, else 0. greatest [width]: the greatest of each column.
 DHN_CLONES void keep_maxima(const float* values, int stride, int width, int height, int right,
                             int down, float threshold, float* __restrict kept,
                             float* __restrict greatest) {

@@ -17,8 +17,8 @@ class PeakFinder {
   // kernel: side of the window; only scores above `threshold` are peaks.
   PeakFinder(const Grid& grid, const Tiles& tiles, int64_t kernel, double threshold);
 
-  // The K best peaks of `map` [h, w] at most, best first; false if the map is not finite.
-  // bounds [tiles.count()] is written: what TileBounds::greatest_blend says of the map.
+  // Finds at most the K best peaks of `map` [h, w], best first; returns false if the map is not
+  // finite. Writes its TileBounds::greatest_blend to bounds [tiles.count()].
   bool find(const float* map, int64_t K, float* bounds, std::vector<Peak>& peaks);
 
  private:

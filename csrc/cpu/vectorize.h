@@ -2,8 +2,8 @@
 #pragma once
 
 // One body per instruction set, chosen when the library loads: the wheel runs on any x86-64 and yet
-// uses wide vectors. Elsewhere the baseline is all there is (NEON is in it on arm64), and under
-// AddressSanitizer, which is not ready yet when the choice is made.
+// uses wide vectors. Elsewhere there is only the baseline (which has NEON on arm64), as there is
+// under AddressSanitizer, which is not ready yet when the choice is made.
 #if defined(__x86_64__) && defined(__linux__) && defined(__GNUC__) && !defined(__clang__) && \
     !defined(__SANITIZE_ADDRESS__)
 #define DHN_CLONES __attribute__((target_clones("default", "avx2", "avx512f")))

@@ -4,8 +4,8 @@
 
 namespace dhn::cuda {
 
-// A candidate as one integer: the higher score first, among equals the lower index. 0 is no
-// candidate.
+// A candidate as one integer: the greater, the higher its score, and among equal scores the lower
+// its index. 0 is no candidate.
 using Key = unsigned long long;
 constexpr Key kPoison = ~Key{0};  // a map that holds NaN or infinity; beats every candidate
 

@@ -40,10 +40,10 @@ __device__ __forceinline__ float tag_distance(const float* __restrict__ tag, con
     const float difference = tag[t] - mean[t];
     sum += difference * difference;
   }
-  return sqrtf(sum);
+  return limited_distance(sqrtf(sum));
 }
 
-// A column and how far it is: the nearest, among equals a free one, then the lowest.
+// A column and its distance. The nearest comes first, among equals a free one, then the lowest.
 struct Nearest {
   double length;
   int rank;  // column, + kMaxGroup if it is taken
@@ -151,9 +151,10 @@ class Grouping {
       const int k = base + lane_;
       bool takes_part = false;
       if (k < settings_.K) {
-        float sum = scores[k] + xy[2 * k] + xy[2 * k + 1];  // finite if all of it is
-        for (int t = 0; t < settings_.T; ++t) sum += tags[k * settings_.T + t];
-        takes_part = scores[k] > settings_.detection_threshold && fabsf(sum) <= FLT_MAX;
+        // 0 times a number is 0 unless it is not finite; a sum of large ones could overflow.
+        float zero = 0 * scores[k] + 0 * xy[2 * k] + 0 * xy[2 * k + 1];
+        for (int t = 0; t < settings_.T; ++t) zero += 0 * tags[k * settings_.T + t];
+        takes_part = scores[k] > settings_.detection_threshold && zero == 0;
       }
       const unsigned votes = __ballot_sync(kFullWarp, takes_part);
       if (takes_part) s_.candidates[found + rank_among(votes)] = k;
@@ -219,7 +220,7 @@ class Grouping {
     for (int t = 0; t < settings_.T; ++t) {
       const float sum = starts ? tag[t] : s_.sums[p][t] + tag[t];
       s_.sums[p][t] = sum;
-      s_.means[p][t] = sum / joints;
+      s_.means[p][t] = finite_mean(sum / joints);
     }
   }
 

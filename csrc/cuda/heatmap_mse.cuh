@@ -51,8 +51,8 @@ __device__ __forceinline__ void leave_out_unknown(const MseInputs<scalar_t>& inp
   }
 }
 
-// prediction - target, and the mask, at a thread's pixels: 0 beyond the map, both below it, the
-// mask beyond the end of a row. Called by all threads of the block together.
+// Finds prediction - target and the mask at a thread's pixels. Below the map the errors are 0,
+// beyond the end of a row the mask is. Called by all threads of the block together.
 template <typename scalar_t, typename map_t>
 __device__ __forceinline__ Place find_errors(const MseInputs<scalar_t>& inputs,
                                              const map_t* __restrict__ prediction,
@@ -66,7 +66,7 @@ __device__ __forceinline__ Place find_errors(const MseInputs<scalar_t>& inputs,
   at.v = y0 + static_cast<int>(threadIdx.x) / (kTileW / 4);
   at.row = (at.image * inputs.J + joint) * inputs.height + at.v;
   const bool inside = at.v < inputs.height;
-  // Loaded first: on its way while people are gathered.
+  // Loaded first, so that it is on its way while people are gathered.
   if (inside) load4(prediction + at.row * inputs.width, at.u, inputs.width, errors);
   scalar_t least[4] = {kFarAway, kFarAway, kFarAway, kFarAway};
   const scalar_t* const keypoints = inputs.keypoints + (at.image * inputs.P * inputs.J + joint) * 3;

@@ -32,7 +32,7 @@ constexpr int ceil_div(std::int64_t a, std::int64_t b) { return static_cast<int>
 inline ScalarType map_type(const Tensor& maps) {
   return maps.scalar_type() == ScalarType::Double ? ScalarType::Float : maps.scalar_type();
 }
-// ... and two kinds of maps together: that of both, or float32.
+// The type in which they read two kinds of maps together: the type of both, or float32.
 inline ScalarType map_type(const Tensor& heatmaps, const Tensor& tags) {
   return map_type(heatmaps) == map_type(tags) ? map_type(tags) : ScalarType::Float;
 }

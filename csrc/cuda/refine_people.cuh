@@ -1,10 +1,10 @@
 // Missing joints: the input pixel where score - round(|tag - person's mean tag|) is greatest.
 //
 // A first kernel finds, for every tile of input pixels, the highest score and the range of each tag
-// dimension of the map pixels that it reads: one pass over the maps, a warp per tile, planes that
-// no one lacks left out. Blends stay within these ranges, so they bound what a tile can give. In
-// the second kernel a block searches for one person's joint: it evaluates the most promising tile,
-// then those whose bound is not below the best value found so far.
+// dimension of the map pixels that it reads: one pass over the maps, a warp per tile, without the
+// planes of joints that no one lacks. Blends stay within these ranges, so they bound what a tile
+// can give. In the second kernel a block searches for one person's joint: it evaluates the most
+// promising tile, then those whose bound is not below the best value found so far.
 #pragma once
 #include <cfloat>
 #include <cmath>
@@ -85,7 +85,7 @@ __global__ void __launch_bounds__(kRefineThreads)
     }
   }
   finite = !__any_sync(kFullWarp, !finite);
-  if (lane == 0) out[0] = finite ? highest : INFINITY;
+  if (lane == 0) out[0] = finite ? fminf(highest, FLT_MAX) : INFINITY;
 }
 
 struct RefineStorage {
@@ -137,7 +137,7 @@ class JointSearch {
       const float gap = fmaxf(fmaxf(low - s_.mean[t], s_.mean[t] - high), 0.f);
       squared += gap * gap;
     }
-    return bounds_[tile] - round_half_even(sqrtf(squared));
+    return bounds_[tile] - limited_distance(round_half_even(sqrtf(squared)));
   }
 
   // Evaluates those of the next kRefineThreads tiles that may hold a better pixel, or an equal one
@@ -172,7 +172,8 @@ class JointSearch {
         const float gap = fabsf(read_bilinear(tags_ + t * area, sizes_.w, y, x) - s_.mean[t]);
         squared += gap * gap;
       }
-      const float value = read_bilinear(heatmap_, sizes_.w, y, x) - round_half_even(sqrtf(squared));
+      const float value = read_bilinear(heatmap_, sizes_.w, y, x) -
+                          limited_distance(round_half_even(sqrtf(squared)));
       const unsigned index =
           static_cast<unsigned>(block.top + i / width) * sizes_.W + block.left + i % width;
       best = max(best, make_key(value, index));
@@ -200,7 +201,7 @@ __device__ __forceinline__ void mean_tag(const float* __restrict__ person, const
     joints += 1;
     sum += joint[3 + t];
   }
-  mean[t] = sum / fmaxf(joints, 1.f);
+  mean[t] = finite_mean(sum / fmaxf(joints, 1.f));
 }
 
 template <typename map_t>
@@ -220,7 +221,7 @@ __global__ void __launch_bounds__(kRefineThreads, 3)
   for (int m = blockIdx.x % kRefineSlots; m < count; m += kRefineSlots) {
     const std::int64_t person = image * s.M + m;
     const float* const row = people + person * s.J * (3 + s.T);
-    float* const out = keypoints + (person * s.J + joint) * 3;  // zero before
+    float* const out = keypoints + (person * s.J + joint) * 3;  // zero until now
     if (!lacks(people, s, person, joint)) {
       if (threadIdx.x < 3) out[threadIdx.x] = row[joint * (3 + s.T) + threadIdx.x];
       continue;

@@ -13,7 +13,8 @@ namespace dhn::cuda {
 constexpr int kMaxMaps = 8;                          // of one launch
 constexpr int kTileW = 64, kTileH = 16;              // pixels of a tile
 constexpr int kRenderThreads = kTileW * kTileH / 4;  // each draws 4 pixels of a row
-// Blocks that fit on a multiprocessor, so that the compiler neither spills nor takes too much.
+// How many blocks shall fit on a multiprocessor: with this the compiler neither spills registers
+// nor takes too many.
 template <typename scalar_t>
 constexpr int kRenderBlocks = sizeof(scalar_t) == 4 ? 4 : 2;
 constexpr int kRenderPeople = kRenderThreads;  // looked at between two barriers
@@ -22,7 +23,7 @@ template <typename scalar_t>
 struct RenderMap {
   scalar_t* out;  // [B, J, height, width]
   int height, width;
-  int tiles_x, first_tile;  // tiles of maps of one joint are numbered through all maps
+  int tiles_x, first_tile;  // the tiles of one joint are numbered through all maps
   Gaussian<scalar_t> gaussian;
   scalar_t rate;  // gaussian_rate
 };
@@ -109,7 +110,7 @@ __device__ __forceinline__ void lower_distances(scalar_t (&least)[4],
 
 constexpr float kFarAway = 1e30f;  // a squared distance that no one is within
 
-// The target at a pixel whose nearest person is so far away; `rate` is gaussian_rate.
+// The target at a pixel at this squared distance from its nearest person; `rate` is gaussian_rate.
 template <typename scalar_t>
 __device__ __forceinline__ scalar_t value_at(scalar_t squared_distance, scalar_t rate) {
   return squared_distance < scalar_t(kFarAway) ? exp(squared_distance * rate) : scalar_t(0);

@@ -7,7 +7,7 @@
 namespace dhn::cuda {
 namespace {
 
-// Blocks enough to fill any device; more strips per map than this only lengthen the merge.
+// Enough blocks to fill any device; more strips per map than this would only lengthen the merge.
 constexpr int kPeakBlocks = 2048, kMaxStrips = 64;
 
 std::tuple<Tensor, Tensor> topk_peaks(const Tensor& heatmaps_, std::int64_t k, std::int64_t kernel,

@@ -40,7 +40,8 @@ def export(format: "Format | None", output: Path | None, quiet: bool, **graph: A
     uint8 [B, 3, H, W], and computes in float32. `dhn predict` and `dhn eval` run it and group the
     peaks. The file is compared with the network before it appears.
 
-    A .pt2 file is a program: run only those that you trust.
+    ONNX is the safe format. A .pt2 file is a program, which can do anything on the machine that
+    runs it: `dhn predict` and `dhn eval` run one only with --trust.
     """
     from dhn.inference.exported import SUFFIXES
 

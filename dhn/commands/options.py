@@ -120,6 +120,11 @@ def network(command: Callable[..., Any]) -> Callable[..., Any]:
                 help="Fuse layers by torch.compile (which takes a minute and is cached) instead of "
                 "by our own modules. Measure which is faster.",
             ),
+            click.option(
+                "--trust",
+                is_flag=True,
+                help="Run a .pt2 file, which is a program and can do anything on this machine.",
+            ),
             click.option("-b", "--batch-size", type=BATCH, default=1, show_default=True),
             device,
         )

@@ -1,14 +1,19 @@
 """`dhn train`."""
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from dhn.commands import options
 from dhn.commands.console import progress
 
+if TYPE_CHECKING:
+    from dhn.training.settings import Config
 
-class _Train(click.Command):
+
+class _TrainCommand(click.Command):
     """Lists the presets below its help; reading them takes longer than the rest of the help."""
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
@@ -23,7 +28,7 @@ def _unseen(line: str) -> None:
     """Takes the place of `click.echo` under --quiet."""
 
 
-@click.command(cls=_Train)
+@click.command(cls=_TrainCommand)
 @click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
 @click.option(
     "--config",
@@ -84,27 +89,42 @@ def train(
     The losses of the heatmaps stand beside the loss that a map of zeros would have: a network has
     begun to learn where things are once the last of them is clearly below it.
     """
-    from dhn.training.config import DEFAULT_PRESET, load_config
-
-    if resume is not None:
-        if source is not None or output is not None or backbone is not None:
-            raise click.UsageError(
-                "--resume takes settings, folder and weights of that run: leave out --config and "
-                "--output, and --backbone."
-            )
-        from dhn.training.runs import resumed_config
-
-        config = resumed_config(resume, overrides)
-    else:
-        if backbone is not None:
-            overrides = (*overrides, f"train.init={backbone}")
-        config = load_config(source or DEFAULT_PRESET, overrides)
+    if resume is not None and (source or output or backbone):
+        raise click.UsageError(
+            "--resume takes settings, folder and weights of that run: leave out --config, "
+            "--output and --backbone."
+        )
+    if backbone is not None:
+        overrides = (*overrides, f"train.init={backbone}")
+    config = _config(source, resume, overrides)
     if show_config:
         from dhn.training.describe import commented_yaml
 
         click.echo(commented_yaml(config), nl=False)
         return
+    _train(config, resume, output, device, offline=offline, quiet=quiet)
 
+
+def _config(source: str | None, resume: Path | None, overrides: Sequence[str]) -> "Config":
+    if resume is not None:
+        from dhn.training.runs import resumed_config
+
+        return resumed_config(resume, overrides)
+    from dhn.training.config import DEFAULT_PRESET, load_config
+
+    return load_config(source or DEFAULT_PRESET, overrides)
+
+
+def _train(
+    config: "Config",
+    resume: Path | None,
+    output: Path | None,
+    device: str,
+    *,
+    offline: bool,
+    quiet: bool,
+) -> None:
+    """Trains as one process of a job, or alone, and prints the result."""
     from dhn.base.device import select_device
     from dhn.base.distributed import connect
     from dhn.base.errors import DhnError

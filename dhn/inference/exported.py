@@ -1,12 +1,14 @@
-"""Opens and runs exported networks; says what stands beside the graph in their files."""
+"""Opens and runs exported networks; says what stands beside the graph in their files.
+
+An ONNX file is data: onnxruntime computes what its graph says, and nothing else. A .pt2 file is a
+program: PyTorch evaluates texts from the file as Python while it opens it, and it can do whatever
+its author wants. It is opened only for those who say that they trust it.
+"""
 
 import dataclasses
-import io
 import json
-import pickle
-import re
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +21,7 @@ from dhn.base.device import select_device
 from dhn.base.errors import DhnError, SettingError
 from dhn.data.joints import JointSet
 from dhn.inference.decode import Peaks
+from dhn.weights.claims import check_description, printable
 
 FORMAT = "dhn-export-1"
 SUFFIXES = {"onnx": ".onnx", "torch": ".pt2"}
@@ -26,26 +29,6 @@ SUFFIXES = {"onnx": ".onnx", "torch": ".pt2"}
 METADATA = "dhn.json"
 INPUT = "images"
 OUTPUTS = ("heatmaps", "tags", "scores", "xy", "peak_tags")
-
-# What may stand in a .pt2 file (`_is_plain`).
-_EXAMPLE = "data/sample_inputs/model.pt"
-_MEMBER = re.compile(
-    r"models/model\.json|extra/dhn\.json|data/sample_inputs/model\.pt"
-    r"|data/weights/(weight_\d+|model_weights_config\.json)"
-    r"|data/constants/(tensor_\d+|model_constants_config\.json)"
-    r"|archive_(format|version)|byteorder|\.data/(version|serialization_id)"
-)
-_PAYLOAD = re.compile(r"(weight|tensor)_\d+")
-_OPERATOR = re.compile(
-    r"torch\.ops\.aten\.([a-z]\w*|__and__|_assert_tensor_metadata)\.[A-Za-z]\w*"
-    r"|_operator\.(add|sub|mul|floordiv|mod|neg|eq|ge|gt|le|lt)"
-)
-_SIZE = re.compile(
-    r"(Add|Mul|Pow|Min|Max|Mod|FloorDiv|Integer|Symbol|'s\d+'|positive=True|integer=True"
-    r"|[-\d(), ])*"
-)
-# By the key in models/model.json under which it stands.
-_ALLOWED = {"target": _OPERATOR, "as_operator": _OPERATOR, "expr_str": _SIZE}
 
 
 @dataclass(frozen=True)
@@ -71,11 +54,20 @@ class Description:
 
     @classmethod
     def from_json(cls, text: str) -> "Description":
-        """Reverses `to_json`; raises KeyError, TypeError or ValueError for any other text."""
+        """Reverses `to_json`.
+
+        Raises:
+            ValueError: the text is not what `to_json` of this version writes.
+            DhnError: it says what cannot be.
+        """
         fields = json.loads(text)
+        names = {field.name for field in dataclasses.fields(cls)}
+        if not isinstance(fields, dict) or fields.keys() != names | {"format"}:
+            raise ValueError("other fields")
         if fields.pop("format") != FORMAT:
             raise ValueError("another format")
-        return cls(joints=JointSet.from_dict(fields.pop("joints")), **fields)
+        check_description(fields, "the description")
+        return cls(**fields | {"joints": JointSet.from_dict(fields["joints"])})
 
 
 class ExportedNetwork:
@@ -109,15 +101,17 @@ def is_exported(path: Path) -> bool:
     return path.suffix in SUFFIXES.values()
 
 
-def load_exported(path: Path, device: str = "auto") -> ExportedNetwork:
+def load_exported(path: Path, device: str = "auto", *, trust: bool = False) -> ExportedNetwork:
     """Opens a file that `dhn export` wrote.
 
     Args:
         path: an .onnx or .pt2 file.
         device: `auto`, `cpu` or `cuda:N`. ONNX runs on CUDA where onnxruntime can.
+        trust: whether a .pt2 file, which is a program, may run. An .onnx file needs no trust.
 
     Raises:
-        SettingError: there is no such device, or the file cannot run there.
+        SettingError: there is no such device, the file cannot run there, or it is a .pt2 file
+            without `trust`.
         DhnError: there is no such file, it is damaged or another model, or onnxruntime is missing.
     """
     try:
@@ -125,7 +119,16 @@ def load_exported(path: Path, device: str = "auto") -> ExportedNetwork:
             pass
     except OSError as error:
         raise DhnError(f"{path}: cannot be read ({error.strerror or error})") from error
-    return _load_onnx(path, device) if path.suffix == ".onnx" else _load_torch(path, device)
+    if path.suffix == ".onnx":
+        return _load_onnx(path, device)
+    if not trust:
+        raise SettingError(
+            "trust",
+            None,
+            f"needed to run {path}: .pt2 files are programs, which can do anything on this "
+            "machine; ONNX is the safe format",
+        )
+    return _load_torch(path, device)
 
 
 def _load_onnx(path: Path, device: str) -> ExportedNetwork:
@@ -141,15 +144,74 @@ def _load_onnx(path: Path, device: str) -> ExportedNetwork:
         session = onnxruntime.InferenceSession(str(path), options, providers=providers)
     except Exception as error:  # onnxruntime has many kinds, all of them bare Exceptions
         raise DhnError(f"{path}: not an ONNX file, or cut off; export it again") from error
-    ours = [output.name for output in session.get_outputs()] == list(OUTPUTS)
-    metadata = session.get_modelmeta().custom_metadata_map
-    description = _description(path, metadata.get(METADATA) if ours else None)
+    description = _description(path, session.get_modelmeta().custom_metadata_map.get(METADATA))
+    J = len(description.joints)
+    if not _matches(session.get_inputs(), {INPUT: ("tensor(uint8)", (None, 3, None, None))}):
+        raise DhnError(f"{path}: another model: it takes no input {INPUT}, uint8 [B, 3, H, W]")
+    outputs = {name: ("tensor(float)", shape) for name, shape in _shapes(J).items()}
+    if not _matches(session.get_outputs(), outputs):
+        raise DhnError(
+            f"{path}: another model: its outputs are not {', '.join(OUTPUTS)} of {J} joints, "
+            "as `dhn export` writes them"
+        )
 
     def run(images: Tensor) -> list[Tensor]:
-        found = session.run(OUTPUTS, {INPUT: images.contiguous().numpy()})
-        return [torch.from_numpy(array) for array in found]
+        try:
+            found = session.run(OUTPUTS, {INPUT: images.contiguous().numpy()})
+        except Exception as error:  # onnxruntime has many kinds, all of them bare Exceptions
+            reason = printable(str(error))
+            raise DhnError(
+                f"{path}: cannot run on images {list(images.shape)}: {reason}"
+            ) from error
+        tensors = [torch.from_numpy(array) for array in found]
+        _check_outputs(path, images, tensors, J)
+        return tensors
 
     return ExportedNetwork(run, description, torch.device("cpu"))
+
+
+def _shapes(J: int) -> dict[str, tuple[int | None, ...]]:
+    """The shapes of `OUTPUTS`, with None for what depends on the images or the flip test."""
+    shapes = [(J, None, None), (J, None, None, None), (J, None), (J, None, 2), (J, None, None)]
+    return {name: (None, *shape) for name, shape in zip(OUTPUTS, shapes, strict=True)}
+
+
+def _matches(
+    values: Sequence[Any], expected: dict[str, tuple[str, tuple[int | None, ...]]]
+) -> bool:
+    """Whether a graph's inputs or outputs have these names in this order, types and shapes."""
+    return [value.name for value in values] == list(expected) and all(
+        value.type == kind and _fits(value.shape, shape)
+        for value, (kind, shape) in zip(values, expected.values(), strict=True)
+    )
+
+
+def _fits(shape: Sequence[Any], expected: Sequence[int | None]) -> bool:
+    """Whether a shape can be the expected one; a text or None stands for an unknown size."""
+    return len(shape) == len(expected) and all(
+        wanted is None or not isinstance(size, int) or size == wanted
+        for size, wanted in zip(shape, expected, strict=True)
+    )
+
+
+def _check_outputs(path: Path, images: Tensor, outputs: Sequence[Tensor], J: int) -> None:
+    """Compares what a graph gave with what it promised; a file may promise anything."""
+    heatmaps, tags, scores, _, peak_tags = outputs
+    whole = all(
+        _fits(tensor.shape, shape) and len(tensor) == len(images)
+        for tensor, shape in zip(outputs, _shapes(J).values(), strict=True)
+    )
+    K, T = scores.shape[2:] + tags.shape[2:3] if whole else (0, 0)
+    if not whole or not (
+        K
+        and T
+        and all(peaks.shape[2] == K for peaks in outputs[2:])
+        and peak_tags.shape[3] == T
+        and heatmaps.shape[2:] == tags.shape[3:]
+        and heatmaps[0].numel()
+    ):
+        shapes = ", ".join(str(list(tensor.shape)) for tensor in outputs)
+        raise DhnError(f"{path}: another model: its outputs have the shapes {shapes}")
 
 
 def _providers(device: str, available: list[str]) -> list[Any]:
@@ -175,12 +237,9 @@ def _load_torch(path: Path, device: str) -> ExportedNetwork:
         with zipfile.ZipFile(path) as archive:
             inside = [name for name in archive.namelist() if name.endswith(f"/extra/{METADATA}")]
             text = archive.read(inside[0]).decode() if inside else None
-            plain = _is_plain(archive) if inside else True
     except Exception as error:  # zipfile, json and torch raise many kinds for a damaged file
         raise DhnError(f"{path}: not a torch.export file, or cut off; export it again") from error
     description = _description(path, text)
-    if not plain:
-        raise DhnError(f"{path}: refused: it holds more than a network (code may hide in it)")
     try:
         program = torch.export.load(path)
         if where.type != "cpu":
@@ -190,51 +249,12 @@ def _load_torch(path: Path, device: str) -> ExportedNetwork:
     return ExportedNetwork(program.module(), description, where)
 
 
-def _is_plain(archive: zipfile.ZipFile) -> bool:
-    """Whether a .pt2 file holds nothing that could run code while PyTorch opens it.
-
-    PyTorch unpickles what a file tells it to, looks up operators by name in all of `torch`, and
-    evaluates expressions for sizes as Python. All of these must look as in files that dhn wrote.
-    """
-    names = archive.namelist()
-    root = names[0].partition("/")[0]
-    inside = {name.removeprefix(f"{root}/") for name in names}
-    if len(inside) < len(names) or not all(map(_MEMBER.fullmatch, inside)):
-        return False
-    try:
-        torch.load(io.BytesIO(archive.read(f"{root}/{_EXAMPLE}")), weights_only=True)
-    except pickle.UnpicklingError:
-        return False
-    for kind in ("weights", "constants"):
-        config = json.loads(archive.read(f"{root}/data/{kind}/model_{kind}_config.json"))["config"]
-        for payload in config.values():
-            if payload["use_pickle"] or not _PAYLOAD.fullmatch(payload["path_name"]):
-                return False
-    graph = json.loads(archive.read(f"{root}/models/model.json"))
-    for key, text in _strings(graph):
-        if key in _ALLOWED and not _ALLOWED[key].fullmatch(text):
-            return False
-    return True
-
-
-def _strings(value: Any, key: str = "") -> Iterator[tuple[str, str]]:
-    """Every string in a JSON value, with the key under which it stands."""
-    if isinstance(value, str):
-        yield key, value
-    elif isinstance(value, dict):
-        for name, child in value.items():
-            yield from _strings(child, name)
-    elif isinstance(value, list):
-        for child in value:
-            yield from _strings(child, key)
-
-
 def _description(path: Path, text: str | None) -> Description:
     if text is None:
         raise DhnError(f"{path}: another model, not written by `dhn export`")
     try:
         return Description.from_json(text)
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
+    except (ValueError, RecursionError, DhnError) as error:
         raise DhnError(
             f"{path}: was not exported by this version of dhn; export it again"
         ) from error

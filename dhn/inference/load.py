@@ -29,6 +29,7 @@ def load(
     max_people: int = 30,
     parity: bool = False,
     offline: bool = False,
+    trust: bool = False,
     progress: Progress = silent,
 ) -> Predictor:
     """Loads a network that finds people: `dhn.load("best.pt", flip=True)("photo.jpg")`.
@@ -52,6 +53,8 @@ def load(
         max_people: candidates per joint, and people a candidate is matched with.
         parity: give the official HigherHRNet code's results, its artefacts included.
         offline: download nothing.
+        trust: run a .pt2 file. Such a file is a program and can do anything on this machine, so
+            none runs without `trust`. All other files are read as data.
         progress: shows how far a download is.
 
     Returns:
@@ -67,7 +70,7 @@ def load(
     path = fetch(checkpoint, offline=offline, progress=progress)
     check_regular(path)
     if is_exported(path):
-        exported = load_exported(path, device)
+        exported = load_exported(path, device, trust=trust)
         about = exported.description
         if flip and not about.flip:
             raise _fixed(path, "flip", flip)

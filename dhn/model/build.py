@@ -53,7 +53,8 @@ def build_model(
         to `PoseMaps`.
 
     Raises:
-        ValueError: the name is unknown, or the width is missing or not a multiple of 4.
+        ValueError: the name is unknown, the width is missing or not a multiple of 4, or an
+            argument of `doublehighernet_lite` is none of those above.
     """
     match = re.fullmatch(r"([a-z_]+?)(?:_w(\d+))?", name)
     kind = match[1] if match else None
@@ -66,6 +67,12 @@ def build_model(
     if width is None or width <= 0 or width % 4:
         raise ValueError(f"{name}: the width must be a positive multiple of 4, not {width}")
     if kind == "doublehighernet_lite":
+        if kernel not in (3, 5, 7, 9):
+            raise ValueError(f"kernel must be 3, 5, 7 or 9, not {kernel}")
+        if not 4 <= half <= 256:
+            raise ValueError(f"half must be from 4 to 256, not {half}")
+        if backbone not in ("hrnet", "efficientnet"):
+            raise ValueError(f"backbone must be 'hrnet' or 'efficientnet', not {backbone!r}")
         thin: LiteHRNet | EfficientPyramid = EfficientPyramid(width)
         if backbone == "hrnet":
             thin = LiteHRNet(

@@ -66,8 +66,6 @@ class LiteHRNet(nn.Module):
                 f"branches must be 2, 3 or 4, with modules for each stage, not {branches} and "
                 f"{list(modules)}"
             )
-        if kernel not in (3, 5, 7, 9):
-            raise ValueError(f"kernel must be 3, 5, 7 or 9, not {kernel}")
         channels = [width * 2**i for i in range(branches)]
         self.channels = channels[:1]
         self.stem = nn.Sequential(

@@ -1,9 +1,9 @@
 """The operators: thin wrappers of torch.ops.dhn (csrc), with the shapes that torch.compile needs.
 
-`dhn.reference` has each of them in plain PyTorch, with the same signature (but for `decode_poses`,
-which takes a configuration there). Letters: B images, P people, J joints, h x w map, H x W network
-input, K candidates, N people found, T tag dimensions. Coordinates are continuous (dhn.geometry):
-pixel centres lie at +.5. Wrong shapes raise RuntimeError.
+`dhn.ops.reference` has each of them in plain PyTorch, with the same signature. Letters: B images,
+P people, J joints, h x w map, H x W network input, K candidates, N people found, T tag dimensions.
+Coordinates are continuous (dhn.data.geometry): pixel centres lie at +.5. Wrong shapes raise
+RuntimeError.
 """
 
 from dhn.ops.decoding import (

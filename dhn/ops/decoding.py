@@ -76,7 +76,7 @@ def group_tags(
 
     Joint by joint, candidates are assigned to the people so far: at least total cost, where a
     pair costs 100 * round(||tag - person's mean tag||) - score. A pair nearer than
-    `tag_threshold` is accepted, any other candidate founds a person.
+    `tag_threshold` is accepted, any other candidate starts a new person.
 
     Args:
         scores: [B, J, K]; candidates with scores <= `detection_threshold` (or anything not
@@ -85,13 +85,14 @@ def group_tags(
         tags: [B, J, K, T].
         joint_order: a permutation of 0..J-1, the order in which joints are visited; None is
             0..J-1.
-        max_people: later joints are matched with this many people, in order of founding.
-        munkres: among assignments of equal cost take the one that the Python package `munkres`
-            1.1.4 finds. Computed on the CPU, wherever the tensors are.
+        max_people: a candidate is matched with this many people at most, those started first.
+        tag_threshold, detection_threshold: see above.
+        munkres: whether, among assignments of equal cost, the one that the Python package
+            `munkres` 1.1.4 finds is taken. It is computed on the CPU, wherever the tensors are.
 
     Returns:
         people: [B, M, J, 3 + T] float32, M = J K: x, y, score and tags of every joint, zeros
-            where a joint is missing and in unused rows; in order of founding.
+            where a joint is missing and in unused rows; in the order in which people were started.
         counts: [B] int64, people per image.
     """
     order = list(range(scores.shape[1]) if joint_order is None else joint_order)
@@ -111,11 +112,11 @@ def refine_people(
     size: tuple[int, int],
     subpixel: bool = False,
 ) -> Tensor:
-    """Places the joints that people lack where the maps speak best for them.
+    """Places the joints that people lack where the maps support them best.
 
-    A missing joint goes to the input pixel where score - round(||tag - mean||) is largest (mean:
-    of the tags of the joints the person has; equal values: lowest Y * W + X), if the score there
-    is greater than 0.
+    A missing joint goes to the input pixel where score - round(||tag - mean||) is largest, if the
+    score there is greater than 0. The mean is that of the tags of the joints that the person has;
+    among equal values the lowest Y * W + X wins.
 
     Args:
         heatmaps, tags, size, subpixel: as for `read_peaks`.

@@ -1,14 +1,14 @@
-"""Steps of decode in plain PyTorch, which the reference and an exported graph share."""
+"""Building blocks in plain PyTorch, shared by the references, the exported graph and the loss."""
 
 import torch
 from torch import Tensor
 
 
 def upsample(maps: Tensor, size: tuple[int, int]) -> Tensor:
-    """[..., h, w] -> [..., H, W], bilinear, align_corners=False.
+    """Maps [..., h, w] read at [..., H, W], bilinearly with align_corners=False.
 
-    torch's interpolate to within rounding; the order of operations is that of common/bilinear.h,
-    so that ties between mirrored pixels are ties here too.
+    The result is that of torch's interpolate up to rounding; the order of operations is that of
+    csrc/common/bilinear.h, so that ties between mirrored pixels are ties here, too.
     """
     h, w = maps.shape[-2:]
     left, right, along_x = taps(w, size[1], maps)
@@ -19,7 +19,10 @@ def upsample(maps: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def taps(in_size: int, out_size: int, like: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Of each output pixel the two pixels it reads and the second one's weight, [out_size] each."""
+    """The two pixels that each output pixel reads, and the weight of the second one.
+
+    Three tensors [out_size] on the device of `like`: int64, int64, and its dtype.
+    """
     out = torch.arange(out_size, device=like.device)
     numerator = ((2 * out + 1) * in_size - out_size).clamp(min=0)
     low = (numerator // (2 * out_size)).clamp(max=in_size - 1)
@@ -29,6 +32,14 @@ def taps(in_size: int, out_size: int, like: Tensor) -> tuple[Tensor, Tensor, Ten
 
 
 def quarter_positions(maps: Tensor, indices: Tensor) -> Tensor:
+    """Positions of the pixels `indices` [B, J, K] (y * W + x) of maps [B, J, H, W].
+
+    A pixel's centre is moved by a quarter pixel towards the greater neighbour in x and in y
+    (equal neighbours: -.25).
+
+    Returns:
+        [B, J, K, 2], x and y in pixels, the dtype of `maps`.
+    """
     H, W = maps.shape[-2:]
     y = indices // W
     x = indices - y * W  # no %: ONNX has none by a size that is open
@@ -43,5 +54,5 @@ def quarter_positions(maps: Tensor, indices: Tensor) -> Tensor:
 
 
 def widen(maps: Tensor) -> Tensor:
-    """float64 stays, everything else becomes float32."""
+    """Leaves float64 as it is and converts everything else to float32."""
     return maps if maps.dtype == torch.float64 else maps.float()

@@ -14,6 +14,8 @@ from dhn.ops.plain import quarter_positions, upsample, widen
 from dhn.ops.settings import DecodeConfig
 from dhn.ops.targets import Target, Units, kernel_units
 
+FARTHEST = 1e15  # the largest distance between tags, as in csrc/common/compat.h
+
 
 def render_heatmaps(
     keypoints: Tensor,
@@ -185,13 +187,24 @@ def _match(
     matches: list[dict[int, Tensor] | None] = [None] * len(candidates)
     if not people or not len(candidates):
         return matches
-    means = torch.stack([torch.stack([c[3:] for c in p.values()]).mean(0) for p in people])
-    distance = (candidates[:, None, 3:] - means).square().sum(-1).sqrt()  # [n, people]
+    means = torch.stack([_mean_tag(torch.stack([c[3:] for c in p.values()])) for p in people])
+    distance = _distance(candidates[:, None, 3:] - means, -1)  # [n, people]
     cost = distance.round().double() * 100 - candidates[:, 2:3].double()
     for i, p in assign(cost.tolist()):
         if distance[i, p] < tag_threshold:
             matches[i] = people[p]
     return matches
+
+
+def _mean_tag(tags: Tensor) -> Tensor:
+    """[n, T] -> [T]. Where the sum overflows, the mean is the largest number, or 0 for NaN."""
+    return tags.mean(0).nan_to_num()
+
+
+def _distance(differences: Tensor, dim: int) -> Tensor:
+    """The norm over `dim`; whatever is farther than FARTHEST, or NaN, is that far."""
+    norm = differences.square().sum(dim).sqrt()
+    return torch.where(norm < FARTHEST, norm, FARTHEST)
 
 
 def assign(cost: list[list[float]]) -> list[tuple[int, int]]:
@@ -283,21 +296,21 @@ def decode_poses(
     tags: Tensor,
     size: tuple[int, int],
     config: DecodeConfig,
-    upsample: Callable[[Tensor, tuple[int, int]], Tensor] = upsample,
+    resize: Callable[[Tensor, tuple[int, int]], Tensor] = upsample,
 ) -> tuple[list[Tensor], list[Tensor]]:
     """The published decode, step by step over really upsampled maps (HigherHRNet's inference).
 
-    `upsample` may be torch's interpolate, which is faster (bench) but may break ties between
-    mirrored pixels.
+    `resize` may be torch's interpolate, which is faster (bench) but may break ties between mirrored
+    pixels.
 
     Returns:
-        keypoints and scores of every image, as `ops.decode_poses` returns them; it assumes finite
-        maps.
+        keypoints, scores: of every image, as `ops.decode_poses` returns them. The maps must be
+            finite.
     """
     keypoints, scores = [], []
     for b in range(len(heatmaps)):
-        maps = upsample(widen(heatmaps[b : b + 1]), size)  # [1, J, H, W]
-        tag_maps = upsample(widen(tags[b]), size)[None]  # [1, J, T, H, W]
+        maps = resize(widen(heatmaps[b : b + 1]), size)  # [1, J, H, W]
+        tag_maps = resize(widen(tags[b]), size)[None]  # [1, J, T, H, W]
         peak_scores, indices = topk_peaks(
             maps, config.max_people, config.nms_kernel, None, config.detection_threshold
         )
@@ -334,9 +347,9 @@ def _refine_person(
 ) -> None:
     """Fills missing joints of `person` [J, 3 + T] from maps [J, H, W] and tag_maps [J, T, H, W]."""
     has = person[:, 2] > 0
-    mean = person[has, 3:].mean(0)
+    mean = _mean_tag(person[has, 3:])
     for j in (~has).nonzero().flatten().tolist():
-        distance = (tag_maps[j] - mean[:, None, None]).square().sum(0).sqrt()
+        distance = _distance(tag_maps[j] - mean[:, None, None], 0)
         index = (maps[j] - distance.round()).argmax().view(1, 1, 1)
         score = maps[j].flatten()[index].flatten()
         if score > 0:

@@ -8,18 +8,22 @@ from dataclasses import dataclass
 class DecodeConfig:
     """How maps become people; the defaults are the published ones.
 
+    Raises:
+        ValueError: a value lies outside its range.
+
     Attributes:
         nms_kernel: odd side of the window in which a peak is the maximum, in input pixels.
-        max_people: candidates per joint, and people a candidate is matched with.
+        max_people: how many candidates each joint has at most, and with how many people a
+            candidate is matched.
         detection_threshold: only scores above it are candidates; in [0, 1].
         tag_threshold: a candidate joins a person if their tags are nearer than this.
-        joint_order: the order in which joints are grouped, a permutation of 0..J-1; None is that
-            itself.
-        refine: whether a person's missing joints are searched in the maps.
-        subpixel: peaks by a second-order fit at map resolution (after DARK) in place of the
-            published quarter offset; more accurate.
-        munkres: among equally good groupings of a joint (rounded tag distances make many) take
-            the one that the official code takes, see `ops.group_tags`.
+        joint_order: the order in which joints are grouped, a permutation of 0..J-1; None is
+            0..J-1 itself.
+        refine: whether the maps are searched for the joints that a person lacks.
+        subpixel: whether a second-order fit at map resolution (after DARK) replaces the published
+            quarter offset; more accurate.
+        munkres: whether the grouping is the one that the official code takes, among equally good
+            ones (rounded tag distances make many); see `ops.group_tags`.
     """
 
     nms_kernel: int = 5

@@ -23,22 +23,26 @@ def render_heatmaps(
     units: Units = "input",
     target: Target = "disc",
 ) -> Tensor:
-    """Heatmaps a network is trained towards; the maximum over people, 0 elsewhere.
+    """Draws the heatmap that a network is trained towards: the maximum over people, 0 elsewhere.
 
     Args:
         keypoints: [B, P, J, 3] float32 or float64: x, y in input pixels, and v; joints with
-            v > 0 are drawn. P may be 0.
+            v > 0 are visible and drawn. P may be 0.
         size: (h, w) of the map.
         stride: input pixels per map pixel.
         sigma, tau: width and cut of the Gaussian, in `units`.
         units: whether distances, sigma and tau are in input pixels or in heatmap pixels.
-        target: `disc`: exp(-d^2 / sigma^2) where d <= tau; a joint outside the map still casts what
-            of its disc falls inside. `square`: HigherHRNet's own target, exp(-d^2 / 2 sigma^2)
-            on the square +-(3 sigma + 1) map pixels around the centre truncated to a whole map
-            pixel; `tau` is not used, and a joint whose centre lies outside the map is dropped.
+        target: `disc`: exp(-d^2 / sigma^2) where d <= tau; a joint outside the map still draws the
+            part of its disc that falls inside. `square`: HigherHRNet's own target,
+            exp(-d^2 / 2 sigma^2) on the square +-(3 sigma + 1) map pixels around the centre
+            truncated to a whole map pixel; `tau` is not used, and a joint whose centre lies outside
+            the map is dropped.
 
     Returns:
         [B, J, h, w], the dtype of `keypoints`.
+
+    Raises:
+        ValueError: unknown `units` or `target`.
     """
     return render_heatmap_pyramid(keypoints, [size], [stride], [sigma], [tau], units, target)[0]
 
@@ -74,7 +78,7 @@ def heatmap_mse(
 ) -> Tensor:
     """Masked mean squared error to `render_heatmaps(keypoints, ...)`, which is never written.
 
-    Differentiable in `prediction` only.
+    Only `prediction` gets a gradient.
 
     Args:
         prediction: [B, J, h, w], float32, float64, bfloat16 or float16.
@@ -96,7 +100,7 @@ def heatmap_mse(
 
 
 def kernel_units(length: float, stride: float, units: Units, target: Target) -> float:
-    """What the kernels take: input pixels for a disc, map pixels for a square."""
+    """Converts a length to what the operators take: input pixels (disc) or map pixels (square)."""
     if units not in ("input", "heatmap"):
         raise ValueError(f"units must be 'input' or 'heatmap', got {units!r}")
     if target not in ("disc", "square"):

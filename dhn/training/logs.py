@@ -13,7 +13,7 @@ from dhn.base.files import written_whole
 
 _log = logging.getLogger(__name__)
 
-# What is drawn, as far as any of the runs has it: key, title, whether the axis is logarithmic.
+# The panels, drawn if any run has their numbers: key, title, whether the axis is logarithmic.
 _PANELS = (
     ("loss", "loss", True),
     ("AP", "AP", False),
@@ -34,13 +34,16 @@ _DASHES = ("-", "--", ":", "-.")  # for run 8, 15 and 22
 
 
 class Run(NamedTuple):
-    """One training run: a line per epoch, in order, numbers by name (None: nothing to average)."""
+    """One training run: the line of each epoch, in order.
+
+    A line has numbers by name; None stands for the mean of nothing.
+    """
 
     name: str
     epochs: list[dict[str, Any]]
 
     def curve(self, key: str) -> tuple[list[int], list[float]]:
-        """Epochs and values where there is one."""
+        """The epochs that have a value of `key`, and these values."""
         there = [line for line in self.epochs if line.get(key) is not None]
         return [line["epoch"] for line in there], [line[key] for line in there]
 
@@ -49,7 +52,8 @@ def read_runs(folders: Sequence[Path]) -> tuple[list[Run], list[str]]:
     """Reads several runs.
 
     Returns:
-        those that can be read, by the shortest names that differ, and a line for each other.
+        the runs that can be read, by the shortest names that differ; and one line for each of the
+        others.
     """
     runs, failures = [], []
     for folder, name in zip(folders, _names(folders), strict=True):
@@ -63,8 +67,8 @@ def read_runs(folders: Sequence[Path]) -> tuple[list[Run], list[str]]:
 def read_metrics(run: Path) -> list[dict[str, Any]]:
     """The lines of a run's `metrics.jsonl`; `run` is its folder or the file itself.
 
-    A last line that was cut short (its writer was killed, or is writing it now) is left out with
-    a warning.
+    A last line that is cut short, because its writer was killed or is writing it now, is left out
+    with a warning.
 
     Raises:
         DhnError: there is no such file, or a line is not one of ours; names the file and the line.
@@ -83,7 +87,7 @@ def read_metrics(run: Path) -> list[dict[str, Any]]:
         try:
             values = _parse(line)
         except ValueError as error:
-            if number == len(lines):  # the last one has no line feed: it is not whole
+            if number == len(lines):  # the last line has no line feed, so it is not whole
                 _log.warning(f"{path}: line {number} is cut short, left out")
                 break
             raise DhnError(
@@ -118,7 +122,7 @@ def _names(folders: Sequence[Path]) -> list[str]:
 
 
 def summary(run: Run) -> dict[str, Any]:
-    """A run in a row: its last line, with its best AP and medians of what varies with the load."""
+    """A run in one row: its last line, its best AP, and medians of what varies with the load."""
     last = run.epochs[-1]
     row: dict[str, Any] = {"run": run.name, "epoch": last["epoch"]}
     for key in ("loss", "heatmap", "flat", "pull", "push"):
@@ -134,7 +138,7 @@ def summary(run: Run) -> dict[str, Any]:
 
 
 def write_csv(runs: Sequence[Run], path: Path) -> None:
-    """A row for each run and epoch, a column for each number; empty where there is none."""
+    """Writes a row for each run and epoch, with a column for each number."""
     keys = dict.fromkeys(key for run in runs for line in run.epochs for key in line)
     with written_whole(path) as temporary, temporary.open("w", newline="") as file:
         writer = csv.DictWriter(file, ["run", *keys], restval="")

@@ -40,13 +40,13 @@ def train(
     progress: Progress = silent,
     report: Callable[[str], None] = unseen,
 ) -> Path:
-    """Trains a network, or goes on with the run that lies in `run`.
+    """Trains a network, or goes on with the run whose folder is `run`.
 
-    A run folder holds `config.yaml`, `environment.json`, `metrics.jsonl` and `last.pt`; `best.pt`
-    (by AP) where a split is held out; `epochN.pt` where `train.keep_every` asks for them. However
-    a run ended, it goes on from `last.pt` to the weights that it would have had.
+    The folder holds `config.yaml`, `environment.json`, `metrics.jsonl` and `last.pt`; `best.pt` (by
+    AP), where a split is held out; `epochN.pt`, where `train.keep_every` asks for them. However a
+    run ended, it goes on from `last.pt` to the weights that it would have had.
 
-    The processes of `world` share every batch; rank 0 reads and writes the run folder.
+    The processes of `world` share every batch; rank 0 reads and writes the folder.
 
     Args:
         config: the settings.
@@ -55,8 +55,8 @@ def train(
         world: the processes of this job.
         offline: whether weights to start from (`train.init`) must be at hand already.
         progress: shows how far the training is.
-        report: is called with a line for each epoch, and with what is worth knowing beforehand;
-            `print` shows the same lines as the command line.
+        report: is called with lines for people: which weights were loaded, and how each epoch went.
+            `print` shows what the command line shows.
 
     Returns:
         the checkpoint that is the result: `best.pt`, or `last.pt` where nothing is held out.
@@ -97,7 +97,7 @@ def train(
 
 @dataclass
 class _Training:
-    """A run under way; `at` says how far it is."""
+    """A training that is under way; `at` says how far."""
 
     config: Config
     data: TrainingData
@@ -106,8 +106,8 @@ class _Training:
     checkpoints: Checkpoints
     at: Position
     stop: StopSignals
-    skipped: int = 0  # updates in a row
-    unreadable: set[str] = field(default_factory=set)
+    skipped: int = 0  # how many updates in a row
+    unreadable: set[str] = field(default_factory=set)  # one line for each image
 
     def updates_done(self) -> int:
         return self.at.epoch * self.data.sampler.batches + self.at.step
@@ -117,7 +117,7 @@ class _Training:
         return 0 < self.config.train.patience <= self.at.since_best
 
     def run_epoch(self) -> None:
-        """Does the updates of the epoch that are left."""
+        """Does the remaining updates of the epoch."""
         at, batches, settings = self.at, self.data.sampler.batches, self.config.train
         for parts, waited in self.data.batches(at.epoch, at.step):
             self._check_readable(parts)
@@ -141,7 +141,7 @@ class _Training:
                 raise StoppedError(self.checkpoints.run)
 
     def finish_epoch(self) -> None:
-        """Scores the held-out split where that is due, and writes the epoch down."""
+        """Scores the held-out split, if that is due, and records the epoch."""
         at, held_out, settings = self.at, self.data.held_out, self.config.train
         stats: dict[str, float] = {}
         epoch = at.epoch + 1
@@ -159,7 +159,7 @@ class _Training:
         self.checkpoints.save_epoch(at, stats.get("AP"), self.learner, self.record)
 
     def _skip(self, update: Update, parts: Sequence[Batch]) -> None:
-        """Notes an update that was not applied; too many in a row end the run."""
+        """Records an update that was not applied; too many in a row end the run."""
         self.skipped += 1
         names = self.learner.world.gather([name for part in parts for name in part.names])
         self.record.skip([] if update.overflow else list(itertools.chain(*names)))

@@ -26,10 +26,10 @@ def grouping_loss(tags: Tensor, keypoints: Tensor, stride: float = 4.0) -> Group
     """Associative-embedding loss (Newell et al. 2017), averaged over the batch.
 
     A tag is read at floor(x / stride), floor(y / stride); joints outside the map are left out.
-    With N people who have a tag read,
-    pull = mean over people of the mean squared distance of a person's tags from their mean;
+    With N people of whom a tag was read, and m_p the mean of a person's tags,
+    pull = mean over people of the mean squared distance of a person's tags from m_p;
     push = 0.5 * sum over ordered pairs p != q of exp(-(m_p - m_q)^2) / (N (N - 1)).
-    Images without people give 0 for both, with one person 0 for push.
+    Without people both are 0; with one person push is 0.
 
     Args:
         tags: float [B, J, h, w].
@@ -41,7 +41,7 @@ def grouping_loss(tags: Tensor, keypoints: Tensor, stride: float = 4.0) -> Group
     column = torch.floor(keypoints[..., 0] / stride)  # [B, P, J]
     row = torch.floor(keypoints[..., 1] / stride)
     seen = (keypoints[..., 2] > 0) & (column >= 0) & (column < w) & (row >= 0) & (row < h)
-    # A joint that is not seen reads pixel 0; `seen` takes it out again.
+    # A joint that is not seen reads pixel 0, and does not count below.
     pixel = torch.where(seen, row * w + column, 0).long()  # [B, P, J]
     read = tags.flatten(2).gather(2, pixel.transpose(1, 2)).transpose(1, 2)  # [B, P, J]
 
@@ -63,10 +63,10 @@ class PoseLoss(NamedTuple):
     """The parts of the training loss, scalars averaged over the batch.
 
     Attributes:
-        total: what is minimised.
+        total: the sum that is minimised.
         heatmaps: masked MSE of each heatmap, coarse before fine and 1/4 before 1/2.
-        flat: what `heatmaps[-1]` would be of an all-zero map; learning has begun once
-            `heatmaps[-1]` is clearly below it.
+        flat: what `heatmaps[-1]` would be for a map of zeros; the network has begun to learn where
+            joints are once `heatmaps[-1]` is clearly below it.
         pull, push: summed over the tag maps, before their weights.
     """
 
@@ -135,7 +135,7 @@ def pose_loss(
 
 
 def _shrink(mask: Tensor, size: Sequence[int]) -> Tensor:
-    """uint8 [B, S, S] to float32 [B, h, w]: a map pixel counts if most of it does."""
+    """uint8 [B, S, S] to float32 [B, h, w]. A map pixel counts if most of its input pixels do."""
     return (F.adaptive_avg_pool2d(mask.float(), (size[0], size[1])) > 0.5).float()
 
 
@@ -147,7 +147,7 @@ def _weighted_mse(
     foreground: float,
     drawing: dict[str, Any],
 ) -> tuple[Tensor, Tensor]:
-    """MSE with pixels weighted by 1 + foreground * target, and that of an all-zero map."""
+    """The MSE with pixels weighted by 1 + foreground * target, and that of a map of zeros."""
     h, w = heatmap.shape[-2:]
     drawn = ops.render_heatmaps(keypoints, (h, w), **drawing)  # [B, J, h, w]
     weight = 1 + foreground * drawn

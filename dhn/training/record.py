@@ -1,4 +1,4 @@
-"""What is seen of a training run: a bar, a line for each epoch, `metrics.jsonl`, TensorBoard."""
+"""What a training shows and writes: a bar, a line for each epoch, `metrics.jsonl`, TensorBoard."""
 
 import json
 import logging
@@ -42,13 +42,14 @@ class _Epoch:
     """Sums over the updates of the epoch so far; a checkpoint holds them.
 
     Attributes:
-        sums: float [parts of the loss], on their device, for reading them waits for the device.
-        steps: updates that count in `sums`.
-        images: images that were learnt from.
-        skipped: updates that were skipped.
+        sums: float [parts of the loss]. They stay on their device, because reading them waits for
+            the device.
+        steps: the number of updates in `sums`.
+        images: the number of images that the network learnt from.
+        skipped: the number of updates that were skipped.
         lr: the latest learning rate.
-        waited: seconds without a batch.
-        seconds: seconds altogether.
+        waited: how many seconds passed without a batch.
+        seconds: how many seconds passed altogether.
     """
 
     sums: Tensor = field(default_factory=lambda: torch.zeros(()))
@@ -63,19 +64,22 @@ class _Epoch:
 class Record:
     """Shows and writes how a run goes.
 
-    Each epoch is a line of `metrics.jsonl`: means of the losses (`loss`, `heatmap_STAGE_LEVEL`,
-    `heatmap` of the last map beside `flat`, which an all-zero map would have; `pull`, `push`), the
-    last `lr`, `skipped` updates, `images_per_second`, `data_wait` (share of the time in which the
-    network waited for images), `memory_gb` and `cuda_memory_gb` (the most so far), and AP and the
-    like where it was scored. TensorBoard gets the same numbers, and images.
+    Each epoch is a line of `metrics.jsonl` with
+    - `loss`, `heatmap_STAGE_LEVEL`, `heatmap` (the last one of these), `pull` and `push`: means of
+      the losses; `flat` is what `heatmap` would be for a map of zeros;
+    - `lr`: the latest learning rate; `skipped`: how many updates were skipped;
+    - `images_per_second`; `data_wait`: the share of the time in which the network had no images;
+    - `memory_gb` and `cuda_memory_gb`: the most so far;
+    - AP and the like, where the held-out split was scored.
+    TensorBoard gets the same numbers, and images.
 
-    Its state is part of a checkpoint: lines written after it are taken back on a resume, and
-    the means of an epoch go on where they were.
+    The state of the record is part of a checkpoint. A resume takes back lines that were written
+    after the checkpoint, and goes on with the means of its epoch.
 
     Args:
         run: the folder.
-        epochs, batches: the run has their product of updates.
-        main: whether this process is the one that shows and writes; others only count.
+        epochs, batches: how many there are; their product is the number of updates.
+        main: whether this process shows and writes; the others only count.
         tensorboard: whether to write for TensorBoard, where it is installed.
         progress: shows each update.
         report: is called with a line for each epoch.
@@ -126,9 +130,10 @@ class Record:
         """Call after each update.
 
         Args:
-            loss: of the batch; None where none of its images could be read.
-            images: images in it.
-            waited: seconds until it was there.
+            loss: the loss of the batch; None where none of its images could be read.
+            images: how many images the batch has.
+            waited: how many seconds it was waited for.
+            lr: the learning rate.
         """
         self._epoch.lr = lr
         self._epoch.waited += waited
@@ -151,7 +156,11 @@ class Record:
         self._tick()
 
     def epoch(self, epoch: int, stats: dict[str, float]) -> None:
-        """Call after each epoch; `stats` are of the held-out split, empty where not scored."""
+        """Call after each epoch.
+
+        Args:
+            stats: the scores of the held-out split; empty where it was not scored.
+        """
         line = {
             "epoch": epoch,
             "lr": self._epoch.lr,
@@ -171,7 +180,7 @@ class Record:
         self._mark = time.monotonic()
 
     def sheets(self, epoch: int, sheets: Iterable[np.ndarray]) -> None:
-        """Writes RGB uint8 [H, W, 3] images for TensorBoard; without it none is asked for."""
+        """Writes RGB uint8 [H, W, 3] images for TensorBoard; without it, takes none of them."""
         if writer := self._open_tensorboard(epoch):
             for number, sheet in enumerate(sheets):
                 writer.add_image(f"images/{number}", sheet, epoch, dataformats="HWC")
@@ -185,14 +194,14 @@ class Record:
         self._epoch = _Epoch(**sums)
 
     def _tick(self) -> None:
-        # Between updates only: an evaluation is no part of the speed.
+        # Only the time of updates counts, not that of an evaluation.
         now = time.monotonic()
         self._epoch.seconds += now - self._mark
         self._mark = now
         self.bar.advance(1, self._note)
 
     def _means(self) -> dict[str, float]:
-        """Reads the losses from the device."""
+        """The numbers of the epoch so far. Reads the losses from the device."""
         epoch = self._epoch
         means = dict.fromkeys(("loss", "heatmap", "flat", "pull", "push"), math.nan)
         if epoch.steps:
@@ -206,7 +215,7 @@ class Record:
         return means | _memory(epoch.sums.device)
 
     def _note(self) -> str:
-        """For the progress bar."""
+        """Describes the epoch so far, for the progress bar."""
         means = self._means()
         return f"{_losses(means)}\n{_speed(means)}"
 
@@ -231,22 +240,22 @@ class Record:
                     "pip install 'dhn[curves]', or train.tensorboard=off"
                 )
                 return None
-            # What an earlier session wrote of this epoch and later ones is taken back.
+            # Take back what an earlier session wrote about this epoch and later ones.
             self._writer = SummaryWriter(str(self.path.parent), purge_step=epoch)
         return self._writer
 
 
 def _tag(key: str) -> str:
-    """TensorBoard groups by what stands before the slash."""
+    """The name of a number in TensorBoard, which groups names by the word before the slash."""
     group = "loss" if key in ("loss", "flat", "pull", "push") else key.partition("_")[0]
     groups = {"AP": "score", "AR": "score", "images": "speed", "data": "speed", "cuda": "memory"}
     return f"{groups.get(group, group)}/{key}"
 
 
 def _memory(device: torch.device) -> dict[str, float]:
-    """Most memory so far, of this process and on its GPU, in GB (1e9 bytes)."""
+    """The most memory in use so far, of this process and on its GPU, in GB (1e9 bytes)."""
     memory = {}
-    if process := peak_memory():  # 0: the system does not tell
+    if process := peak_memory():  # 0 where the system does not say
         memory["memory_gb"] = process / 1e9
     if device.type == "cuda":
         memory["cuda_memory_gb"] = peak_memory(device) / 1e9

@@ -24,7 +24,11 @@ from dhn.weights.checkpoint import Checkpoint, load_checkpoint, serialised, writ
 
 
 class StoppedError(DhnError):
-    """A signal stopped the training; `run` is the folder with which it goes on."""
+    """A signal stopped the training.
+
+    Attributes:
+        run: the folder from which it goes on.
+    """
 
     def __init__(self, run: Path) -> None:
         super().__init__(f"{run}: the training was stopped; it goes on from last.pt")
@@ -69,13 +73,13 @@ def open_run(config: Config, run: Path) -> None:
 
 @dataclass
 class Position:
-    """Where a run is.
+    """How far a run is.
 
     Attributes:
-        epoch: epochs that are done.
-        step: updates of the next epoch that are done.
-        best_ap: the best AP so far.
-        since_best: scorings since then.
+        epoch: how many epochs are done.
+        step: how many updates of the next one are done.
+        best_ap: the best AP so far; -1 before the first.
+        since_best: how many scorings there were since then.
     """
 
     epoch: int = 0
@@ -221,7 +225,7 @@ def _restore_random_state(state: dict[str, Any]) -> None:
     key = numpy["state"]["key"].numpy().astype(np.uint32)
     np.random.set_state(numpy | {"state": numpy["state"] | {"key": key}})  # noqa: NPY002
     torch.set_rng_state(state["torch"])
-    if len(state["cuda"]) == torch.cuda.device_count():  # else: another machine
+    if len(state["cuda"]) == torch.cuda.device_count():  # else the run goes on on another machine
         torch.cuda.set_rng_state_all(state["cuda"])
 
 

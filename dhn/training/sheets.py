@@ -1,4 +1,4 @@
-"""What a network makes of an image, drawn on one sheet: to watch it learn."""
+"""Sheets that show what a network makes of an image, to watch it learn."""
 
 from collections.abc import Iterator
 
@@ -26,15 +26,19 @@ def draw_sheets(
     """Draws sheets of a data set's first images; each is drawn when it is asked for.
 
     Args:
-        predictor: has the data set's input size.
-        settings: say what the last heatmap, which is of the fine stage, should be.
+        predictor: the network, with the data set's input size.
+        dataset: the images, without augmentation.
+        count: how many sheets to draw at most.
+        settings: describe the targets; shown is that of the last heatmap.
     """
     for index in range(min(count, len(dataset))):
         sample = dataset[0, index]
-        if not isinstance(sample, Sample):  # cannot be read; training has said so
+        if not isinstance(sample, Sample):  # it cannot be read, of which the training has warned
             continue
         network = predictor.inference
-        assert isinstance(network, PoseInference)  # not an exported one: training made it
+        assert isinstance(
+            network, PoseInference
+        )  # and not an exported network, since training made it
         image = torch.from_numpy(sample.image).permute(2, 0, 1)[None].to(predictor.device)
         with torch.inference_mode():
             maps: PoseMaps = network.network(normalise(image).to(network.dtype))
@@ -60,15 +64,15 @@ def draw_sheet(
     """Draws labels, target, poses, and a row for each stage: its heatmaps and its tags.
 
     A heatmap is drawn as its maximum over joints, from black (0) through red to white (1). A tag
-    map has the tags of each pixel's likeliest joint: grouping works where people have a colour
-    each. Tags fade where there is no joint.
+    map shows the tag of each pixel's likeliest joint, and fades where there is no joint. Grouping
+    works where each person has a colour.
 
     Args:
-        sample: the image, with S = input size.
+        sample: the image and its labels.
         target: float [J, h, w], what the last heatmap should be.
-        maps: of this image alone (B = 1).
-        poses: float [P, J, 3], x, y in input pixels and score.
-        joints: of both.
+        maps: the network's maps of this image alone (B = 1).
+        poses: float [P, J, 3], x, y in input pixels and score, of the people found.
+        joints: what the J joints of labels and poses are.
 
     Returns:
         RGB uint8 [rows * 256, 3 * 256, 3].

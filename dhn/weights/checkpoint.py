@@ -15,6 +15,7 @@ from dhn.base.errors import DhnError, SettingError
 from dhn.base.files import check_regular, written_whole
 from dhn.data.joints import JointSet
 from dhn.model import PoseNetwork, build_model
+from dhn.weights.claims import check_checkpoint
 
 FORMAT = "dhn-1"
 
@@ -85,19 +86,17 @@ def as_checkpoint(content: Any, path: str | os.PathLike[str]) -> Checkpoint:
     """Checks what `read_file` gave; messages name `path`.
 
     Raises:
-        DhnError: the content is not a checkpoint of this version of dhn.
+        DhnError: the content is not a checkpoint of this version of dhn, or what it says of its
+            network, joints, weights, settings or progress cannot be.
     """
     if not is_checkpoint(content):
         raise DhnError(
             f"{path}: holds weights, but is no dhn checkpoint; "
             "dhn.load_weights(model, path) loads them into a network that you built"
         )
-    try:
-        joints = JointSet.from_dict(content["joints"])
-        fields = {name: content[name] for name in Checkpoint._fields}
-    except (KeyError, TypeError, ValueError) as error:
-        raise DhnError(f"{path}: was not written by this version of dhn ({error!r})") from error
-    return Checkpoint(**fields | {"joints": joints})
+    check_checkpoint(content, path)
+    fields = {name: content[name] for name in Checkpoint._fields}
+    return Checkpoint(**fields | {"joints": JointSet.from_dict(content["joints"])})
 
 
 def newest_checkpoint(runs: str | os.PathLike[str] = "runs") -> Path:
@@ -121,7 +120,8 @@ def newest_checkpoint(runs: str | os.PathLike[str] = "runs") -> Path:
 def read_file(path: str | os.PathLike[str]) -> Any:
     """Reads what `torch.save` or safetensors wrote: tensors and plain values, on the CPU.
 
-    Nothing from the file runs: torch's restricted unpickler reads pickles.
+    Nothing from the file runs: torch's restricted unpickler reads pickles. NumPy arrays, and the
+    logs that MMEngine keeps while it trains, are skipped.
 
     Raises:
         DhnError: the file is missing or cut off, holds no weights, or holds more than tensors and
@@ -134,7 +134,7 @@ def read_file(path: str | os.PathLike[str]) -> Any:
             from safetensors.torch import load_file
 
             return load_file(path)
-        with torch.serialization.safe_globals(_numpy_scalars()):
+        with torch.serialization.safe_globals([*_numpy_scalars(), *_skipped()]):
             return torch.load(path, map_location="cpu", weights_only=True)
     except OSError as error:
         reason = error.strerror or str(error)
@@ -147,12 +147,39 @@ def _numpy_scalars() -> list[Any]:
     # MMPose's checkpoints hold the best AP as the NumPy number that pycocotools returned.
     scalar = np.float64(0).__reduce__()[0]
     modules = ("numpy.core.multiarray", "numpy._core.multiarray")  # NumPy 1 and 2
-    kinds = (np.float64, np.float32, np.int64, np.bool_)
+    kinds = "?US" + np.typecodes["AllInteger"] + np.typecodes["Float"]
     return [
         *((scalar, f"{module}.scalar") for module in modules),
-        *(type(np.dtype(kind)) for kind in kinds),
+        *{type(np.dtype(kind)) for kind in kinds},
         np.dtype,
     ]
+
+
+class _Skipped:
+    """Stands where a file has an object that nobody needs, and drops all that belongs to it."""
+
+    def __new__(cls, *_: Any) -> "_Skipped":
+        return super().__new__(cls)
+
+    def __init__(self, *_: Any) -> None:
+        pass
+
+    def __setstate__(self, _: Any) -> None:
+        pass
+
+
+def _skipped() -> list[Any]:
+    # MMEngine's checkpoints hold its logs, whose objects name methods (by getattr) and hold arrays,
+    # and arrays about the data set. The unpickler finds the inert class under all these names.
+    names = (
+        "mmengine.logging.history_buffer.HistoryBuffer",
+        "__builtin__.getattr",
+        "builtins.getattr",
+        "numpy.ndarray",
+        "numpy.core.multiarray._reconstruct",
+        "numpy._core.multiarray._reconstruct",
+    )
+    return [(_Skipped, name) for name in names]
 
 
 def _what_is_wrong(path: Path, error: Exception) -> str:

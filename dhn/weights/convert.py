@@ -1,8 +1,8 @@
 """Weights from elsewhere: their keys renamed to ours, and the network that they belong to.
 
-Understood are the state dicts of our own networks; of the official HigherHRNet; of MMPose 0.x and
-1.x, HigherHRNet and bottom-up HRNet; and, to start a training from, everything that has an HRNet
-inside, such as its ImageNet classifiers, and EfficientNet-Lite0's classifier.
+Understood are the state dicts of our own networks; of the official HigherHRNet; of SWAHR; of MMPose
+0.x and 1.x, HigherHRNet and bottom-up HRNet; and, to start a training from, everything that has an
+HRNet inside, such as its ImageNet classifiers, and EfficientNet-Lite0's classifier.
 """
 
 import re
@@ -16,6 +16,8 @@ from dhn.base.errors import DhnError
 from dhn.data.joints import COCO, CROWDPOSE, JointSet
 from dhn.weights import efficientnet
 from dhn.weights.checkpoint import as_checkpoint, is_checkpoint
+from dhn.weights.claims import check_tensors, printable
+from dhn.weights.kinds import kind_with_hrnet, kind_without_hrnet
 
 # A state dict stands under one of these keys, or bare.
 _WRAPPERS = ("state_dict", "model", "best_state_dict")
@@ -27,7 +29,9 @@ _OFFICIAL_BACKBONE = re.compile(r"(conv|bn)[12]\.|layer1\.|transition[123]\.|sta
 # MMPose's head is `keypoint_head.` in 0.x and `head.` in 1.x. The classifiers that it starts from
 # have a `head.`, too, which is a different layer.
 _MMPOSE_HEAD = re.compile(r"(?:keypoint_head|head)\.(final_layers?|deconv_layers)\.")
-_NO_WEIGHTS = re.compile(r"data_preprocessor\.|(?:keypoint_head|head)\.loss")
+# What only a training needs: MMPose's constants and losses, and the layers of SWAHR that predict
+# scales for its loss.
+_NO_WEIGHTS = re.compile(r"data_preprocessor\.|(?:keypoint_head|head)\.loss|conv_scale_layers\.")
 _JOINTS = {len(joints): joints for joints in (CROWDPOSE, COCO)}
 
 
@@ -46,20 +50,23 @@ def our_state_dict(content: Any, path: Path) -> dict[str, Tensor]:
     for wrapper in _WRAPPERS:
         if isinstance(content, Mapping) and isinstance(content.get(wrapper), Mapping):
             content = content[wrapper]
-    if not isinstance(content, Mapping) or not all(
-        isinstance(value, Tensor) for value in content.values()
-    ):
-        raise DhnError(f"{path}: holds no state dict (tensors by name)")
+    check_tensors(content, path)
     if efficientnet.is_classifier(content):
-        return efficientnet.our_names(content)
-    return {
-        _our_name(key): value for key, value in content.items() if not _NO_WEIGHTS.match(str(key))
-    }
+        return efficientnet.our_names(content, path)
+    plain = {_without_prefix(key): value for key, value in content.items()}
+    weights = {_our_name(key): value for key, value in plain.items() if not _NO_WEIGHTS.match(key)}
+    if len(weights) < len(content) - sum(map(bool, map(_NO_WEIGHTS.match, plain))):
+        raise DhnError(f"{path}: holds two tensors of one name (with and without a prefix)")
+    return weights
+
+
+def _without_prefix(key: str) -> str:
+    for prefix in _PREFIXES:
+        key = key.removeprefix(prefix)
+    return key
 
 
 def _our_name(key: str) -> str:
-    for prefix in _PREFIXES:
-        key = key.removeprefix(prefix)
     if head := _MMPOSE_HEAD.match(key):
         own = "head" if head[1] == "final_layer" else head[1]
         return f"{own}.{key[head.end() :]}"
@@ -77,10 +84,15 @@ def recognised(weights: Mapping[str, Tensor], path: Path) -> dict[str, Any]:
         DhnError: the weights are not those of a network that finds poses bottom-up.
     """
     if "coarse_head_half.weight" in weights and "transition_half.conv1.weight" in weights:
-        return _recognised_lite(weights)
+        return _recognised_lite(weights, path)
     branch = weights.get("backbone.stage2.0.branches.0.0.conv1.weight")
     stem = weights.get("backbone.conv1.weight")
     if branch is None or stem is None:
+        raise DhnError(
+            f"{path}: weights of another kind of network{kind_without_hrnet(weights)} "
+            f"({first_of(weights)})"
+        )
+    if min(branch.ndim, stem.ndim) < 4:
         raise DhnError(f"{path}: weights of another kind of network ({first_of(weights)})")
     width = len(branch)
     network: dict[str, Any] = {
@@ -89,6 +101,9 @@ def recognised(weights: Mapping[str, Tensor], path: Path) -> dict[str, Any]:
         "blocks": _children(weights, "backbone.stage2.0.branches.0."),
         "stem": len(stem),
     }
+    heads = ("coarse_head_half.weight", "final_layers.1.weight", "head.weight")
+    if flat := [name for name in heads if name in weights and weights[name].ndim < 4]:
+        raise DhnError(f"{path}: {flat[0]} is no convolution: weights of another kind of network")
     if (head := weights.get("coarse_head_half.weight")) is not None:
         fusion = "attention" if "coarse_fusion.fc1.weight" in weights else "concat"
         return network | {"name": "doublehighernet", "num_joints": len(head), "fusion": fusion}
@@ -99,13 +114,23 @@ def recognised(weights: Mapping[str, Tensor], path: Path) -> dict[str, Any]:
         branches = 1 if head.shape[1] == width else 4
         return network | {"name": "hrnet", "num_joints": len(head) // 2, "branches": branches}
     raise DhnError(
-        f"{path}: an HRNet-w{width} without a bottom-up pose head (a classifier or a single-person "
-        "network); it finds no poses, but a training can start from it"
+        f"{path}: an HRNet-w{width} in {kind_with_hrnet(weights)}, which dhn cannot run; but a "
+        "training can start from it"
     )
 
 
-def _recognised_lite(weights: Mapping[str, Tensor]) -> dict[str, Any]:
+def _recognised_lite(weights: Mapping[str, Tensor], path: Path) -> dict[str, Any]:
     """The arguments for a DoubleHigherNet-lite."""
+    stages = _children(weights, "backbone.stages.")
+    efficient = "backbone.laterals.0.0.weight"
+    needed = ["coarse_head_half.weight", "transition_half.conv1.weight"]
+    if efficient in weights:
+        needed.append(efficient)
+    else:
+        needed += ["backbone.stem.1.0.weight", "backbone.stem.0.0.weight"]
+    for name in needed:
+        if name not in weights or weights[name].ndim < 4:
+            raise DhnError(f"{path}: {name} is no convolution: weights of another kind of network")
     joints, half = weights["coarse_head_half.weight"].shape[:2]
     network = {
         "name": "doublehighernet_lite",
@@ -114,10 +139,8 @@ def _recognised_lite(weights: Mapping[str, Tensor]) -> dict[str, Any]:
         "kernel": weights["transition_half.conv1.weight"].shape[-1],
         "half": half,
     }
-    if "backbone.laterals.0.0.weight" in weights:
-        width = len(weights["backbone.laterals.0.0.weight"])
-        return network | {"backbone": "efficientnet", "width": width}
-    stages = _children(weights, "backbone.stages.")
+    if efficient in weights:
+        return network | {"backbone": "efficientnet", "width": len(weights[efficient])}
     return network | {
         "width": len(weights["backbone.stem.1.0.weight"]),
         "branches": stages + 1,
@@ -143,7 +166,7 @@ def joints_of_count(count: int, path: Path) -> JointSet:
 
 def first_of(names: Iterable[str]) -> str:
     """The first three names, and how many more there are, for messages."""
-    names = list(names)
+    names = [printable(str(name)) for name in names]
     return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 

@@ -8,8 +8,10 @@ not keep the processes of one training from downloading the same file all at onc
 import difflib
 import hashlib
 import http.client
+import logging
 import os
 import re
+import stat
 import time
 import urllib.error
 import urllib.parse
@@ -26,10 +28,15 @@ from dhn.base.progress import Progress, silent
 from dhn.base.version import __version__
 from dhn.weights.zoo import PUBLISHED
 
+_log = logging.getLogger(__name__)
+
 ATTEMPTS = 4  # at one download; each resumes where the last one was cut off
 PAUSE = 1.0  # seconds before the second attempt, and twice as long before each further one
 TIMEOUT = 30.0  # seconds without a byte
+LONGEST = 2 * 3600.0  # seconds for one call of `fetch`, with all attempts
+LARGEST = 2 << 30  # bytes of one file; the largest published one has 0.3 GB
 _CHUNK = 1 << 18
+_NO_FOLLOW = getattr(os, "O_NOFOLLOW", 0)  # Windows has no such flag
 _LOOPBACK = ("localhost", "127.0.0.1", "::1")
 # torch.hub's convention; MMPose appends a date: name-1aa4a132_20201017.pth
 _HASH = re.compile(r"-([0-9a-f]{8,64})(?:_\d{8})?(?:\.[a-z0-9]+)+$")
@@ -57,6 +64,9 @@ def fetch(
 
     An interrupted download resumes where it was cut off. The file is compared with the SHA-256
     whose first digits its name carries, if it carries any, and gets its name once it is whole.
+    (Published backbones may not follow that convention: a difference is a warning there.) Web pages
+    and other texts, files of more than `LARGEST` bytes, and downloads that take longer than
+    `LONGEST` are refused.
 
     Args:
         checkpoint: a path; a name of `zoo.PUBLISHED`, unless a file has that name; or an
@@ -88,8 +98,11 @@ def fetch(
         raise DhnError(f"{text}: is not in the cache ({path}) and cannot be downloaded offline")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        lock = path.parent / ".lock"
+        if lock.is_symlink():  # it would be followed, and its target emptied
+            lock.unlink()
         # One of the processes of a training downloads, and the others wait for it here.
-        with FileLock(path.parent / ".lock"):
+        with FileLock(lock):
             if not path.is_file():
                 _download(address, path, progress)
     except OSError as error:
@@ -109,32 +122,81 @@ class _CutOffError(Exception):
 def _download(address: str, path: Path, progress: Progress) -> None:
     part = path.with_name(path.name + ".part")
     digits = _HASH.search(path.name)
-    if not digits:
+    deadline = time.monotonic() + LONGEST
+    if not digits or not _is_own(part):
         # Without a hash, nothing shows whether the server still has the same file.
         part.unlink(missing_ok=True)
     problem = ""
     for attempt in range(ATTEMPTS):
         time.sleep(PAUSE * 2 ** (attempt - 1) if attempt else 0)
         try:
-            resumed = _transfer(address, part, progress)
+            resumed = _transfer(address, part, progress, deadline)
         except _CutOffError as error:
             problem = str(error)
             continue
+        if _is_text(part):
+            part.unlink()
+            raise _page(address)
         digest = _sha256(part)
         if not digits or digest.startswith(digits[1]):
             os.replace(part, path)
             return
-        part.unlink()
-        if not resumed:  # otherwise the beginning, from an earlier day, may be what is wrong
-            raise DhnError(
-                f"{address}: refused, its SHA-256 begins with {digest[:8]}, not {digits[1][:8]}: "
-                "it was damaged on its way, or replaced; try again, or from another network"
+        if resumed:  # the beginning, from an earlier day, may be what is wrong
+            part.unlink()
+            continue
+        if any(known.address == address and known.is_backbone for known in PUBLISHED.values()):
+            _log.warning(
+                f"{address}: its SHA-256 begins with {digest[:8]}, and its name has {digits[1]}; "
+                "the file is taken, because its publisher does not say what these digits are"
             )
+            os.replace(part, path)
+            return
+        part.unlink()
+        raise DhnError(
+            f"{address}: refused, its SHA-256 begins with {digest[:8]}, not {digits[1][:8]}: "
+            "it was damaged on its way, or replaced; try again, or from another network"
+        )
     resume = ", the download resumes where it was cut off" if digits else ""
     raise DhnError(f"{address}: cannot be downloaded ({problem}); try again{resume}")
 
 
-def _transfer(address: str, part: Path, progress: Progress) -> bool:
+def _is_own(part: Path) -> bool:
+    """Whether a file is an ordinary one that nothing else is a name of: none is written through."""
+    try:
+        status = part.lstat()
+    except FileNotFoundError:
+        return True
+    return stat.S_ISREG(status.st_mode) and status.st_nlink == 1
+
+
+def _open_part(path: str, flags: int) -> int:
+    return os.open(path, flags | _NO_FOLLOW, 0o666)
+
+
+def _page(address: str) -> DhnError:
+    return DhnError(
+        f"{address}: refused, the server sent no weights, but a web page, another text or nothing; "
+        "open the address in a browser to see what it says"
+    )
+
+
+def _is_text(path: Path) -> bool:
+    """Whether a file is empty or begins as a text does, which no file of weights does."""
+    with path.open("rb") as file:
+        start = file.read(64)
+    return not re.search(rb"[^\t\n\r\x20-\x7e\x80-\xff]", start)
+
+
+def _check_size(address: str, part: Path, size: int) -> None:
+    if size > LARGEST:
+        part.unlink(missing_ok=True)
+        raise DhnError(
+            f"{address}: refused, it has more than {LARGEST >> 20} MiB, the limit of a download; "
+            "fetch it yourself, if it is right, and give the file"
+        )
+
+
+def _transfer(address: str, part: Path, progress: Progress, deadline: float) -> bool:
     """Downloads what `part` lacks, or everything where the server cannot continue a file.
 
     Returns whether the server continued the file.
@@ -144,16 +206,26 @@ def _transfer(address: str, part: Path, progress: Progress) -> bool:
         resumed = response.status == 206
         if resumed and not response.headers.get("Content-Range", "").startswith(f"bytes {have}-"):
             raise _CutOffError("the server sent another part than the one asked for")
+        if response.headers.get_content_type() in ("text/html", "application/xhtml+xml"):
+            raise _page(address)
         done = have if resumed else 0
         length = response.headers.get("Content-Length", "")
-        total = done + int(length) if length.isdecimal() else None
+        # Longer numbers are no lengths, and too long for Python to read.
+        total = done + int(length[:20]) if length.isdecimal() else None
+        _check_size(address, part, total or 0)
         megabytes = None if total is None else total // 10**6
         with (
-            part.open("ab" if resumed else "wb") as file,
+            open(part, "ab" if resumed else "wb", opener=_open_part) as file,
             progress(f"Downloading {part.stem} (MB)", megabytes) as bar,
         ):
             bar.advance(done // 10**6)
             for chunk in _chunks(response):
+                if time.monotonic() > deadline:
+                    raise DhnError(
+                        f"{address}: was not downloaded within {LONGEST / 60:.0f} minutes; try "
+                        "again, or fetch it by other means and give the file"
+                    )
+                _check_size(address, part, done + len(chunk))
                 file.write(chunk)
                 bar.advance((done + len(chunk)) // 10**6 - done // 10**6)
                 done += len(chunk)
@@ -212,6 +284,7 @@ class _Redirects(urllib.request.HTTPRedirectHandler):
         newurl: str,
     ) -> urllib.request.Request | None:
         _check_address(newurl)
+        fp.close()  # urllib would read the whole body of the redirect, however long it is
         return super().redirect_request(req, fp, code, msg, headers, newurl)
 
 

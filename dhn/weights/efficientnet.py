@@ -2,10 +2,12 @@
 
 import re
 from collections.abc import Mapping
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from dhn.base.errors import DhnError
 from dhn.model.normalise import MEAN, STD
 
 _BLOCK = re.compile(r"_blocks\.(\d+)\._(expand_conv|bn0|depthwise_conv|bn1|project_conv|bn2)\.")
@@ -27,13 +29,24 @@ def is_classifier(weights: Mapping[str, Tensor]) -> bool:
     return "_conv_stem.weight" in weights and "_blocks.0._depthwise_conv.weight" in weights
 
 
-def our_names(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def our_names(weights: Mapping[str, Tensor], path: Path) -> dict[str, Tensor]:
     """The tensors of an EfficientNet-Lite0 by the names that they have in `EfficientPyramid`.
 
     The first convolution is changed to take images with ImageNet's mean and deviation, as all
     networks here do, instead of numbers between -1 and 1: outputs are the same, except that the
     border of an image is padded with ImageNet's mean colour.
+
+    Args:
+        weights: tensors by the names of the conversion.
+        path: the file, for messages.
+
+    Raises:
+        DhnError: the first layer has another shape than Lite0's.
     """
+    first = ("_conv_stem.weight", (32, 3, 3, 3)), ("_bn0.running_mean", (32,))
+    for name, shape in first:
+        if name not in weights or weights[name].shape != shape:
+            raise DhnError(f"{path}: an EfficientNet, but not Lite0: {name} is not {list(shape)}")
     ours = {}
     for key, value in weights.items():
         if block := _BLOCK.match(key):

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
+import torch
 from torch import Tensor, nn
 
 from dhn.base.errors import DhnError
@@ -14,8 +15,10 @@ from dhn.base.progress import Progress, silent
 from dhn.data.joints import JointSet
 from dhn.model import PoseNetwork, build_model
 from dhn.weights.checkpoint import as_checkpoint, is_checkpoint, read_file
+from dhn.weights.claims import printable
 from dhn.weights.convert import first_of, joints_of_count, our_state_dict, recognised
 from dhn.weights.download import fetch
+from dhn.weights.origin import refuse_other_training
 from dhn.weights.zoo import PUBLISHED
 
 
@@ -55,7 +58,8 @@ def open_file(path: Path) -> OpenedNetwork:
 
     A dhn checkpoint describes its network. For all other files (see `dhn.weights.convert`) the
     kind, width and depth of the network are recognised from keys and shapes, and 14 joints are
-    taken for CrowdPose's and 17 for COCO's. Every key must then match.
+    taken for CrowdPose's and 17 for COCO's, unless the file says that it was trained otherwise.
+    Every key must then match.
 
     Raises:
         DhnError: the file cannot be read, or holds no pose network that is known here.
@@ -72,11 +76,18 @@ def open_file(path: Path) -> OpenedNetwork:
         joints = joints_of_count(network["num_joints"], path)
         sizes = [known.input_size for known in PUBLISHED.values() if known.file == path.name]
         size = sizes[0] if sizes else None
+        refuse_other_training(content, len(joints), path)
     try:
-        model = build_model(**network)
-    except (TypeError, ValueError) as error:
-        raise DhnError(f"{path}: weights of a network that dhn does not build ({error})") from error
-    _load_strictly(model, weights, path)
+        # On this device the network takes no memory, however large the file says that it is.
+        with torch.device("meta"):
+            shapes = build_model(**network)
+    except Exception as error:  # any argument may be of any kind, in a file from elsewhere
+        raise DhnError(
+            f"{path}: weights of a network that dhn does not build ({printable(str(error))})"
+        ) from error
+    _require_match(shapes, weights, path)
+    model = build_model(**network)
+    model.load_state_dict(weights, strict=False)
     return OpenedNetwork(model, joints, size, str(path))
 
 
@@ -92,7 +103,9 @@ def load_weights(model: nn.Module, path: str | os.PathLike[str]) -> None:
             the first keys that differ.
     """
     file = fetch(path)
-    _load_strictly(model, our_state_dict(read_file(file), file), file)
+    weights = our_state_dict(read_file(file), file)
+    _require_match(model, weights, file)
+    model.load_state_dict(weights, strict=False)
 
 
 def warm_start(model: nn.Module, path: Path) -> str:
@@ -136,7 +149,7 @@ def warm_start(model: nn.Module, path: Path) -> str:
     )
 
 
-def _load_strictly(model: nn.Module, weights: Mapping[str, Tensor], path: Path) -> None:
+def _require_match(model: nn.Module, weights: Mapping[str, Tensor], path: Path) -> None:
     own = model.state_dict()
     shared = [key for key in own if key in weights]
     complaints = [
@@ -150,7 +163,6 @@ def _load_strictly(model: nn.Module, weights: Mapping[str, Tensor], path: Path) 
     ]
     if complaints:
         raise DhnError(f"{path}: weights of another network: {'; '.join(complaints)}")
-    model.load_state_dict(weights, strict=False)
 
 
 def _counted(keys: Iterable[str]) -> list[str]:
@@ -161,11 +173,18 @@ def _counted(keys: Iterable[str]) -> list[str]:
 def _other_shapes(
     own: Mapping[str, Tensor], weights: Mapping[str, Tensor], keys: Iterable[str]
 ) -> list[str]:
-    return [
+    """What differs in shape, or is whole numbers where weights are fractions."""
+    shapes = [
         f"{key} is {list(weights[key].shape)}, not {list(own[key].shape)}"
         for key in keys
         if weights[key].shape != own[key].shape
     ]
+    kinds = [
+        f"{key} is {weights[key].dtype}, not {own[key].dtype}"
+        for key in keys
+        if own[key].is_floating_point() and not weights[key].is_floating_point()
+    ]
+    return shapes + kinds
 
 
 def _summary(keys: Iterable[str]) -> str:

@@ -44,7 +44,7 @@ def random_images(shape, levels=256, seed=0):
 
 @functools.cache
 def opened(file: Path) -> exported.ExportedNetwork:
-    return load_exported(file, "cpu")
+    return load_exported(file, "cpu", trust=True)
 
 
 def check(file: Path, inference: PoseInference, images: Tensor) -> Peaks:
@@ -138,11 +138,11 @@ def test_decode_settings_stay_free(files, format, config):
 
 @pytest.mark.parametrize("format", FORMATS)
 def test_a_file_says_what_it_is(files, format):
-    predictor = load(str(files(format)), device="cpu", max_people=7)
+    predictor = load(str(files(format)), device="cpu", max_people=7, trust=True)
     assert predictor.joints == CROWDPOSE
     assert (predictor.input_size, predictor.source) == (128, str(files(format)))
     assert predictor.decode.max_people == 7
-    assert load(str(files(format)), device="cpu", input_size=192).input_size == 192
+    assert load(files(format), device="cpu", input_size=192, trust=True).input_size == 192
     about = predictor.inference.description
     assert (about.network, about.flip, about.fine_only) == ("Pixels", True, False)
     again = exported.Description.from_json(
@@ -196,7 +196,8 @@ def test_predictions_are_those_of_the_checkpoint(tmp_path, name, format, flip, j
     (tmp_path / "last.pt").rename(tmp_path / "away.pt")  # the file needs no other
     found = []
     eager = ["--checkpoint", tmp_path / "away.pt", *flip, "--precision", "float32"]
-    for options in (["--checkpoint", file], eager):
+    trust = ["--trust"] if format == "torch" else []
+    for options in (["--checkpoint", file, *trust], eager):
         output = tmp_path / "out.jsonl"
         result = run("predict", *options, tmp_path / "0.png", tmp_path / "1.png",
                      "--json-output", output, "--device", "cpu", "-b", 2, "-q")  # fmt: skip

@@ -80,6 +80,9 @@ def test_folded_and_fused_are_the_same_function(shape):
         ({"branches": 1}, "branches must be 2, 3 or 4"),
         ({"branches": 4, "modules": (1, 1)}, "with modules for each stage"),
         ({"kernel": 4}, "kernel must be 3, 5, 7 or 9"),
+        ({"kernel": 10**6, "backbone": "efficientnet"}, "kernel must be 3, 5, 7 or 9"),
+        ({"half": 10**6}, "half must be from 4 to 256"),
+        ({"backbone": "vgg"}, "backbone must be 'hrnet' or 'efficientnet'"),
         ({"width": 6}, "multiple of 4"),
     ],
 )
@@ -109,6 +112,16 @@ def test_a_bare_state_dict_is_recognised(tmp_path, shape):
     with torch.no_grad():
         expected, got = model.eval()(image), opened.model.eval()(image)
     assert torch.equal(got.heatmaps[-1], expected.heatmaps[-1])
+
+
+@pytest.mark.parametrize(
+    "name", ["coarse_head_half.weight", "transition_half.conv1.weight", "backbone.stem.1.0.weight"]
+)
+def test_malformed_weights_end_in_one_line(tmp_path, name):
+    path = tmp_path / "lite.pth"
+    torch.save(network(17, **SHAPES[0]).state_dict() | {name: torch.tensor(1.0)}, path)
+    with pytest.raises(DhnError, match=f"{name} is no convolution"):
+        open_network(path)
 
 
 def test_weights_of_another_shape_are_refused(tmp_path):

@@ -150,13 +150,13 @@ class TestGroupTags:
         assert second[:, 2].tolist() == pytest.approx([0.8, 0.7])
         assert not people[0, 2:].any()
 
-    def test_far_candidate_founds_a_person(self, device):
+    def test_far_candidate_starts_a_person(self, device):
         scores = torch.full((1, 2, 1), 0.5, device=device)
         tags = torch.tensor([0.0, 1.0], device=device).view(1, 2, 1, 1)  # 1.0 is not nearer than 1
         _, counts = ops.group_tags(scores, scores.new_zeros(1, 2, 1, 2), tags)
         assert counts.item() == 2
 
-    def test_every_candidate_can_found_a_person(self, device):
+    def test_every_candidate_can_start_a_person(self, device):
         tags = torch.arange(6.0, device=device).view(1, 3, 2, 1) * 10
         scores = torch.ones(1, 3, 2, device=device)
         people, counts = ops.group_tags(scores, scores.new_zeros(1, 3, 2, 2), tags)

@@ -23,7 +23,9 @@ class Handler(http.server.BaseHTTPRequestHandler):
         if mishap == "redirect":
             self.send_response(302)
             self.send_header("Location", value)
-            return self.end_headers()
+            self.send_header("Content-Length", str(10 * len(self.server.redirect_body)))
+            self.end_headers()
+            return self.wfile.write(self.server.redirect_body)
         if path not in self.server.files:
             return self.send_error(404)
         content = self.server.files[path]
@@ -36,6 +38,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
         if start:
             first = start - value if mishap == "wrong part" else start
             self.send_header("Content-Range", f"bytes {first}-{len(content) - 1}/{len(content)}")
+        if mishap == "type":
+            self.send_header("Content-Type", value)
         if mishap != "no length":
             self.send_header("Content-Length", str(len(content) - start))
         self.end_headers()
@@ -58,7 +62,7 @@ def serving(files):
     """A server of `files`, {path: bytes}; its lists `requests` and `mishaps` are the Handler's."""
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
         server.files = files
-        server.mishaps, server.requests = [], []
+        server.mishaps, server.requests, server.redirect_body = [], [], b""
         server.address = f"http://127.0.0.1:{server.server_port}/"
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()

@@ -182,8 +182,8 @@ def test_without_data_one_line_says_where_it_comes_from(tmp_path, monkeypatch):
     ("arguments", "code", "named"),
     [
         (["--nonsense"], 2, "No such option"),
-        (["--resume", "x", "--config", "demo"], 2, "leave out --config and --output"),
-        (["--resume", "x", "--output", "y"], 2, "leave out --config and --output"),
+        (["--resume", "x", "--config", "demo"], 2, "leave out --config, --output and --backbone"),
+        (["--resume", "x", "--output", "y"], 2, "leave out --config, --output and --backbone"),
         (["train.epoch=3"], 1, "did you mean train.epochs?"),
         (["epochs"], 1, "overrides are written a.b=value"),
         (["train.lr=-1"], 1, "train.lr: Input should be greater than 0"),

@@ -1,5 +1,7 @@
 """Warm start from ImageNet weights of EfficientNet-Lite0."""
 
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -91,7 +93,7 @@ def test_the_first_layer_sees_our_images_as_it_saw_its_own():
     expected = stem(
         (image.float() - 127) / 128, weights["_conv_stem.weight"], weights["_bn0.running_mean"]
     )
-    ours = our_names(weights)
+    ours = our_names(weights, Path("lite0.pth"))
     got = stem(
         normalise(image), ours["backbone.stem.0.weight"], ours["backbone.stem.1.running_mean"]
     )
@@ -103,6 +105,13 @@ def test_a_classifier_is_no_pose_network(tmp_path):
     torch.save(classifier(), path)
     with pytest.raises(DhnError, match="weights of another kind of network"):
         open_network(path)
+
+
+def test_another_efficientnet_is_refused(tmp_path):
+    path = tmp_path / "b7.pth"
+    torch.save(classifier() | {"_conv_stem.weight": torch.zeros(64, 3, 3, 3)}, path)
+    with pytest.raises(DhnError, match="an EfficientNet, but not Lite0: _conv_stem.weight"):
+        warm_start(network(), path)
 
 
 def test_an_hrnet_cannot_start_from_it(tmp_path):

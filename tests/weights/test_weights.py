@@ -232,16 +232,27 @@ def single_person(prefix, joints):
     return weights | {f"{prefix}final_layer.{key}": value for key, value in head.items()}
 
 
+def headless(*others):
+    """An HRNet with other layers than a head that is known."""
+    weights = official(network("hrnet"))
+    del weights["head.weight"], weights["head.bias"]
+    return weights | {name: torch.ones(2) for name in others}
+
+
 @pytest.mark.parametrize(
     ("content", "named"),
     [
-        (resnet(), "weights of another kind of network (backbone.conv1.weight, "),
+        (resnet(), "weights of another kind of network: a ResNet (backbone.conv1.weight, "),
         (nn.Linear(2, 2).state_dict(), "weights of another kind of network (weight, bias)"),
         ({}, "weights of another kind of network"),
-        (classifier(), "an HRNet-w8 without a bottom-up pose head"),
-        (single_person("", 17), "an HRNet-w8 without a bottom-up pose head"),
-        (single_person("keypoint_head.", 17), "an HRNet-w8 without a bottom-up pose head"),
-        (single_person("head.", 14), "an HRNet-w8 without a bottom-up pose head"),
+        (classifier(), "an HRNet-w8 in a classifier, which dhn cannot run"),
+        (single_person("", 17), "an HRNet-w8 in a network for one person in a box (17 heatmaps"),
+        (single_person("keypoint_head.", 17), "an HRNet-w8 in a network for one person in a box"),
+        (single_person("head.", 14), "an HRNet-w8 in a network for one person in a box (14"),
+        (single_person("head.", 32), "an HRNet-w8 in a bottom-up network for MHP's 16 joints"),
+        (headless("head.iia_module.x", "head.gfd_module.y"), "an HRNet-w8 in CID ("),
+        (headless("head_heatmap.1.weight", "offset_final_layer.0.weight"), "an HRNet-w8 in DEKR ("),
+        (headless(), "an HRNet-w8 in a backbone without a head"),
         (network("higherhrnet", num_joints=133).state_dict(), "its network has 133 joints"),
         ([1, 2], "holds no state dict"),
         ({"epoch": 3}, "holds no state dict"),

@@ -53,16 +53,12 @@ namespace simt {
 struct Error : std::runtime_error {
   using std::runtime_error::runtime_error;
 };
-enum class Order : int {
-  forward,
-  reverse,
-  random
-};  // in which threads and blocks take their turns
+enum class Order : int { forward, reverse, random };  // in which threads and blocks take turns
 struct Config {
   Order order = Order::forward;
   std::uint64_t seed = 1;
   int poison = 0xFF;  // byte laid over shared memory when a block starts (0xFF: NaN, -1)
-  int planted = 0;    // which planted bug is live; 0: none
+  int planted = 0;    // which bug is live, where bugs.py has planted some; 0: none
   std::uint64_t max_turns = 100000000;  // of a block's threads; more is a live-lock
 };
 inline Config config;
@@ -87,8 +83,7 @@ struct Thread {  // a CUDA thread
   int line = 0;  // where it waits
   const char* file = "";
   std::uint32_t mask = 0, votes = 0;
-  std::uint64_t in = 0,
-                lanes[32];  // the value given to a collective; the whole warp's values at its end
+  std::uint64_t in = 0, lanes[32];  // what it gives to a collective; what all lanes gave
   unsigned barriers = 0, syncwarps = 0;
   char sync[2];  // addresses by which the race detector knows the orderings of __syncwarp ...
   char* acquired[32];
@@ -122,8 +117,8 @@ SIMT_RUNNER inline std::uint64_t random_bits() {
   return s * 0x2545F4914F6CDD1Dull >> 16;
 }
 
-// ---- fibers
-// ---------------------------------------------------------------------------------------------------------
+// ---- Fibers.
+
 extern "C" __attribute__((naked, noinline, used)) inline void simt_swap(void**, void*) {
   asm volatile(
       "pushq %rbp\n pushq %rbx\n pushq %r12\n pushq %r13\n pushq %r14\n pushq %r15\n"
@@ -166,8 +161,8 @@ SIMT_RUNNER inline void make_contexts(int n) {
                           MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (c.stack == MAP_FAILED) throw Error("simt: no memory for stacks");
     mprotect(c.stack, kGuard, PROT_NONE);
-    const std::size_t colour =
-        made * 7 % 64 * 64;  // else all stacks' tops fall into one set of the cache
+    // Else the tops of all stacks would fall into one set of the cache.
+    const std::size_t colour = made * 7 % 64 * 64;
     c.asan_stack = c.stack + kGuard;
     c.asan_size = kStack - kGuard - colour;
     void** top = (void**)(c.stack + kStack - colour);

@@ -1,11 +1,10 @@
-// Runs CUDA kernel source on the CPU, for tests: g++ on Linux x86-64, one OS thread.
+// Runs the source of CUDA kernels on the CPU, for tests: g++ on Linux x86-64, one OS thread.
 //
 // Each CUDA thread of a block is a fiber with a stack of its own; blocks run one after another.
-// What it shows: values, indexing, barriers, warp collectives, bounds
-// (-fsanitize=address,undefined) and races (-fsanitize=thread, to which each CUDA thread is a
-// thread that only CUDA's own synchronisation orders). What it cannot show: speed, real memory
-// ordering, the device's expf. builtins.h beside this has CUDA's names; a kernel includes only
-// that, through csrc/cuda/device.cuh.
+// This shows values, indexing, barriers, warp collectives, bounds (-fsanitize=address,undefined)
+// and races (-fsanitize=thread, which takes each CUDA thread for a thread that only CUDA's own
+// synchronisation orders). It cannot show speed, real memory ordering or the device's expf.
+// builtins.h beside it has CUDA's names; kernels include only that, through csrc/cuda/device.cuh.
 #pragma once
 #include <link.h>
 
@@ -21,8 +20,8 @@
 
 namespace simt {
 
-// ---- what the built-ins of builtins.h call
-// --------------------------------------------------------------------------
+// ---- What the built-ins of builtins.h call.
+
 SIMT_RUNNER inline void fail(const char* what, int line, const char* file) {
   snprintf(runner.error, sizeof runner.error, "%s, at %s:%d, block (%u,%u,%u) thread (%u,%u,%u)",
            what, file, line, blockIdx.x, blockIdx.y, blockIdx.z, threadIdx.x, threadIdx.y,
@@ -42,8 +41,8 @@ SIMT_RUNNER inline int barrier(int predicate, int line, const char* file) {
   SIMT_ACQUIRE(sync);
   return runner.count_out;
 }
-SIMT_RUNNER inline bool complete(
-    Thread& t) {  // all living lanes of t's mask here? then let them go
+// Lets the lanes of t's mask go if all of them that still run have come.
+SIMT_RUNNER inline bool complete(Thread& t) {
   Thread* const warp = runner.threads + (t.index & ~31);
   const int size = std::min(32, runner.n - (t.index & ~31));
   std::uint32_t present = 0, votes = 0;
@@ -59,8 +58,7 @@ SIMT_RUNNER inline bool complete(
   char* syncs[32];
   for (int i = 0; i < 32; ++i) {
     const bool here = present >> i & 1;
-    values[i] = here ? warp[i].in
-                     : 0xFEFEFEFEFEFEFEFEull;  // a lane not there gives rubbish, as on the device
+    values[i] = here ? warp[i].in : 0xFEFEFEFEFEFEFEFEull;  // rubbish, as on the device
     syncs[i] = here ? &warp[i].sync[warp[i].syncwarps & 1] : nullptr;
   }
   for (int i = 0; i < size; ++i) {
@@ -98,13 +96,12 @@ SIMT_RUNNER inline void before_atomic(const void* p, std::size_t size, int line,
   if ((std::uintptr_t)p % size) fail("misaligned atomic", line, file);
   const bool yield =
       config.order == Order::random ? (random_bits() & 3) == 0 : (++runner.atomics & 255) == 0;
-  if (yield)
-    pause();  // so that another thread may come in between, and a spinning one does not spin for
-              // ever
+  // Another thread may come in between, and one that spins does not spin for ever.
+  if (yield) pause();
 }
 
-// ---- blocks and launches
-// --------------------------------------------------------------------------------------------
+// ---- Blocks and launches.
+
 SIMT_RUNNER inline void report_stuck() {
   int counts[4] = {};
   const Thread* first[4] = {};
@@ -148,8 +145,8 @@ SIMT_RUNNER inline void run_block() {
     t.barriers = t.syncwarps = 0;
     t.index = i;
     t.idx = {i % blockDim.x, i / blockDim.x % blockDim.y, i / (blockDim.x * blockDim.y)};
-    t.context = &r.contexts[(i + r.blocks * 37) %
-                            r.contexts_made];  // thread i of two blocks: two to the race detector
+    // The race detector is to see two threads in thread i of two blocks.
+    t.context = &r.contexts[(i + r.blocks * 37) % r.contexts_made];
     r.turn[i] = config.order == Order::reverse ? r.n - 1 - i : i;
   }
   for (std::size_t i = 0; i < r.shared_bytes; ++i)
@@ -184,9 +181,10 @@ SIMT_RUNNER inline void run_block() {
   r.running = false;
   ++r.blocks;
 }
+
 // Static __shared__ variables are thread-local ones: this library's thread-local block then holds
-// nothing else, and can be poisoned for each block. (The address sanitizer puts no red zones round
-// thread-local variables: for it they are plain statics, with red zones and without poison.)
+// nothing else, and can be poisoned for each block. (The address sanitizer puts no red zones around
+// thread-local variables; for it they are plain statics, with red zones and without poison.)
 SIMT_RUNNER inline void find_shared() {
 #if !defined(__SANITIZE_ADDRESS__)
   if (runner.shared) return;
@@ -210,8 +208,8 @@ SIMT_RUNNER inline void find_shared() {
 #endif
 #endif
 }
-// kernel<<<grid, block>>>(arguments...)  is  simt::launch(grid, block, [&] { kernel(arguments...);
-// })
+
+// kernel<<<grid, block>>>(arguments...) is simt::launch(grid, block, [&] { kernel(arguments...); })
 template <class F>
 SIMT_RUNNER void launch(dim3 grid, dim3 block, F&& body) {
   Runner& r = runner;
@@ -233,9 +231,8 @@ SIMT_RUNNER void launch(dim3 grid, dim3 block, F&& body) {
 #if defined(__SANITIZE_THREAD__)
   r.main.tsan = __tsan_get_current_fiber();
 #endif
-  std::uint64_t step = 1,
-                offset =
-                    0;  // a random-looking order of blocks: b -> (b * step + offset) mod blocks
+  // A random-looking order of blocks: b -> (b * step + offset) mod blocks.
+  std::uint64_t step = 1, offset = 0;
   if (config.order == Order::random) {
     offset = random_bits() % blocks;
     for (step = random_bits() % blocks | 1; std::gcd(step, blocks) != 1;) step += 2;
