@@ -9,7 +9,7 @@ Only messages between the ranks pass through here; DDP exchanges the gradients b
 
 import contextlib
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, TypeVar
@@ -100,15 +100,18 @@ class World:
         dist.broadcast_object_list(values)
         return values[0]
 
-    def once(self, name: str, value: str) -> str:
-        """The value that was first given under this name since torchrun started the job.
+    def once(self, name: str, make: Callable[[], str]) -> str:
+        """What `make` returned in rank 0, which calls it once since torchrun started the job.
 
         The job outlives a restart of its processes. This is how a restarted run finds the folder
         that it chose.
         """
         if self._store is None:
-            return value
-        return self._store.compare_set(f"dhn/{name}", "", value).decode()
+            return make()
+        key = f"dhn/{name}"
+        if self.main and not self._store.check([key]):
+            self._store.set(key, make())
+        return self._store.get(key).decode()  # waits until it is there
 
 
 ALONE = World()

@@ -129,23 +129,28 @@ def _train(
     from dhn.base.distributed import connect
     from dhn.base.errors import DhnError
     from dhn.training.loop import train
-    from dhn.training.runs import StoppedError, new_run
+    from dhn.training.runs import StoppedError, discard_unused, new_run
 
     try:
         with connect(device) as world:
-            run = resume or output or Path(world.once("run", str(new_run(config))))
+            target = select_device(world.device)
+            run = resume or output or Path(world.once("run", lambda: str(new_run(config))))
             # A job that torchrun starts again goes on with the run that it had.
             if resume is None and not world.restarted:
                 _check_new(run)
-            result = train(
-                config,
-                run,
-                select_device(world.device),
-                world=world,
-                offline=offline,
-                progress=progress(quiet),
-                report=_unseen if quiet else click.echo,
-            )
+            try:
+                result = train(
+                    config,
+                    run,
+                    target,
+                    world=world,
+                    offline=offline,
+                    progress=progress(quiet),
+                    report=_unseen if quiet else click.echo,
+                )
+            finally:
+                if world.main and resume is None and output is None:
+                    discard_unused(run)
             if world.main:
                 click.echo(f"Result: {result}")
     except StoppedError as stopped:
@@ -156,7 +161,9 @@ def _check_new(run: Path) -> None:
     """Refuses a folder that holds a run, or other things, for a new run."""
     if (run / "last.pt").exists():
         raise click.UsageError(f"{run} holds a run: choose another --output, or --resume {run}.")
-    if not run.exists() or (run.is_dir() and not any(run.iterdir())):
+    from dhn.training.runs import LOCK
+
+    if not run.exists() or (run.is_dir() and {path.name for path in run.iterdir()} <= {LOCK}):
         return
     # A run that was killed before its first checkpoint may begin anew.
     if not (run / "environment.json").exists():

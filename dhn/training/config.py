@@ -1,6 +1,7 @@
 """The configuration of a training run: presets, YAML files and `a.b=value` overrides."""
 
 import difflib
+import re
 from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
@@ -14,6 +15,10 @@ from dhn.base.files import read_bytes
 from dhn.training.settings import SECTIONS, Config
 
 DEFAULT_PRESET = "doublehighernet_w32_crowdpose"
+# 010 would be 8, and 1:30 would be 90.
+_OTHER_BASE = re.compile(r"[-+]?(0[0-7_]+|[1-9][0-9_]*(:[0-5]?[0-9])+(\.[0-9_]*)?)")
+_MAX_YAML = 100_000  # characters
+_MAX_DEPTH = 8  # a section, a setting, a list of numbers
 
 
 def presets() -> list[str]:
@@ -82,10 +87,40 @@ def _read(source: str) -> dict[str, Any]:
 
 
 def _parse(text: str, source: str) -> Any:
+    name = source if len(source) <= 200 else source[:200] + "..."
+    if len(text) > _MAX_YAML:
+        raise DhnError(f"{name}: is too long for settings ({len(text)} characters)")
     try:
+        _check_plain(text, name)
         return yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise DhnError(f"{source}: is not YAML ({' '.join(str(error).split())})") from error
+    # ValueError: a date that does not exist, or a number with thousands of digits.
+    except (yaml.YAMLError, ValueError) as error:
+        problem = " ".join(str(error).split())
+        raise DhnError(f"{name}: is not YAML ({problem[:300]})") from error
+
+
+def _check_plain(text: str, name: str) -> None:
+    """Refuses what settings never need, and what could blow up when it is built.
+
+    An alias can stand for a list of aliases, and so a short text for billions of values.
+    """
+    depth = 0
+    for event in yaml.parse(text, yaml.SafeLoader):
+        plain = isinstance(event, yaml.ScalarEvent) and event.implicit[0]
+        value: str = event.value if plain else ""  # type: ignore[attr-defined]
+        if _OTHER_BASE.fullmatch(value):
+            raise DhnError(
+                f"{name}: YAML reads {value[:50]} in base 8 or 60; write a plain number, or "
+                "quote text"
+            )
+        if isinstance(event, yaml.AliasEvent):
+            raise DhnError(f"{name}: has YAML aliases (*name), which settings do not take")
+        if isinstance(event, yaml.CollectionStartEvent):
+            depth += 1
+        elif isinstance(event, yaml.CollectionEndEvent):
+            depth -= 1
+        if depth > _MAX_DEPTH:
+            raise DhnError(f"{name}: is nested too deep for settings")
 
 
 def _set(values: dict[str, Any], path: list[str], value: Any, override: str) -> None:
@@ -106,7 +141,15 @@ def _explain(error: pydantic.ValidationError) -> str:
         near = _nearest(path)
         return f"unknown setting {path}" + (f"; did you mean {near}?" if near else "")
     message = first["msg"].removeprefix("Value error, ")
-    return f"{path}: {message}, not {first['input']!r}" if path else message
+    return f"{path}: {message}, not {_shortened(first['input'])}" if path else message
+
+
+def _shortened(value: Any) -> str:
+    try:
+        text = " ".join(repr(value).split())
+    except ValueError:  # an integer with thousands of digits
+        return "so large a number"
+    return text if len(text) <= 100 else text[:100] + "..."
 
 
 def _deepest(error: pydantic.ValidationError) -> Any:

@@ -41,14 +41,23 @@ class Data(Section):
     split: Literal["train", "val", "test", "trainval"] = Field(
         "trainval", description="The split to train on."
     )
-    eval_split: Literal["train", "val", "test"] | None = Field(
+    eval_split: str | None = Field(
         None,
-        description="The split that is held out and scored every `train.eval_every` epochs; null "
-        "scores nothing.",
+        description="The split that is held out and scored every `train.eval_every` epochs: "
+        "`train`, `val`, `test` or a JSON file of its own. Its images must not be trained on. "
+        "Null scores nothing.",
+    )
+    hold_out: float = Field(
+        0,
+        ge=0,
+        le=0.5,
+        description="Share of the images, drawn by `train.seed`, that is held out of `split` and "
+        "scored, for a data set without a split for it. Of several data sets, the first one's.",
     )
     synthetic: int = Field(
         0,
         ge=0,
+        le=10_000_000,
         description="How many procedural crowds are drawn into the folder `dataset` before the "
         "training, if there is no such folder; 0 draws none.",
     )
@@ -70,6 +79,7 @@ class Data(Section):
     max_people: int = Field(
         30,
         ge=1,
+        le=10_000,
         description="How many people of an image are learnt at most, the largest first. A warning "
         "counts those that are left out.",
     )
@@ -86,6 +96,7 @@ class Data(Section):
     workers: int = Field(
         4,
         ge=0,
+        le=1000,
         description="Processes that make samples, for each process that trains; 0 makes them in "
         "the training process itself.",
     )
@@ -149,6 +160,13 @@ class Data(Section):
             source.model_copy(update={"split": source.split or self.split})
             for source in self.dataset
         )
+
+    @pydantic.field_validator("eval_split")
+    @classmethod
+    def _split_or_file(cls, value: str | None) -> str | None:
+        if value in ("train", "val", "test", None) or value.endswith(".json"):
+            return value
+        raise ValueError("must be train, val, test or a .json file")
 
     @pydantic.field_validator("dataset")
     @classmethod

@@ -191,18 +191,13 @@ class Learner:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        # The moments are restored, but weight_decay is what the settings now say. (Each update sets
-        # the learning rate.)
-        saved = [len(group["params"]) for group in state["optimiser"]["param_groups"]]
-        if saved != [len(group["params"]) for group in self.optimiser.param_groups]:
-            raise DhnError(
-                "train.freeze and train.layer_decay cannot change while a run trains; begin "
-                "another one with train.init=RUN/last.pt"
-            )
-        self.optimiser.load_state_dict(state["optimiser"])
-        for group in self.optimiser.param_groups:
-            group["weight_decay"] = self.config.train.weight_decay
-        self.scaler.load_state_dict(state["scaler"])
+        # The moments are restored; all else is what the settings now say. (Each update sets the
+        # learning rate.)
+        groups = self.optimiser.state_dict()["param_groups"]
+        moments = state["optimiser"]["state"]
+        self.optimiser.load_state_dict({"state": moments, "param_groups": groups})
+        if state["scaler"]:  # empty where the run has not used fp16 so far
+            self.scaler.load_state_dict(state["scaler"])
         self.updates = state["updates"]
 
 

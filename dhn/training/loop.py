@@ -1,5 +1,6 @@
 """Training, from the settings to checkpoints, read from top to bottom."""
 
+import contextlib
 import itertools
 import logging
 from collections.abc import Callable, Sequence
@@ -20,11 +21,12 @@ from dhn.training.runs import (
     Position,
     StoppedError,
     StopSignals,
+    locked,
     open_run,
     seed_everything,
 )
 from dhn.training.settings import Config
-from dhn.training.setup import TrainingData, open_data, start_from
+from dhn.training.setup import TrainingData, open_data, plan, start_from
 from dhn.training.validation import score_held_out, sheets
 
 _log = logging.getLogger(__name__)
@@ -63,8 +65,22 @@ def train(
 
     Raises:
         StoppedError: SIGINT (Ctrl-C) or SIGTERM came; `last.pt` has been written.
-        DhnError: the data cannot be used, the loss stays non-finite, or the disk is full.
+        DhnError: the data cannot be used, another process trains in `run`, the loss stays
+            non-finite, or the disk is full.
     """
+    with locked(run) if world.main else contextlib.nullcontext():
+        return _train(config, run, device, world, offline, progress, report)
+
+
+def _train(
+    config: Config,
+    run: Path,
+    device: torch.device,
+    world: World,
+    offline: bool,
+    progress: Progress,
+    report: Callable[[str], None],
+) -> Path:
     data = open_data(config, world, progress)
     seed_everything(config.train.seed)
     network = config.network.arguments() | {"num_joints": len(data.annotations.joints)}
@@ -85,6 +101,8 @@ def train(
     at = checkpoints.restore(learner, record)
     if world.main:
         open_run(config, run)
+        for line in plan(config, data, learner):
+            report(line)
     with StopSignals() as stop, record:
         training = _Training(config, data, learner, record, checkpoints, at, stop)
         record.start(training.updates_done())

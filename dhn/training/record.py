@@ -3,7 +3,6 @@
 import json
 import logging
 import math
-import os
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
@@ -31,6 +30,12 @@ _HEATMAPS = {
     2: ("fine_quarter", "fine_half"),
     4: ("coarse_quarter", "coarse_half", "fine_quarter", "fine_half"),
 }
+
+
+def loss_parts(network: str) -> int:
+    """How many losses a record adds up: those of the heatmaps, total, flat, pull and push."""
+    heatmaps = {"hrnet": 1, "higherhrnet": 2, "doublehighernet": 4, "doublehighernet_lite": 4}
+    return 4 + heatmaps[network]
 
 
 def unseen(line: str) -> None:
@@ -121,8 +126,8 @@ class Record:
         Args:
             updates: how many earlier sessions have done.
         """
-        if self.main and self.path.exists() and self.path.stat().st_size > self._size:
-            os.truncate(self.path, self._size)
+        if self.main and self.path.exists():
+            self._take_back()
         self.bar.begin_at(updates)
         self._mark = time.monotonic()
 
@@ -218,6 +223,22 @@ class Record:
         """Describes the epoch so far, for the progress bar."""
         means = self._means()
         return f"{_losses(means)}\n{_speed(means)}"
+
+    def _take_back(self) -> None:
+        """Cuts the file to its recorded size; one that lost its end keeps its whole lines."""
+        try:
+            with self.path.open("r+b") as log:
+                kept = log.read(self._size)
+                whole = kept[: kept.rfind(b"\n") + 1]
+                log.truncate(len(whole))
+        except OSError as error:
+            raise DhnError(f"{self.path}: cannot be written ({error.strerror})") from error
+        if len(whole) < self._size:
+            _log.warning(
+                f"{self.path}: was cut short after the checkpoint; lines of finished epochs are "
+                f"missing ({len(whole)} of {self._size} bytes are left)"
+            )
+            self._size = len(whole)
 
     def _append(self, line: dict[str, float]) -> None:
         # JSON has no NaN: the mean of no steps is null.

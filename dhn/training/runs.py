@@ -1,6 +1,7 @@
 """Run folders: their names and contents, and how a run is stopped and resumed."""
 
 import contextlib
+import itertools
 import random
 import signal
 import time
@@ -11,6 +12,7 @@ from typing import Any, Protocol
 
 import numpy as np
 import torch
+from filelock import FileLock, Timeout
 
 from dhn.base.distributed import ALONE, World
 from dhn.base.environment import environment
@@ -19,8 +21,12 @@ from dhn.base.files import write_json, written_whole
 from dhn.data.joints import JointSet
 from dhn.training.config import load_config, override_config
 from dhn.training.learner import Learner
+from dhn.training.record import loss_parts
+from dhn.training.restored import check_restored
 from dhn.training.settings import Config
 from dhn.weights.checkpoint import Checkpoint, load_checkpoint, serialised, write_serialised
+
+LOCK = ".lock"  # in a run folder, while a process trains there
 
 
 class StoppedError(DhnError):
@@ -41,10 +47,61 @@ class Stateful(Protocol):
 
 
 def new_run(config: Config) -> Path:
-    """A folder for a new run, named after the network, the data and the time."""
+    """Makes an empty folder for a new run, named after the network, the data and the time.
+
+    Runs that begin in the same second get folders of their own: -2, -3 and so on.
+    """
     data = "+".join(Path(source.path).stem for source in config.data.sources)
-    name = f"{config.network.name}_w{config.network.width}_{data}"
-    return Path("runs") / f"{name}-{time.strftime('%Y%m%d-%H%M%S')}"
+    kind = f"{config.network.name}_w{config.network.width}_{data}"
+    name = f"{kind}-{time.strftime('%Y%m%d-%H%M%S')}"
+    for number in itertools.count(1):
+        run = Path("runs") / (name if number == 1 else f"{name}-{number}")
+        try:
+            run.mkdir(parents=True)
+            break
+        except FileExistsError:
+            continue
+        except OSError as error:
+            raise DhnError(f"{run}: cannot be made ({error.strerror or error})") from error
+    return run
+
+
+def discard_unused(run: Path) -> None:
+    """Removes the folder of a run that wrote nothing."""
+    with contextlib.suppress(OSError):  # it is not empty
+        run.rmdir()
+        run.parent.rmdir()
+
+
+@contextlib.contextmanager
+def locked(run: Path) -> Iterator[None]:
+    """Keeps other processes out of a run folder, which is made if need be.
+
+    The lock ends with this process, however it ends. A folder that was made here and in which
+    nothing was written disappears again.
+
+    Raises:
+        DhnError: another process trains in this folder, or nothing can be written there.
+    """
+    made = [folder for folder in (run, *run.parents) if not folder.exists()]
+    lock = FileLock(run / LOCK)
+    try:
+        run.mkdir(parents=True, exist_ok=True)
+        lock.acquire(blocking=False)
+    except Timeout as error:  # which is an OSError, too
+        raise DhnError(
+            f"{run}: is being trained by another process; wait for it, or name another folder"
+        ) from error
+    except OSError as error:
+        raise DhnError(f"{run}: cannot be written ({error.strerror or error})") from error
+    try:
+        yield
+    finally:
+        (run / LOCK).unlink(missing_ok=True)
+        lock.release()
+        with contextlib.suppress(OSError):  # not empty
+            for folder in made:
+                folder.rmdir()
 
 
 def resumed_config(run: Path, overrides: Sequence[str] = ()) -> Config:
@@ -161,6 +218,12 @@ class Checkpoints:
             return Position()
         self._check(checkpoint)
         progress = checkpoint.progress
+        try:
+            parts = loss_parts(self.config.network.name)
+            check_restored(checkpoint.weights, progress, learner, parts)
+            _check_random_state(progress["random"])
+        except ValueError as error:
+            raise DhnError(f"{self.run / 'last.pt'}: cannot be resumed, {error}") from error
         learner.averaged.load_state_dict(checkpoint.weights)
         learner.model.load_state_dict(progress["weights"])
         learner.load_state_dict(progress)
@@ -175,6 +238,8 @@ class Checkpoints:
 
     def _check(self, checkpoint: Checkpoint) -> None:
         path = self.run / "last.pt"
+        if not isinstance(checkpoint.network, dict) or not isinstance(checkpoint.progress, dict):
+            raise DhnError(f"{path}: cannot be resumed, its network or progress is no dictionary")
         for key, value in self.network.items():
             before = checkpoint.network.get(key)
             if before != value:
@@ -217,6 +282,17 @@ def _random_state() -> dict[str, Any]:
         "torch": torch.get_rng_state(),
         "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
     }
+
+
+def _check_random_state(state: Any) -> None:
+    """Raises ValueError unless `state` can be restored; restores what was there before."""
+    before = _random_state()
+    try:
+        _restore_random_state(state)
+    except Exception as error:  # each generator has kinds of its own for what it cannot take
+        raise ValueError("its random states are not those of the generators") from error
+    finally:
+        _restore_random_state(before)
 
 
 def _restore_random_state(state: dict[str, Any]) -> None:

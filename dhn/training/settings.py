@@ -12,7 +12,8 @@ from pydantic import Field
 
 from dhn.training.data_settings import Data, Section
 
-_Count = Annotated[int, Field(ge=1)]
+_Modules = Annotated[int, Field(ge=1, le=16)]
+_Epoch = Annotated[int, Field(ge=0, le=1_000_000)]
 _Weight = Annotated[float, Field(ge=0)]
 
 
@@ -35,7 +36,7 @@ class Network(Section):
         description="How DoubleHigherNet joins features and predictions: by channel attention, or "
         "by plain concatenation.",
     )
-    modules: tuple[_Count, _Count, _Count] = Field(
+    modules: tuple[_Modules, _Modules, _Modules] = Field(
         (1, 4, 3), description="Exchange modules in the backbone's stages 2, 3 and 4."
     )
     blocks: int = Field(4, ge=1, le=8, description="Residual blocks in a branch of each module.")
@@ -109,16 +110,20 @@ class Loss(Section):
 class Train(Section):
     """The optimisation."""
 
-    epochs: int = Field(300, ge=1, description="How many times the network sees every image.")
+    epochs: int = Field(
+        300, ge=1, le=1_000_000, description="How many times the network sees every image."
+    )
     batch_size: int = Field(
         12,
         ge=1,
+        le=1_000_000,
         description="Images of an update, over all processes and parts. How a batch is shared out "
         "changes nothing else in a recipe, except that batch norm sees only its own part.",
     )
     accumulate: int = Field(
         1,
         ge=1,
+        le=10_000,
         description="Parts of a process's share of the batch that are computed one after another, "
         "which takes less memory.",
     )
@@ -150,7 +155,7 @@ class Train(Section):
         description="How the learning rate falls: `step` multiplies it by `gamma` at each of "
         "`milestones`; `cosine` goes to zero at the end, and needs no milestones for a new budget.",
     )
-    milestones: tuple[int, ...] = Field(
+    milestones: tuple[_Epoch, ...] = Field(
         (200, 260), description="Epochs after which `step` lowers the learning rate."
     )
     gamma: float = Field(0.1, gt=0, le=1, description="What `step` multiplies it by.")
@@ -222,7 +227,10 @@ class Train(Section):
         "TensorBoard is installed.",
     )
     seed: int = Field(
-        0, ge=0, description="Seed of the fresh weights, of the order and of the augmentation."
+        0,
+        ge=0,
+        le=10**18,
+        description="Seed of the fresh weights, of the order and of the augmentation.",
     )
 
     @pydantic.field_validator("amp", "tensorboard", mode="before")
@@ -242,6 +250,8 @@ class Config(Section):
     @pydantic.model_validator(mode="after")
     def _held_out(self) -> "Config":
         held_out = self.data.eval_split
+        if held_out is not None and self.data.hold_out:
+            raise ValueError("data.hold_out: data.eval_split is held out already; set one of them")
         if self.data.split == "trainval" and held_out in ("train", "val"):
             raise ValueError(
                 f"data.eval_split: {held_out!r} is part of data.split 'trainval'; set it to null"

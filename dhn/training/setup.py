@@ -1,5 +1,6 @@
 """What a training begins with: its data, and the weights that it starts from."""
 
+import dataclasses
 import itertools
 import logging
 import os
@@ -10,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
+import numpy as np
 import torch
 from torch.utils.data import DataLoader
 
@@ -25,16 +27,15 @@ from dhn.data.dataset import (
     PoseDataset,
     collate,
 )
-from dhn.data.joints import JointSet
 from dhn.data.labels import count_kept
 from dhn.data.mixture import JOINT_SETS, Mixture, joined, with_joints
 from dhn.model import PoseNetwork
 from dhn.synth import generate, is_unfinished
 from dhn.training.data_settings import Data
+from dhn.training.learner import Learner
 from dhn.training.settings import Config
 from dhn.weights.download import fetch
 from dhn.weights.load import warm_start
-from dhn.weights.zoo import PUBLISHED
 
 _log = logging.getLogger(__name__)
 
@@ -69,7 +70,15 @@ class TrainingData:
         every = iter(self.loader)
         while True:
             started = time.monotonic()
-            batch = list(itertools.islice(every, self.parts))
+            try:
+                batch = list(itertools.islice(every, self.parts))
+            except RuntimeError as error:
+                if "DataLoader worker" not in str(error):
+                    raise
+                raise DhnError(
+                    "a process that makes samples was killed (out of memory?); resume the run with "
+                    "fewer of them: data.workers=1 or 0"
+                ) from error
             if not batch:
                 return
             yield batch, time.monotonic() - started
@@ -85,9 +94,10 @@ def open_data(config: Config, world: World, progress: Progress) -> TrainingData:
         _draw_crowds(config.data, progress)
     world.barrier()
     data, settings = config.data, config.train
-    parts = _parts(data)
+    parts, held_out = _parts(data, settings.seed)
     annotations = joined(parts)
-    held_out = _held_out(data, annotations.joints)
+    if data.eval_split is not None:
+        held_out = _held_out(data, annotations)
     dataset = _dataset(data, annotations, settings.seed)
     mixture = _mixture(data, parts)
     if dataset.left_out and world.main:
@@ -108,6 +118,37 @@ def open_data(config: Config, world: World, progress: Progress) -> TrainingData:
     return TrainingData(annotations, held_out, dataset, sampler, settings.accumulate, loader)
 
 
+def plan(config: Config, data: TrainingData, learner: Learner) -> Iterator[str]:
+    """Lines that say what a training is going to do."""
+    network, images = config.network, data.dataset.images
+    parameters = sum(parameter.numel() for parameter in learner.model.parameters())
+    precision = str(learner.amp or torch.float32).removeprefix("torch.")
+    processes = f", {learner.world.size} processes" if learner.world.size > 1 else ""
+    yield f"device: {learner.device}{processes}, in {precision}"
+    yield f"network: {network.name}, width {network.width}, {parameters / 1e6:.2f} M parameters"
+    labelled = sum(
+        not person.iscrowd and bool((person.keypoints[:, 2] > 0).any())
+        for image in images
+        for person in image.people
+    )
+    people = labelled - sum(data.dataset.left_out)
+    line = f"training: {len(images)} images, {people} people, {len(data.dataset.joints)} joints"
+    if empty := len(data.annotations.images) - len(images):
+        line += f"; left out: {empty} images without a labelled joint"
+    if beyond := sum(data.dataset.left_out):
+        line += f"; {beyond} people beyond data.max_people"
+    yield line
+    if data.held_out is None:
+        yield "validation: none; data.eval_split or data.hold_out score held-out images"
+    else:
+        share = f"data.hold_out={config.data.hold_out:g}"
+        source = share if config.data.hold_out else f"split {config.data.eval_split}"
+        yield (
+            f"validation: {len(data.held_out.images)} images of {source}, "
+            f"every {config.train.eval_every} epochs"
+        )
+
+
 def _draw_crowds(data: Data, progress: Progress) -> None:
     """Draws the procedural crowds that the settings ask for, unless there is a data set already."""
     if not data.synthetic or not isinstance(data.dataset, str):
@@ -126,31 +167,34 @@ def _draw_crowds(data: Data, progress: Progress) -> None:
     )
 
 
-def _parts(data: Data) -> list[Annotations]:
-    """The data sets to train on, one after the other, all with the joints to learn."""
+def _parts(data: Data, seed: int) -> tuple[list[Annotations], Annotations | None]:
+    """The data sets to train on, one after the other, all with the joints to learn.
+
+    Also what `data.hold_out` takes from the first one.
+    """
     parts: list[Annotations] = []
+    held_out = None
     for source in data.sources:
         part = _annotations(source.path, source.split or data.split, "data.split")
+        if data.hold_out and not parts:
+            part, held_out = _hold_out(part, data.hold_out, seed)
         joints = JOINT_SETS.get(data.joints) or (parts[0].joints if parts else part.joints)
         try:
             parts.append(with_joints(part, joints, source.joints))
         except ValueError as error:
             raise DhnError(f"data.joints: {error}") from error
-    return parts
+    if held_out is not None:
+        _check_scored("data.hold_out", held_out, parts[0])
+    return parts, held_out
 
 
-def _held_out(data: Data, joints: JointSet) -> Annotations | None:
-    """The held-out split of the first data set, whose joints must be those that are learnt."""
-    if data.eval_split is None:
-        return None
-    held_out = _annotations(data.sources[0].path, data.eval_split, "data.eval_split")
-    if held_out.joints != joints:
+def _check_scored(setting: str, held_out: Annotations, learnt: Annotations) -> None:
+    if held_out.joints != learnt.joints:
         raise DhnError(
-            f"data.eval_split: {data.sources[0].path} has the joints of {held_out.joints.name}, "
-            f"not those of {joints.name}, and cannot be scored; set it to null, or put a data set "
-            "with these joints first"
+            f"{setting}: {held_out.source} has the joints of {held_out.joints.name}, not those of "
+            f"{learnt.joints.name}, and cannot be scored; score nothing, or put a data set with "
+            "these joints first"
         )
-    return held_out
 
 
 def _mixture(data: Data, parts: Sequence[Annotations]) -> Mixture | None:
@@ -174,6 +218,49 @@ def _annotations(dataset: str, split: str, setting: str) -> Annotations:
             "is there; put them there"
         )
     return annotations
+
+
+def _held_out(data: Data, annotations: Annotations) -> Annotations:
+    """The split that is scored; none of its images may be trained on."""
+    split = data.eval_split
+    assert split is not None
+    is_file = split.endswith(".json")
+    held_out = _annotations(
+        split if is_file else data.sources[0].path, "val" if is_file else split, "data.eval_split"
+    )
+    _check_scored(f"data.eval_split {split}", held_out, annotations)
+    trained = {os.path.abspath(image.path) for image in annotations.images}
+    both = [image.path for image in held_out.images if os.path.abspath(image.path) in trained]
+    if both:
+        raise DhnError(
+            f"data.eval_split {split}: {len(both)} of its {len(held_out.images)} images are "
+            f"trained on, too, like {both[0]}; name other images, or set data.eval_split=null "
+            "data.hold_out=0.1 to hold some out"
+        )
+    return held_out
+
+
+def _hold_out(annotations: Annotations, share: float, seed: int) -> tuple[Annotations, Annotations]:
+    """Parts images at random into those to train on and `share` of them to score."""
+    count = len(annotations.images)
+    held = max(1, round(share * count))
+    if held >= count:
+        raise DhnError(f"{annotations.source}: has {count} images, too few for data.hold_out")
+    order = np.random.default_rng([seed, count]).permutation(count)
+    chosen = {annotations.images[index].id for index in order[:held]}
+    return _only(annotations, chosen, False), _only(annotations, chosen, True)
+
+
+def _only(annotations: Annotations, chosen: set[int], inside: bool) -> Annotations:
+    """The images that are among the chosen ones, or those that are not."""
+    raw = annotations.raw
+    images = [image for image in raw["images"] if (image["id"] in chosen) is inside]
+    people = [one for one in raw["annotations"] if (one["image_id"] in chosen) is inside]
+    return dataclasses.replace(
+        annotations,
+        images=[image for image in annotations.images if (image.id in chosen) is inside],
+        raw={**raw, "images": images, "annotations": people},
+    )
 
 
 def _dataset(data: Data, annotations: Annotations, seed: int) -> PoseDataset:
@@ -249,15 +336,13 @@ def start_from(
     progress: Progress,
     report: Callable[[str], None],
 ) -> None:
-    """Loads the weights that fit; the training does without published ones that cannot be had."""
+    """Loads the weights that fit.
+
+    Raises:
+        DhnError: the weights cannot be had or do not fit; the message says how to do without.
+    """
     try:
         path = fetch(init, offline=offline, progress=progress)
-    except DhnError as error:
-        if init not in PUBLISHED:
-            raise
-        _log.warning(f"{error}; training starts from scratch (train.init=null says so at once)")
-        return
-    try:
         report(warm_start(model, path))
     except DhnError as error:
         raise DhnError(f"{error}; train.init=null starts from scratch") from error

@@ -79,7 +79,7 @@ def test_one_process_needs_no_torchrun(monkeypatch):
         assert (world.any(True), world.any(False)) == (True, False)
         assert world.total([1, 2.5]) == [1, 2.5]
         assert world.gather("a") == ["a"]
-        assert world.once("run", "a") == "a"
+        assert world.once("run", lambda: "a") == "a"
         world.barrier()
         assert not torch.distributed.is_initialized()
 
@@ -120,7 +120,8 @@ def collectives(failing):
         assert world.broadcast({"from": world.rank}) == {"from": 0}
         assert world.total([1, world.rank, 0.5]) == [2, 1, 1]
         assert world.any(world.rank == 1) and not world.any(False)
-        name = world.once("run", f"named by {world.rank}")
+        name = world.once("run", lambda: f"named by {world.rank}")
+        assert world.once("run", lambda: "another") == name == "named by 0"
         assert world.broadcast(name) == name
         world.barrier()
         if world.main:

@@ -31,8 +31,10 @@ def sets(tmp_path_factory):
             person["partial"] = joints == COCO
         (folder / "annotations").mkdir()
         for split in ("train", "val"):
+            for image in raw["images"]:
+                image["file_name"] = f"{split}{image['id']}.png"
             (folder / "annotations" / f"{split}.json").write_text(json.dumps(raw))
-        write_images(folder, raw)
+            write_images(folder, raw)
         folders.append(folder)
     return folders
 
@@ -94,6 +96,8 @@ def test_workers_make_the_same_samples(sets, tmp_path):
             "data.eval_split: .* has the joints of coco, not those of common",
         ),
         (["data.joints=coco", "data.eval_split=val"], None),
+        (["data.joints=coco", "data.hold_out=0.2"], None),
+        (["data.hold_out=0.2"], "data.hold_out: .* has the joints of coco, not those of common"),
         (["data.dataset=[]"], "data.dataset: must name at least one data set"),
         (["data.dataset=[{path: nowhere}]"], "nowhere"),
         (["data.dataset=[{path: a, weight: 0}]"], r"data.dataset.0.weight: .*greater than 0"),

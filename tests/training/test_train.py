@@ -28,7 +28,6 @@ from dhn.weights.checkpoint import load_checkpoint
 from tiny_runs import (
     CPU,
     TINY,
-    assert_same,
     assert_same_run,
     invoke,
     lines_of,
@@ -251,10 +250,19 @@ def test_somebodys_folder_is_never_drawn_into(tmp_path):
     assert not any((tmp_path / "photos").iterdir())
 
 
-def test_runs_are_named_by_network_data_and_time():
+def test_runs_are_named_by_network_data_and_time(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     run = new_run(load_config())
+    assert run.is_dir()
     assert run.parent == Path("runs")
     assert run.name.startswith("doublehighernet_w32_crowdpose-" + time.strftime("%Y"))
+
+
+def test_runs_of_the_same_second_get_folders_of_their_own(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(time, "strftime", lambda _: "20260101-120000")
+    names = [new_run(load_config()).name.partition("120000")[2] for _ in range(3)]
+    assert names == ["", "-2", "-3"]
 
 
 def test_a_split_that_is_not_there_is_told_as_a_setting(crowds, tmp_path):
@@ -409,16 +417,15 @@ def test_weights_that_are_not_there_are_an_error(crowds, tmp_path, monkeypatch, 
     assert named in result.stderr
 
 
-def test_published_weights_that_cannot_be_had_are_said_and_done_without(
-    crowds, tmp_path, monkeypatch, no_cache
-):
-    plain, _ = first_weights(crowds, tmp_path / "plain", monkeypatch)
+def test_published_weights_that_cannot_be_had_stop_the_run(crowds, tmp_path, monkeypatch, no_cache):
     arguments = ["--offline", "train.init=hrnet_w32_imagenet"]
     seen, result = first_weights(crowds, tmp_path / "run", monkeypatch, *arguments)
-    assert_same(seen, plain)
-    (warning,) = [line for line in result.stderr.splitlines() if "imagenet" in line]
-    assert warning.startswith("Warning: hrnet_w32_imagenet: is not in the cache")
-    assert "starts from scratch" in warning
+    assert not seen
+    assert result.exit_code == 1
+    (line,) = result.stderr.splitlines()
+    assert line.startswith("Error: hrnet_w32_imagenet: is not in the cache")
+    assert line.endswith("train.init=null starts from scratch")
+    assert not (tmp_path / "run").exists()
 
 
 def test_weights_of_another_width_say_what_to_set(crowds, tmp_path, monkeypatch):
