@@ -30,11 +30,11 @@ def test_every_setting_is_explained_in_a_sentence(name):
     ("setting", "words"),
     [
         ("network.name", "doublehighernet | higherhrnet | hrnet; default `doublehighernet`"),
-        ("network.modules", "3 values, each: integer at least 1; default `[1, 4, 3]`"),
+        ("network.modules", "3 values, each: integer from 1 to 16; default `[1, 4, 3]`"),
         ("data.eval_size", "integer from 64 to 2048, a multiple of 64 | null; default `null`"),
         ("loss.foreground", "2 values, each: number at least 0; default `[0.0, 0.0]`"),
         ("train.init", "text | null; default `null`"),
-        ("train.milestones", "a list, each: integer; default `[200, 260]`"),
+        ("train.milestones", "a list, each: integer from 0 to 1e+06; default `[200, 260]`"),
         ("train.gamma", "number above 0, at most 1; default `0.1`"),
         ("train.ema", "number at least 0, below 1; default `0.0`"),
         ("train.sync_bn", "true | false; default `false`"),
