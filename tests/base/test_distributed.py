@@ -172,7 +172,8 @@ def test_processes_that_torchrun_starts(collectives):
 def weights(tmp_path_factory) -> Path:
     """A tiny network that finds people in noise."""
     torch.manual_seed(0)
-    network = {"name": "doublehighernet_w8", "modules": [1, 1, 1], "blocks": 1, "stem": 8}
+    network = {"name": "doublehighernet", "num_joints": 14, "width": 8, "blocks": 1, "stem": 8}
+    network["modules"] = [1, 1, 1]
     model = build_model(**network)
     with torch.no_grad():
         for name, weight in model.named_parameters():
