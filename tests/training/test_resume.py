@@ -140,7 +140,7 @@ def test_ctrl_c_of_the_real_command(crowds, tmp_path):
         start_new_session=True,
         env=one_thread(),
     )
-    assert "epoch 1/9999" in process.stdout.readline()
+    next(line for line in process.stdout if "epoch 1/9999" in line)
     os.killpg(process.pid, signal.SIGINT)
     _, err = process.communicate()
     assert process.returncode == 1
