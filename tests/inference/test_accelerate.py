@@ -20,10 +20,10 @@ CPU = torch.device("cpu")
 SMALL = {"width": 8, "modules": (1, 2, 1), "blocks": 2, "stem": 8}
 
 
-def inference(name="doublehighernet", dtype=torch.float32, flip=True):
-    """Folded, with heads that say something."""
+def inference(name="doublehighernet", dtype=torch.float32, flip=True, **changes):
+    """Folded, with heads that say something; `changes` are for `build_model`."""
     torch.manual_seed(0)
-    model = build_model(name, **SMALL)
+    model = build_model(name, **SMALL | changes)
     for module in model.modules():
         if isinstance(module, nn.BatchNorm2d):
             nn.init.normal_(module.bias, std=0.2)
@@ -94,7 +94,7 @@ def test_compiled_is_the_same_function_fused_and_cached(tmp_path):
 import torch
 from test_accelerate import CPU, accelerated, assert_same, inference, images
 with torch.inference_mode():
-    plain = inference("higherhrnet", flip=False)  # less to compile
+    plain = inference("higherhrnet", flip=False, modules=(1, 1, 1), blocks=1)  # less to compile
     fast = accelerated(plain, CPU, compile=True)
     for shape in ((1, 3, 64, 64), (2, 3, 64, 128)):
         batch = images(*shape)
