@@ -11,7 +11,8 @@ from pathlib import Path
 
 import dhn
 from dhn.base.errors import DhnError
-from dhn.media.images import IMAGE_SUFFIXES, write_image
+from dhn.media.formats import IMAGE_SUFFIXES
+from dhn.media.images import write_image
 
 parser = argparse.ArgumentParser(description="Find the people in every image of a folder.")
 parser.add_argument("folder", type=Path)

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from dhn.data.findings import Report
+    from dhn.data.joints import JointSet
 
 
 @click.group()
@@ -104,7 +105,8 @@ def check(
 
     Errors end with exit code 1: images that are missing, damaged, of another size or in two
     splits, and annotations that cannot be used. Warnings concern labels, such as keypoints
-    outside the image or wrong counts. Hints are statistical; official sets have some, too.
+    outside the image, wrong counts, or joints without left and right. Hints are statistical;
+    official sets have some, too.
     """
     from dhn.base.errors import DhnError
     from dhn.base.files import check_outputs, write_json
@@ -112,13 +114,16 @@ def check(
     from dhn.data.layouts import find_splits, split_files
 
     read = [split_files(dataset, split) for split in splits or find_splits(dataset)]
-    check_outputs([json_output], [path for files in read for path, _ in files])
+    check_outputs([json_output], [file.path for files in read for file in files])
     report = check_dataset(
         dataset, splits, decode=not quick, max_people=max_people, progress=progress(quiet)
     )
     console = table_console()
     if report.splits:
         console.print(_split_table(report.splits))
+    for joints in dict.fromkeys(report.joints.values()):
+        names = [split for split, own in report.joints.items() if own == joints]
+        console.print(_joint_table(joints, " and ".join(names)))
     if report.findings:
         console.print(_finding_table(report))
     if json_output:
@@ -160,6 +165,28 @@ def _split_table(splits: dict[str, dict[str, Any]]) -> "Table":
             str(len(histogram) - 1),
             _shares(figures.get("crowd_index")),
             _shares(figures.get("crowd_index_of_labels")),
+        )
+    return table
+
+
+def _joint_table(joints: "JointSet", splits: str) -> "Table":
+    """A row for each joint, with its counterpart in a mirrored image, its sigma and its limbs."""
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table("", "joint", "mirrored", title=Text(f"{len(joints)} joints of {splits}"))
+    table.add_column("sigma", justify="right")
+    table.add_column("limbs to", overflow="fold")
+    for j, (name, other, sigma) in enumerate(
+        zip(joints.names, joints.flip, joints.sigmas, strict=True)
+    ):
+        limbs = [b if a == j else a for a, b in joints.skeleton if j in (a, b)]
+        table.add_row(
+            str(j),
+            Text(name),
+            Text(joints.names[other] if other != j else "itself"),
+            f"{sigma:g}",
+            Text(", ".join(joints.names[k] for k in limbs)),
         )
     return table
 

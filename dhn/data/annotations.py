@@ -1,4 +1,4 @@
-"""Keypoint annotations in COCO format: CrowdPose, COCO, and any other set in their layouts."""
+"""Keypoint annotations of CrowdPose, COCO, and any other set in a layout that `layouts` knows."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -11,7 +11,8 @@ import numpy.typing as npt
 from dhn.base.errors import DhnError
 from dhn.data.coco_file import CocoFile, Scoring, read_coco
 from dhn.data.joints import JointSet
-from dhn.data.layouts import data_root, split_files
+from dhn.data.layouts import SplitFile, data_root, split_files
+from dhn.data.yolo import read_yolo
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -96,12 +97,19 @@ def load_annotations(dataset: str | Path, split: str = "test") -> Annotations:
     """Reads and checks the annotations of one split.
 
     Args:
-        dataset: `crowdpose` (folder data/crowdpose), `coco` (data/coco), a folder, or a JSON file.
-            A folder holds `json/crowdpose_{split}.json` with `images/` (CrowdPose's layout);
-            `annotations/person_keypoints_{split}2017.json` with `images/{split}2017/`,
-            `{split}2017/` or `images/` (COCO's layout); or, with `images/`, one JSON file that has
-            the split in its name, in `annotations/` or in the folder itself. The images need not
-            exist.
+        dataset: `crowdpose` (folder data/crowdpose), `coco` (data/coco), a folder, a JSON file, or
+            Ultralytics' data.yaml. A folder holds one of these (`valid` may stand for `val`):
+
+            - CrowdPose's `json/crowdpose_{split}.json` with `images/`;
+            - COCO's `annotations/person_keypoints_{split}2017.json` with `images/{split}2017/`,
+              `{split}2017/` or `images/`;
+            - Roboflow's `{split}/_annotations.coco.json` beside its images;
+            - one JSON file that has the split in its name, in `annotations/` or in the folder
+              itself, with `images/{split}/`, `{split}/`, `images/`, or the images beside it;
+            - Ultralytics' `data.yaml` for poses;
+            - a single JSON file of another name, which is the split `train`.
+
+            The images need not exist, except with data.yaml, whose labels need their sizes.
         split: `train`, `val`, `test` or `trainval`, which is train and val merged where it has no
             file of its own. It is not used when `dataset` is a file.
 
@@ -111,9 +119,12 @@ def load_annotations(dataset: str | Path, split: str = "test") -> Annotations:
             are malformed (the message names the record).
     """
     found = split_files(dataset, split)
-    paths = [path for path, _ in found]
-    files = [read_coco(path) for path in paths]
-    raw = files[0].raw if len(files) == 1 else _merged(files, paths)
+    paths = [path for path, _, _ in found]
+    files, folders = zip(*map(_read, found), strict=True)
+    raw = files[0].raw if len(files) == 1 else _merged(files, folders, paths)
+    # Roboflow counts from 0, which stands for nobody in the COCO tools.
+    if min((person["id"] for person in raw["annotations"]), default=1) == 0:
+        _number_anew(raw["annotations"])
     _, source = data_root(dataset)
     return Annotations(
         source=source,
@@ -122,12 +133,20 @@ def load_annotations(dataset: str | Path, split: str = "test") -> Annotations:
         scoring=files[0].scoring,
         images=[
             image
-            for file, (_, folders) in zip(files, found, strict=True)
-            for image in _images(file, _image_folder(file.raw["images"], folders))
+            for file, folder in zip(files, folders, strict=True)
+            for image in _images(file, folder)
         ],
         category_id=raw["categories"][0]["id"],
         raw=raw,
     )
+
+
+def _read(file: SplitFile) -> tuple[CocoFile, Path]:
+    """Reads a file of annotations, and finds the folder of its images."""
+    if not file.folders:
+        return read_yolo(file.path, file.split)
+    coco = read_coco(file.path)
+    return coco, _image_folder(coco.raw["images"], file.folders)
 
 
 def _image_folder(images: list[dict[str, Any]], folders: Sequence[Path]) -> Path:
@@ -136,29 +155,50 @@ def _image_folder(images: list[dict[str, Any]], folders: Sequence[Path]) -> Path
         for folder in folders:
             if (folder / images[0]["file_name"]).is_file():
                 return folder
+    if len(folders) == 1:
+        return folders[0]
     *folders, images_folder, _root = folders
     return next((folder for folder in folders if folder.is_dir()), images_folder)
 
 
-def _merged(files: Sequence[CocoFile], paths: Sequence[Path]) -> dict[str, Any]:
-    """Makes one COCO dictionary of several. If annotation ids collide, all are numbered anew."""
+def _merged(
+    files: Sequence[CocoFile], folders: Sequence[Path], paths: Sequence[Path]
+) -> dict[str, Any]:
+    """Makes one COCO dictionary of several. Ids that collide are numbered anew."""
     first = files[0]
-    ids: set[int] = set()
-    for file, path in zip(files, paths, strict=True):
+    seen: dict[int, Path] = {}
+    for file, folder, path in zip(files, folders, paths, strict=True):
         if file.joints != first.joints or file.raw["categories"] != first.raw["categories"]:
             raise DhnError(f"{path}: its categories differ from those of {paths[0]}")
-        own = {image["id"] for image in file.raw["images"]}
-        if own & ids:
-            raise DhnError(
-                f"{path}: image {min(own & ids)}: is also in {paths[0]}; ids must differ"
-            )
-        ids |= own
+        own = {image["id"]: folder / image["file_name"] for image in file.raw["images"]}
+        both = [id for id in own.keys() & seen.keys() if own[id] == seen[id]]
+        if both:
+            raise DhnError(f"{path}: image {min(both)}: is also in {paths[0]}; ids must differ")
+        if own.keys() & seen.keys():
+            _number_images_anew(file, max(seen) + 1)
+        seen |= {image["id"]: folder / image["file_name"] for image in file.raw["images"]}
     annotations = [annotation for file in files for annotation in file.raw["annotations"]]
     if len({annotation["id"] for annotation in annotations}) < len(annotations):
-        for id, annotation in enumerate(annotations, 1):
-            annotation["id"] = id
-    images = [image for file in files for image in file.raw["images"]]
-    return {**first.raw, "images": images, "annotations": annotations}
+        _number_anew(annotations)
+    return {
+        **first.raw,
+        "images": [image for file in files for image in file.raw["images"]],
+        "annotations": annotations,
+    }
+
+
+def _number_anew(annotations: list[dict[str, Any]]) -> None:
+    for id, annotation in enumerate(annotations, 1):
+        annotation["id"] = id
+
+
+def _number_images_anew(file: CocoFile, start: int) -> None:
+    """Other ids for images that another file numbers, too, as Roboflow's splits all do."""
+    new = {image["id"]: id for id, image in enumerate(file.raw["images"], start)}
+    for image in file.raw["images"]:
+        image["id"] = new[image["id"]]
+    for annotation in file.raw["annotations"]:
+        annotation["image_id"] = new[annotation["image_id"]]
 
 
 def _images(file: CocoFile, folder: Path) -> Iterator[AnnotatedImage]:

@@ -13,7 +13,8 @@ from dhn.data.check_images import check_images
 from dhn.data.check_labels import check_labels
 from dhn.data.crowding import CROWD_LEVELS, crowd_index
 from dhn.data.findings import Finding, Report
-from dhn.data.layouts import find_splits
+from dhn.data.joints import JointSet
+from dhn.data.layouts import find_splits, is_one_split
 
 _RANK = ("error", "warning", "hint")
 
@@ -40,21 +41,24 @@ def check_dataset(
     """
     figures: dict[str, dict[str, Any]] = {}
     findings: list[Finding] = []
+    joints: dict[str, JointSet] = {}
     images: list[tuple[str, AnnotatedImage]] = []
     for split in splits or find_splits(dataset):
-        name = Path(dataset).name if Path(dataset).is_file() else split
+        name = Path(dataset).name if is_one_split(dataset) else split
         try:
             annotations = load_annotations(dataset, split)
         except DhnError as error:
             findings.append(Finding("error", "annotations cannot be used", name, [str(error)]))
             continue
+        joints[name] = annotations.joints
         figures[name] = split_figures(annotations.images)
         findings += check_labels(name, annotations, figures[name], max_people)
         # The images alone are kept, without `raw`, which is large.
         images += [(name, image) for image in annotations.images]
     findings += check_images(images, decode=decode, progress=progress)
     findings = [finding for finding in findings if finding.cases]
-    return Report(figures, sorted(findings, key=lambda finding: _RANK.index(finding.level)))
+    findings.sort(key=lambda finding: _RANK.index(finding.level))
+    return Report(figures, findings, joints)
 
 
 def split_figures(images: Sequence[AnnotatedImage]) -> dict[str, Any]:

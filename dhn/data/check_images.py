@@ -80,13 +80,13 @@ def _read(image: AnnotatedImage) -> _Look:
         data = image.path.read_bytes()
         look = _Look(hashlib.blake2b(data, digest_size=16).digest())
         height, width, _ = decode_image(data, str(image.path), ignore_orientation=True).shape
+        if (width, height) != (image.width, image.height):
+            detail = f": {width} x {height}, not {image.width} x {image.height}"
+            return look._replace(problem="image is of another size than its labels", detail=detail)
         ignore_mask(image)
     except OSError as error:
         return look._replace(problem="image cannot be read", detail=f": {error.strerror}")
     except DhnError as error:
         detail = str(error).removeprefix(str(image.path))
         return look._replace(problem="image or mask unreadable", detail=detail)
-    if (width, height) != (image.width, image.height):
-        detail = f": {width} x {height}, not {image.width} x {image.height}"
-        return look._replace(problem="image is of another size than its labels", detail=detail)
     return look

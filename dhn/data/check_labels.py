@@ -7,7 +7,7 @@ import numpy as np
 
 from dhn.data.annotations import AnnotatedImage, Annotations, Person
 from dhn.data.findings import Finding, Level, name_of
-from dhn.data.joints import CROWDPOSE, JointSet
+from dhn.data.joints import CROWDPOSE, JointSet, doubts_about_sides
 
 # Pairs of left and right joints that hardly ever point opposite ways in one body, whatever it does:
 # of the people of CrowdPose val who show both, they do in 0.1 %, 0.2 % and 0.9 % (eyes and ears: in
@@ -152,6 +152,9 @@ def _check_boxes(people: _People) -> Iterator[_Problem]:
 
 def _check_sides(people: _People, joints: JointSet) -> Iterator[_Problem]:
     """Compares left and right in each person (a hint) and over the whole set (a warning)."""
+    doubts = doubts_about_sides(joints)
+    if doubts:
+        yield "warning", "left and right cannot be told (data.flip_pairs says which pair)", [doubts]
     left = [j for j, name in enumerate(joints.names) if joints.flip[j] != j and _is_left(name)]
     right = [joints.flip[j] for j in left]
     parts = {part: k for k, j in enumerate(left) for part in _parts(joints.names[j])}

@@ -1,5 +1,6 @@
 """One JSON file in COCO's keypoint format: it is read and checked, and its gaps are filled."""
 
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -9,14 +10,15 @@ import numpy.typing as npt
 
 from dhn.base.errors import DhnError
 from dhn.base.files import read_json
-from dhn.data.joints import CROWDPOSE, JointSet, joints_of_category
+from dhn.base.limits import MAX_SIDE
+from dhn.data.joints import CROWDPOSE, JointSet, is_text, joints_of_category
 
 Scoring = Literal["crowdpose", "coco"]
 
 # CrowdPose scores with this share of the box as a person's area. Files without `area` get it, too.
 AREA_OF_BOX = 0.53
 
-MAX_SIDE = 2**15  # pixels of an image's side; JPEG allows twice as many
+_MAX_ID = 2**53  # scoring keeps ids in floating-point arrays
 
 
 class CocoFile(NamedTuple):
@@ -79,7 +81,7 @@ def check_coco(raw: Any, where: object) -> CocoFile:
 
 def _keypoint_category(categories: list[Any], where: object) -> tuple[dict[str, Any], set[int]]:
     for category in categories:
-        if not isinstance(category, dict) or type(category.get("id")) is not int:
+        if not isinstance(category, dict) or not is_id(category.get("id")):
             raise DhnError(f"{where}: every category must be an object with a whole number as id")
     with_keypoints = [category for category in categories if category.get("keypoints")]
     if len(with_keypoints) != 1:
@@ -87,6 +89,8 @@ def _keypoint_category(categories: list[Any], where: object) -> tuple[dict[str, 
             f"{where}: exactly one category must have `keypoints`, not {len(with_keypoints)}"
         )
     category = with_keypoints[0]
+    if "name" in category and not is_text(category["name"]):
+        raise DhnError(f"{where}: category {category['id']}: name must be a text in one line")
     others = {other["id"] for other in categories if other is not category}
     if category["id"] in others:
         raise DhnError(f"{where}: two categories have the id {category['id']}")
@@ -95,10 +99,15 @@ def _keypoint_category(categories: list[Any], where: object) -> tuple[dict[str, 
 
 def _check_images(images: list[Any], where: object) -> None:
     for i, image in enumerate(images):
-        if not isinstance(image, dict) or type(image.get("id")) is not int:
+        if not isinstance(image, dict) or not is_id(image.get("id")):
             raise DhnError(f"{where}: image number {i} must be an object with a whole number as id")
         if not isinstance(image.get("file_name"), str) or not image["file_name"]:
             raise DhnError(f"{where}: image {image['id']}: has no file_name")
+        if not _is_inside(image["file_name"]):
+            raise DhnError(
+                f"{where}: image {image['id']}: file_name {ascii(image['file_name'])[:80]} must be "
+                "a path inside the folder of images"
+            )
         for side in ("width", "height"):
             if type(image.get(side)) is not int or not 0 < image[side] <= MAX_SIDE:
                 raise DhnError(
@@ -110,6 +119,24 @@ def _check_images(images: list[Any], where: object) -> None:
     _check_unique((image["id"] for image in images), "image", where)
 
 
+def _is_inside(name: str) -> bool:
+    """Whether a file name stays in the folder that it is joined to, and can be a name at all."""
+    parts = re.split(r"[/\\]", name)
+    return (
+        is_text(name)
+        and ".." not in parts
+        and not name.startswith(("/", "\\"))
+        and not re.match(r"[A-Za-z]:[/\\]", name)
+        and len(name.encode()) < 4096
+        and all(len(part.encode()) <= 255 for part in parts)
+    )
+
+
+def is_id(value: Any) -> bool:
+    """Whether this is a whole number that scoring can tell from any other."""
+    return type(value) is int and abs(value) < _MAX_ID
+
+
 def _people(
     raw: dict[str, Any], category_id: int, other_ids: set[int], where: object
 ) -> list[dict[str, Any]]:
@@ -117,7 +144,7 @@ def _people(
     image_ids = {image["id"] for image in raw["images"]}
     people = []
     for i, annotation in enumerate(raw["annotations"]):
-        if not isinstance(annotation, dict) or type(annotation.get("id")) is not int:
+        if not isinstance(annotation, dict) or not is_id(annotation.get("id")):
             raise DhnError(
                 f"{where}: annotation number {i} must be an object with a whole number as id"
             )
@@ -183,6 +210,8 @@ def _fill_in(file: CocoFile, where: object) -> None:
     ):
         if min(box[2:]) < 0:
             raise DhnError(f"{where}: annotation {person['id']}: bbox has a negative size")
+        if person.get("iscrowd") not in (0, 1, None):
+            raise DhnError(f"{where}: annotation {person['id']}: iscrowd must be 0 or 1")
         person["iscrowd"] = int(bool(person.get("iscrowd")))
         if person.get("area") is None:
             person["area"] = area
@@ -190,6 +219,6 @@ def _fill_in(file: CocoFile, where: object) -> None:
             raise DhnError(f"{where}: annotation {person['id']}: area must be a finite number")
         if person.get("num_keypoints") is None and not must_count:
             person["num_keypoints"] = count
-        elif type(person.get("num_keypoints")) is not int:
+        elif not is_id(person.get("num_keypoints")):
             # CrowdPose counts only joints 0 to 11, and not always by v. A guess would change AP.
             raise DhnError(f"{where}: annotation {person['id']}: has no num_keypoints")

@@ -1,8 +1,10 @@
 """What a check of a data set finds, as plain data."""
 
+from dataclasses import asdict
 from typing import Any, Literal, NamedTuple
 
 from dhn.data.annotations import AnnotatedImage
+from dhn.data.joints import JointSet
 
 Level = Literal["error", "warning", "hint"]
 
@@ -33,10 +35,12 @@ class Report(NamedTuple):
             crowdIndex, also `crowd_index` and `crowd_index_of_labels` (shares of easy, medium and
             hard images) and `crowd_index_moved` (share of images whose two levels differ).
         findings: errors first, then warnings, then hints.
+        joints: the joints of each split, as training would take them.
     """
 
     splits: dict[str, dict[str, Any]]
     findings: list[Finding]
+    joints: dict[str, JointSet]
 
     def count(self, level: Level) -> int:
         """The number of cases of a level."""
@@ -45,7 +49,8 @@ class Report(NamedTuple):
     def as_json(self) -> dict[str, Any]:
         """The whole report with every case, as plain values."""
         findings = [f._asdict() | {"count": len(f.cases)} for f in self.findings]
-        return {"splits": self.splits, "findings": findings}
+        joints = {split: asdict(joints) for split, joints in self.joints.items()}
+        return {"splits": self.splits, "findings": findings, "joints": joints}
 
 
 def name_of(image: AnnotatedImage) -> str:

@@ -2,11 +2,15 @@
 
 import logging
 import math
+import re
+import sys
+import unicodedata
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
-from dhn.base.errors import DhnError
+from dhn.base.errors import DhnError, SettingError
 
 _log = logging.getLogger(__name__)
 
@@ -71,6 +75,75 @@ def _mirrored(name: str) -> str:
         if name.startswith(side) or name.endswith(side):
             return name.replace(side, opposite, 1)
     return name
+
+
+def with_pairs(joints: JointSet, pairs: Sequence[tuple[str | int, str | int]]) -> JointSet:
+    """The same joints, of which these and no others are left and right of each other.
+
+    Args:
+        joints: the joints; how they were paired before does not matter.
+        pairs: two joints each, as names or as indices from 0.
+
+    Raises:
+        SettingError: there is no such joint, or one is named twice.
+    """
+    flip = list(range(len(joints)))
+    for a, b in pairs:
+        i, j = _index(joints, a), _index(joints, b)
+        for k, joint in ((i, a), (j, b)):
+            if flip[k] != k or i == j:
+                raise SettingError("flip_pairs", None, f"the joint {joint!r} is named twice")
+        flip[i], flip[j] = j, i
+    return replace(joints, flip=tuple(flip))
+
+
+def _index(joints: JointSet, joint: str | int) -> int:
+    if isinstance(joint, str) and joint in joints.names:
+        return joints.names.index(joint)
+    if isinstance(joint, int) and 0 <= joint < len(joints):
+        return joint
+    raise SettingError(
+        "flip_pairs",
+        None,
+        f"there is no joint {joint!r}; there are 0 to {len(joints) - 1}: {', '.join(joints.names)}",
+    )
+
+
+def with_sigmas(joints: JointSet, sigmas: Sequence[float]) -> JointSet:
+    """The same joints with other OKS constants, J positive numbers.
+
+    Raises:
+        SettingError: these are not J positive numbers.
+    """
+    if len(sigmas) != len(joints) or not all(0 < sigma < math.inf for sigma in sigmas):
+        names = ", ".join(joints.names)
+        raise SettingError("sigmas", None, f"must be {len(joints)} positive numbers, for {names}")
+    return replace(joints, sigmas=tuple(map(float, sigmas)))
+
+
+def doubts_about_sides(joints: JointSet) -> str:
+    """Why left and right cannot be told, in one line; an empty string where they can.
+
+    Mirrored images exchange left and right. If two joints are each other's counterparts, but their
+    names do not say so, a network learns from mirrored images that each is the other one.
+    """
+    alone = [name for j, name in enumerate(joints.names) if joints.flip[j] == j]
+    # hand1 and hand2, or kp_3 and kp_4
+    stems = Counter(re.sub(r"\d+", "", name) for name in alone)
+    numbered = [name for name in alone if stems[re.sub(r"\d+", "", name)] > 1]
+    lowered = {name: re.split(r"[^a-z]+", name.lower()) for name in alone}
+    one_sided = [name for name, words in lowered.items() if {"left", "right"} & set(words)]
+    if numbered:
+        return f"{_some(numbered)} differ only by a number, and no two of them are a pair"
+    if one_sided:
+        return f"{_some(one_sided)} have no counterpart on the other side"
+    if len(alone) == len(joints) > 1:
+        return f"none of {_some(alone)} has a counterpart on the other side"
+    return ""
+
+
+def _some(names: Sequence[str], most: int = 6) -> str:
+    return ", ".join(names[:most]) + (", ..." if len(names) > most else "")
 
 
 # Joints in channel order, with their OKS constants in tenths as crowdposetools and pycocotools have
@@ -199,7 +272,7 @@ def joints_of_category(category: Mapping[str, Any], where: object) -> JointSet:
     if (
         not isinstance(names, list)
         or not names
-        or not all(isinstance(name, str) for name in names)
+        or not all(map(is_text, names))
         or len(set(names)) < len(names)
     ):
         raise DhnError(f"{where}: the category's keypoints must be a list of different names")
@@ -213,6 +286,15 @@ def joints_of_category(category: Mapping[str, Any], where: object) -> JointSet:
         flip=flip_from_names(names),
         sigmas=_sigmas(category.get("sigmas"), len(names), where),
     )
+
+
+def is_text(value: Any) -> bool:
+    """Whether this is a text in one line that can be written and printed.
+
+    Control characters, line separators and lone surrogates, which JSON can hold, cannot.
+    """
+    unfit = ("Cc", "Cs", "Zl", "Zp")
+    return isinstance(value, str) and not any(unicodedata.category(c) in unfit for c in value)
 
 
 def _skeleton(limbs: Any, J: int, where: object) -> tuple[tuple[int, int], ...]:
@@ -236,7 +318,7 @@ def _sigmas(sigmas: Any, J: int, where: object) -> tuple[float, ...]:
     if (
         not isinstance(sigmas, list)
         or len(sigmas) != J
-        or not all(type(s) in (int, float) and 0 < s < math.inf for s in sigmas)
+        or not all(type(s) in (int, float) and 0 < s < sys.float_info.max for s in sigmas)
     ):
         raise DhnError(f"{where}: the category's sigmas must be {J} positive numbers")
     return tuple(map(float, sigmas))

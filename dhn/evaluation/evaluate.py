@@ -14,6 +14,7 @@ from dhn.base.files import read_json, write_json
 from dhn.base.progress import Progress, silent
 from dhn.data.annotations import AnnotatedImage, Annotations, load_annotations
 from dhn.data.coco_file import Scoring
+from dhn.data.joints import DEFAULT_SIGMA, JointSet
 from dhn.evaluation.scoring import Evaluator, score
 from dhn.inference.batches import people_or_errors
 
@@ -102,7 +103,7 @@ def evaluate(
         annotations.raw,
         results,
         annotations.scoring,
-        annotations.joints.sigmas,
+        scoring_sigmas(predictor.joints, annotations.joints),
         evaluator,
         names=(annotations.source, f"predictions of {predictor.source}"),
     )
@@ -118,6 +119,12 @@ def evaluate(
         failures=tuple(failures),
         time=time,
     )
+
+
+def scoring_sigmas(predicted: JointSet, annotated: JointSet) -> tuple[float, ...]:
+    """The data set's OKS constants; where it has none, those that the network was trained with."""
+    given = set(annotated.sigmas) != {DEFAULT_SIGMA}
+    return annotated.sigmas if given else predicted.sigmas
 
 
 def score_file(

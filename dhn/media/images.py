@@ -10,21 +10,6 @@ from dhn.base.errors import DhnError
 from dhn.base.files import read_bytes, written_whole
 from dhn.base.limits import MAX_SIDE, VARIABLE, max_pixels
 
-IMAGE_SUFFIXES = {
-    ".jpg",
-    ".jpeg",
-    ".jpe",
-    ".png",
-    ".webp",
-    ".bmp",
-    ".tif",
-    ".tiff",
-    ".jp2",
-    ".ppm",
-    ".pgm",
-    ".pnm",
-    ".avif",
-}
 # dhn reports an image that cannot be read in one line; OpenCV would print several more.
 _set_log_level = getattr(cv2, "setLogLevel", None) or cv2.utils.logging.setLogLevel  # 4.x or 5
 _set_log_level(0)

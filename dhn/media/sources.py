@@ -11,26 +11,8 @@ from pathlib import Path
 import numpy as np
 
 from dhn.base.errors import DhnError
-from dhn.media.images import IMAGE_SUFFIXES, decode_image, read_image
-
-VIDEO_SUFFIXES = {
-    ".mp4",
-    ".m4v",
-    ".mov",
-    ".mkv",
-    ".webm",
-    ".avi",
-    ".mpg",
-    ".mpeg",
-    ".ts",
-    ".mts",
-    ".m2ts",
-    ".wmv",
-    ".flv",
-    ".3gp",
-    ".ogv",
-    ".gif",
-}
+from dhn.media.formats import IMAGE_SUFFIXES, VIDEO_SUFFIXES
+from dhn.media.images import decode_image, read_image
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,7 @@ class Section(pydantic.BaseModel):
 _Modules = Annotated[int, Field(ge=1, le=16)]
 _Epoch = Annotated[int, Field(ge=0, le=1_000_000)]
 _Weight = Annotated[float, Field(ge=0)]
+_Joint = Annotated[int, Field(ge=0)] | str
 
 
 class Network(Section):
@@ -56,7 +57,8 @@ class Data(Section):
     dataset: str = Field(
         "crowdpose",
         description="`crowdpose` (in data/crowdpose), `coco` (in data/coco), or the path of a "
-        "folder or JSON file with annotations in COCO's keypoint format.",
+        "folder or JSON file with annotations in COCO's keypoint format, or of Ultralytics' "
+        "data.yaml for poses.",
     )
     split: Literal["train", "val", "test", "trainval"] = Field(
         "trainval", description="The split to train on."
@@ -73,6 +75,17 @@ class Data(Section):
         le=0.5,
         description="Share of the images, drawn by `train.seed`, that is held out of `split` and "
         "scored, for a data set without a split for it.",
+    )
+    flip_pairs: tuple[tuple[_Joint, _Joint], ...] | None = Field(
+        None,
+        description="Which joints are left and right of each other, as in `[[hand1, hand2]]`, by "
+        "name or by index from 0; all others stay themselves in a mirrored image. null pairs names "
+        "like `left_x` and `right_x`, and [] pairs nobody. `dhn data check` shows the pairs.",
+    )
+    sigmas: tuple[float, ...] | None = Field(
+        None,
+        description="The joints' OKS constants, by which the held-out split is scored, one for "
+        "each joint in order; null takes the data set's own, 0.05 where it has none.",
     )
     synthetic: int = Field(
         0,

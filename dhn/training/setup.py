@@ -20,6 +20,7 @@ from dhn.base.errors import DhnError, SettingError
 from dhn.base.progress import Progress
 from dhn.data.annotations import Annotations, load_annotations
 from dhn.data.dataset import Augmentation, Batch, EpochSampler, PoseDataset, collate
+from dhn.data.joints import doubts_about_sides, with_pairs, with_sigmas
 from dhn.model import PoseNetwork
 from dhn.synth import generate, is_unfinished
 from dhn.training.learner import Learner
@@ -84,12 +85,18 @@ def open_data(config: Config, world: World, progress: Progress) -> TrainingData:
         _draw_crowds(config.data, progress)
     world.barrier()
     data, settings = config.data, config.train
-    annotations = _annotations(data.dataset, data.split, "data.split")
+    annotations = _with_joints(_annotations(data.dataset, data.split, "data.split"), data)
     held_out = None
     if data.hold_out:
         annotations, held_out = _hold_out(annotations, data.hold_out, settings.seed)
     elif data.eval_split is not None:
         held_out = _held_out(data, annotations)
+    doubts = doubts_about_sides(annotations.joints)
+    if doubts and data.flip_pairs is None and data.flip and world.main:
+        _log.warning(
+            f"left and right cannot be told: {doubts}; data.flip_pairs names the pairs, or [] if "
+            "there are none"
+        )
     dataset = _dataset(data, annotations, settings.seed)
     if dataset.left_out and world.main:
         _log.warning(
@@ -142,7 +149,7 @@ def plan(config: Config, data: TrainingData, learner: Learner) -> Iterator[str]:
 def _draw_crowds(data: Data, progress: Progress) -> None:
     """Draws the procedural crowds that the settings ask for, unless there is a data set already."""
     folder = Path(data.dataset)
-    elsewhere = data.dataset in ("crowdpose", "coco") or folder.suffix == ".json"
+    elsewhere = data.dataset in ("crowdpose", "coco") or folder.suffix in (".json", ".yaml", ".yml")
     if not data.synthetic or elsewhere or (folder.exists() and not is_unfinished(folder)):
         return
     generate(
@@ -170,6 +177,19 @@ def _annotations(dataset: str, split: str, setting: str) -> Annotations:
     return annotations
 
 
+def _with_joints(annotations: Annotations, data: Data) -> Annotations:
+    """The annotations with the flip pairs and sigmas that the settings give their joints."""
+    joints = annotations.joints
+    try:
+        if data.flip_pairs is not None:
+            joints = with_pairs(joints, data.flip_pairs)
+        if data.sigmas is not None:
+            joints = with_sigmas(joints, data.sigmas)
+    except SettingError as error:
+        raise DhnError(error.line(f"data.{error.setting}")) from error
+    return dataclasses.replace(annotations, joints=joints)
+
+
 def _held_out(data: Data, annotations: Annotations) -> Annotations:
     """The split that is scored; none of its images may be trained on."""
     split = data.eval_split
@@ -178,6 +198,7 @@ def _held_out(data: Data, annotations: Annotations) -> Annotations:
     held_out = _annotations(
         split if is_file else data.dataset, "val" if is_file else split, "data.eval_split"
     )
+    held_out = _with_joints(held_out, data)
     if held_out.joints != annotations.joints:
         raise DhnError(f"data.eval_split {split}: has other joints than split {data.split}")
     trained = {os.path.abspath(image.path) for image in annotations.images}

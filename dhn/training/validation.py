@@ -30,7 +30,8 @@ def score_held_out(
     results, failures = predict_dataset(predictor, held_out, world=world)
     for failure in failures:
         _log.warning(failure)
-    stats = score(held_out.raw, results, held_out.scoring) if world.main else {}
+    sigmas = held_out.joints.sigmas
+    stats = score(held_out.raw, results, held_out.scoring, sigmas) if world.main else {}
     return world.broadcast(stats)
 
 

@@ -13,7 +13,7 @@ from coco_sets import PAW, make_set
 from dhn.base.errors import DhnError
 from dhn.data.annotations import load_annotations
 from dhn.data.joints import COCO, CROWDPOSE
-from dhn.data.masks import ignore_mask
+from dhn.data.masks import _runs, ignore_mask
 
 
 def write(path: Path, value) -> Path:
@@ -189,6 +189,16 @@ def test_mask_only_of_crowds_and_unlabelled_people(tmp_path):
     assert ignore_mask(masked_set(tmp_path, RECTANGLE, labelled=True)) is None
     assert ignore_mask(masked_set(tmp_path, None, [])) is None
     assert ignore_mask(masked_set(tmp_path, RECTANGLE, labelled=True, iscrowd=1)).sum() == 35 - 6
+
+
+@given(st.integers(0, 2**31), st.integers(1, 40), st.integers(1, 400), st.floats(0, 1))
+def test_runs_in_a_string_equal_the_official_decoder(seed, height, width, share):
+    noise = np.random.default_rng(seed).random((height, width)) < share
+    string = masks.encode(np.asfortranarray(noise, np.uint8))["counts"].decode()
+    runs = _runs(string)
+    assert sum(runs) == height * width
+    flat = np.repeat(np.arange(len(runs)) % 2, runs).reshape(width, height).T
+    np.testing.assert_array_equal(flat, noise)
 
 
 @pytest.mark.parametrize(

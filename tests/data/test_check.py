@@ -1,4 +1,5 @@
 import json
+import re
 import shutil
 import tempfile
 from pathlib import Path
@@ -14,8 +15,10 @@ from coco_sets import make_set, standing_set, write_images
 from dhn.base.errors import DhnError
 from dhn.cli import main
 from dhn.data.check import check_dataset
-from dhn.data.joints import COCO, CROWDPOSE
+from dhn.data.joints import COCO, CROWDPOSE, joints_of_category
 from dhn.synth import CrowdConfig, generate
+
+HANDS = joints_of_category({"keypoints": ["head", "hand1", "hand2"]}, "x")
 
 
 def clean_set(first_id=1, seed=0):
@@ -388,3 +391,28 @@ def test_official_images_are_clean(shared):
     report = check_dataset(shared / "data" / "coco_mini")
     assert serious(report) == []
     assert report.splits["train"]["images"] == 44
+
+
+# Joints
+
+
+def test_joints_are_shown(clean, tmp_path):
+    report = tmp_path / "report.json"
+    lines = check(clean, "--quick", "--json-output", report).output.splitlines()
+    assert any("17 joints of train and val" in line for line in lines)
+    rows = [[cell.strip() for cell in re.split("[│┃|]", line)[1:-1]] for line in lines]
+    (cells,) = (cells for cells in rows if cells[:2] == ["7", "left_elbow"])
+    assert cells == ["7", "left_elbow", "right_elbow", "0.072", "left_shoulder, left_wrist"]
+    assert ["0", "nose", "itself"] in [cells[:3] for cells in rows]
+    joints = json.loads(report.read_text())["joints"]
+    assert joints.keys() == {"train", "val"}
+    assert joints["train"]["flip"] == list(COCO.flip)
+
+
+def test_joints_that_pair_with_nobody(folder):
+    raw = make_set(joints=HANDS, crowd_index=False)
+    write_labels(folder, train=raw)
+    result = check(folder, "--quick", "--split", "train")
+    assert "left and right cannot be told" in " ".join(result.output.split())
+    assert "hand1, hand2 differ only by a number" in " ".join(result.output.split())
+    assert result.output.splitlines()[-1] == f"{folder}: no errors, 1 warnings"

@@ -6,14 +6,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dhn.base.errors import DhnError
+from dhn.base.errors import DhnError, SettingError
 from dhn.data.joints import (
     COCO,
     CROWDPOSE,
     DEFAULT_SIGMA,
     JointSet,
+    doubts_about_sides,
     flip_from_names,
     joints_of_category,
+    with_pairs,
+    with_sigmas,
 )
 
 
@@ -148,3 +151,63 @@ def test_limbs_beyond_the_joints_are_dropped_with_one_warning(caplog):
 def test_malformed_categories_are_named(fields, named):
     with pytest.raises(DhnError, match="cats.json: the category's " + named):
         joints_of_category(category(**fields), "cats.json")
+
+
+HANDS = joints_of_category({"keypoints": ["head", "hand1", "hand2", "tail"]}, "f")
+
+
+def test_pairs_by_name_or_index():
+    assert HANDS.flip == (0, 1, 2, 3)
+    for pairs in ([("hand1", "hand2")], [(1, 2)], [["hand2", 1]]):
+        paired = with_pairs(HANDS, pairs)
+        assert paired.flip == (0, 2, 1, 3)
+        assert dataclasses.replace(paired, flip=HANDS.flip) == HANDS
+    assert with_pairs(CROWDPOSE, []).flip == tuple(range(14)), "pairs replace those of the names"
+
+
+@pytest.mark.parametrize(
+    ("pairs", "problem"),
+    [
+        ([("hand1", "hand3")], "no joint 'hand3'; there are 0 to 3: head, hand1, hand2, tail"),
+        ([(1, 4)], "no joint 4"),
+        ([(-1, 2)], "no joint -1"),
+        ([(1, 2), ("hand2", "tail")], "'hand2' is named twice"),
+        ([(1, 1)], "1 is named twice"),
+    ],
+)
+def test_pairs_that_cannot_be(pairs, problem):
+    with pytest.raises(SettingError, match=problem) as error:
+        with_pairs(HANDS, pairs)
+    assert error.value.line("data.flip_pairs").startswith("data.flip_pairs: the")
+
+
+def test_other_sigmas():
+    assert with_sigmas(HANDS, [1, 0.2, 0.3, 0.4]).sigmas == (1.0, 0.2, 0.3, 0.4)
+    for wrong in ([], [0.1] * 3, [0.1, 0.1, 0.1, 0], [0.1, 0.1, 0.1, math.nan], [math.inf] * 4):
+        with pytest.raises(SettingError, match="sigmas: must be 4 positive numbers"):
+            with_sigmas(HANDS, wrong)
+
+
+@pytest.mark.parametrize(
+    ("names", "doubt"),
+    [
+        (["head", "hand1", "hand2"], "hand1, hand2 differ only by a number"),
+        (["left_eye", "right_eye", "0", "1"], "0, 1 differ only by a number"),
+        (["left_eye", "right_eye", "left_ear"], "left_ear have no counterpart"),
+        (["base", "top"], "none of base, top has a counterpart"),
+        ([f"kp_{j}" for j in range(9)], "kp_0, kp_1, kp_2, kp_3, kp_4, kp_5, ... differ only"),
+    ],
+)
+def test_left_and_right_that_cannot_be_told(names, doubt):
+    assert doubts_about_sides(joints_of_category({"keypoints": names}, "f")).startswith(doubt)
+
+
+@pytest.mark.parametrize("names", [["nose"], ["nose", "l_ear", "r_ear", "tail"]])
+def test_left_and_right_that_can_be_told(names):
+    assert doubts_about_sides(joints_of_category({"keypoints": names}, "f")) == ""
+
+
+def test_named_pairs_leave_no_doubt():
+    assert doubts_about_sides(HANDS)
+    assert doubts_about_sides(with_pairs(HANDS, [(1, 2)])) == ""
+    assert doubts_about_sides(CROWDPOSE) == doubts_about_sides(COCO) == ""
