@@ -291,9 +291,10 @@ def test_two_processes_give_the_gradients_of_one(python, tiny, tmp_path):
 
 
 # Rank 1 is killed before the third update. After the restart, rank 0 asks torchrun to stop before
-# the fourth one and waits until torchrun has handed SIGTERM on; the fourth update is the last.
+# the fourth one, and both wait until torchrun has handed SIGTERM on; the fourth update is the last.
+# (`sigwait` would lose a signal that reaches another thread first.)
 KILLED_AND_STOPPED = """
-import os, signal, sys
+import os, signal, sys, time
 from dhn import cli
 from dhn.training.learner import Learner
 
@@ -304,11 +305,15 @@ done = []
 def update_or_die(self, *arguments):
     if self.updates == 2 and not restarted and self.world.rank == 1:
         os.kill(os.getpid(), signal.SIGKILL)
-    if self.updates == 3 and self.world.main:
-        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
-        os.kill(os.getppid(), signal.SIGTERM)
-        signal.sigwait({signal.SIGTERM})
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
+    if self.updates == 3:
+        received = []
+        stop = signal.signal(signal.SIGTERM, lambda number, frame: received.append(number))
+        self.world.barrier()
+        if self.world.main:
+            os.kill(os.getppid(), signal.SIGTERM)
+        while not received:
+            time.sleep(0.01)
+        signal.signal(signal.SIGTERM, stop)
         signal.raise_signal(signal.SIGTERM)
     if restarted and not done:
         print(f"goes on after update {self.updates}")
