@@ -138,7 +138,7 @@ class Bench:
     def learner(self, network: str = "higherhrnet", amp: str = "auto") -> Learner:
         # The recipe with our own targets, from scratch: initial weights do not change the speed.
         config = self.config(network, amp)
-        model = build_model(**config.network.model_dump(), num_joints=len(self.dataset.joints))
+        model = build_model(**config.network.arguments(), num_joints=len(self.dataset.joints))
         return Learner(config, model, CPU)
 
     def config(self, network: str, amp: str) -> Config:

@@ -109,22 +109,31 @@ inline std::vector<Gaussian<double>> check_render_heatmaps(
 }
 
 inline void check_heatmap_mse(const Tensor& prediction, const Tensor& keypoints,
-                              const std::optional<Tensor>& mask) {
+                              const std::optional<Tensor>& mask,
+                              const std::optional<Tensor>& boxes) {
   check_floating(prediction, "prediction");
   check_dim(prediction, 4, "prediction [B, J, h, w]");
   check_keypoints(keypoints);
   STD_TORCH_CHECK(
       keypoints.size(0) == prediction.size(0) && keypoints.size(2) == prediction.size(1),
       "keypoints [B, P, J, 3] do not fit prediction [B, J, h, w]");
-  STD_TORCH_CHECK(
-      !mask || (mask->dim() == 3 && mask->size(0) == prediction.size(0) &&
-                mask->size(1) == prediction.size(2) && mask->size(2) == prediction.size(3)),
-      "mask [B, h, w] does not fit prediction [B, J, h, w]");
+  if (mask) {
+    const int64_t dim = mask->dim();
+    STD_TORCH_CHECK(
+        (dim == 3 || (dim == 4 && (mask->size(1) == 1 || mask->size(1) == prediction.size(1)))) &&
+            mask->size(0) == prediction.size(0) && mask->size(dim - 2) == prediction.size(2) &&
+            mask->size(dim - 1) == prediction.size(3),
+        "mask [B, h, w] or [B, 1 or J, h, w] does not fit prediction [B, J, h, w]");
+  }
+  STD_TORCH_CHECK(!boxes || (boxes->dim() == 3 && boxes->size(0) == keypoints.size(0) &&
+                             boxes->size(1) == keypoints.size(1) && boxes->size(2) == 4),
+                  "boxes [B, P, 4] do not fit keypoints [B, P, J, 3]");
 }
 
 inline void check_heatmap_mse_backward(const Tensor& grad, const Tensor& prediction,
-                                       const Tensor& keypoints, const std::optional<Tensor>& mask) {
-  check_heatmap_mse(prediction, keypoints, mask);
+                                       const Tensor& keypoints, const std::optional<Tensor>& mask,
+                                       const std::optional<Tensor>& boxes) {
+  check_heatmap_mse(prediction, keypoints, mask, boxes);
   STD_TORCH_CHECK(grad.dim() == 1 && grad.size(0) == prediction.size(0), "grad must be [B]");
 }
 

@@ -33,17 +33,21 @@ STABLE_TORCH_LIBRARY(dhn, m) {
 
   // Masked mean squared error to the target that render_heatmaps would draw; no target in memory.
   //   prediction [B, J, h, w] float32, float64, bfloat16 or float16; the target as above.
-  //   mask [B, h, w] of any dtype, or None (all ones): weight of a pixel; bool counts as 0 and 1.
+  //   mask [B, h, w] or [B, 1 or J, h, w] of any dtype, or None (all ones): weight of a pixel; bool
+  //     counts as 0 and 1.
+  //   boxes [B, P, 4], x0, y0, x1, y1 in input pixels, or None: where joints of a person may be
+  //     whose v is below 0 (nobody knows whether they are there). A pixel of such a joint's map
+  //     whose centre lies in the box has weight 0, unless the target there is above 0.
   //   -> [B] float32 (float64 for float64 predictions):
   //      sum over j, y, x of mask * (prediction - target)^2, divided by J h w.
   m.def(
       "heatmap_mse(Tensor prediction, Tensor keypoints, Tensor? mask, float stride, float sigma, "
-      "float tau, str target) -> Tensor");
+      "float tau, str target, Tensor? boxes=None) -> Tensor");
   //   grad [B]: gradient of the above's result.
   //   -> [B, J, h, w], dtype of prediction: grad[b] * 2 mask (prediction - target) / (J h w).
   m.def(
       "heatmap_mse_backward(Tensor grad, Tensor prediction, Tensor keypoints, Tensor? mask, "
-      "float stride, float sigma, float tau, str target) -> Tensor");
+      "float stride, float sigma, float tau, str target, Tensor? boxes=None) -> Tensor");
 
   // Decode, steps 1 to 3 (dhn/inference/decode.py has the steps): peaks of maps read at
   // height x width.

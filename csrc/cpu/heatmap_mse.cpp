@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "checks.h"
+#include "common/boxes.h"
 #include "cpu/shapes.h"
 
 namespace dhn {
@@ -39,18 +40,54 @@ DHN_INLINE void error_gradient(const scalar_t* prediction, const scalar_t* drawn
   for (int u = 0; u < width; ++u) out[u] = scale * mask[u] * (prediction[u] - drawn[u]);
 }
 
+// The map pixels of a box: rows [top, bottom), columns [left, right).
+struct PixelBox {
+  int top, bottom, left, right;
+};
+
+// The map pixels [begin, end) of one axis between two ends: estimated with a pixel to spare, then
+// trimmed by the centres themselves, so that rounding decides nothing.
+template <typename scalar_t>
+void cover(scalar_t low, scalar_t high, scalar_t stride, int size, int& begin, int& end) {
+  begin = end = 0;
+  if (!(low <= high)) return;
+  begin = static_cast<int>(std::clamp(low / stride - 2, scalar_t(0), scalar_t(size)));
+  end = static_cast<int>(std::clamp(high / stride + 2, scalar_t(0), scalar_t(size)));
+  while (begin < end && !interval_holds(low, high, stride, begin)) ++begin;
+  while (begin < end && !interval_holds(low, high, stride, end - 1)) --end;
+}
+
 // One plane and the rows it works with: `drawn` is a row of the target, `zeros` and `ones` stand in
-// for a row that no shape touches and for an absent mask (they stay in the cache and cost nothing).
+// for a row that no shape touches and for an absent mask (they stay in the cache and cost nothing),
+// `weights` is a row of the mask without what is unknown.
 template <typename scalar_t>
 struct Plane {
   const Shapes<scalar_t>* shapes;
+  const std::vector<PixelBox>* unknown;
   const scalar_t* prediction;  // [height, width]
   const scalar_t* mask;        // [height, width] or null
   int height, width;
   scalar_t* drawn;
+  scalar_t* weights;
   const scalar_t* zeros;
   const scalar_t* ones;
 };
+
+// The mask of row v without the pixels in boxes where nothing is drawn.
+template <typename scalar_t>
+DHN_INLINE const scalar_t* known(const Plane<scalar_t>& p, int v, const scalar_t* drawn,
+                                 const scalar_t* mask) {
+  bool copied = false;
+  for (const PixelBox& box : *p.unknown) {
+    if (v < box.top || v >= box.bottom) continue;
+    if (!copied) std::copy(mask, mask + p.width, p.weights);
+    copied = true;
+    for (int u = box.left; u < box.right; ++u) {
+      p.weights[u] = drawn[u] == scalar_t(0) ? scalar_t(0) : p.weights[u];
+    }
+  }
+  return copied ? p.weights : mask;
+}
 
 template <typename scalar_t, typename Row>
 DHN_INLINE void each_row(const Plane<scalar_t>& p, const Row& row) {
@@ -63,7 +100,8 @@ DHN_INLINE void each_row(const Plane<scalar_t>& p, const Row& row) {
       p.shapes->paint_row(shape, v, p.drawn);
     }
     const size_t at = size_t(v) * p.width;
-    row(at, painted ? p.drawn : p.zeros, p.mask ? p.mask + at : p.ones);
+    const scalar_t* drawn = painted ? p.drawn : p.zeros;
+    row(at, drawn, known(p, v, drawn, p.mask ? p.mask + at : p.ones));
   }
 }
 
@@ -97,15 +135,16 @@ DHN_CLONES void plane_gradient(const Plane<double>& p, double scale, double* out
 // A call, contiguous and all of one type: double for double predictions, else float.
 struct Problem {
   Tensor prediction, keypoints;
-  std::optional<Tensor> mask;
+  std::optional<Tensor> mask, boxes;
   Gaussian<double> gaussian;
 
   Problem(const Tensor& prediction, const Tensor& keypoints, const std::optional<Tensor>& mask,
-          const Gaussian<double>& gaussian)
+          const std::optional<Tensor>& boxes, const Gaussian<double>& gaussian)
       : prediction(as_type(prediction, compute_type(prediction))),
         keypoints(as_type(keypoints, type())),
         gaussian(gaussian) {
     if (mask) this->mask = as_type(*mask, type());
+    if (boxes) this->boxes = as_type(*boxes, type());
   }
 
   ScalarType type() const { return prediction.scalar_type(); }
@@ -113,7 +152,29 @@ struct Problem {
   int64_t joints() const { return prediction.size(1); }
   int64_t area() const { return prediction.size(2) * prediction.size(3); }
   double count() const { return double(joints()) * double(area()); }
+  // How many planes of the mask an image has: 1 or J.
+  int64_t mask_joints() const { return mask && mask->dim() == 4 ? mask->size(1) : 1; }
 };
+
+// The boxes of the people whose joint j in image b is unknown.
+template <typename scalar_t>
+void assign_unknown(const Problem& p, int64_t b, int64_t j, std::vector<PixelBox>& unknown) {
+  unknown.clear();
+  if (!p.boxes) return;
+  const int64_t J = p.joints(), P = p.keypoints.size(1);
+  const scalar_t stride = static_cast<scalar_t>(p.gaussian.stride);
+  const scalar_t* joint = p.keypoints.const_data_ptr<scalar_t>() + (b * P * J + j) * 3;
+  const scalar_t* box = p.boxes->const_data_ptr<scalar_t>() + b * P * 4;
+  for (int64_t person = 0; person < P; ++person, joint += J * 3, box += 4) {
+    if (!(joint[2] < scalar_t(0))) continue;
+    PixelBox pixels;
+    cover(box[0], box[2], stride, static_cast<int>(p.prediction.size(3)), pixels.left,
+          pixels.right);
+    cover(box[1], box[3], stride, static_cast<int>(p.prediction.size(2)), pixels.top,
+          pixels.bottom);
+    if (pixels.left < pixels.right && pixels.top < pixels.bottom) unknown.push_back(pixels);
+  }
+}
 
 // Calls body(index, plane) for every plane b * J + j, in parallel.
 template <typename scalar_t, typename Body>
@@ -127,13 +188,16 @@ void each_plane(const Problem& p, const Body& body) {
   const std::vector<scalar_t> zeros(width, scalar_t(0)), ones(width, scalar_t(1));
   torch::stable::parallel_for(0, p.images() * J, 1, [&](int64_t begin, int64_t end) {
     Shapes<scalar_t> shapes(gaussian_of<scalar_t>(p.gaussian), height, width);
-    std::vector<scalar_t> drawn(width);
+    std::vector<scalar_t> drawn(width), weights(width);
+    std::vector<PixelBox> unknown;
+    const int64_t M = p.mask_joints();
     for (int64_t index = begin; index < end; ++index) {
       const int64_t b = index / J, j = index % J;
       shapes.assign(points + (b * P * J + j) * 3, P, J * 3);
-      body(index, Plane<scalar_t>{&shapes, prediction + index * p.area(),
-                                  mask ? mask + b * p.area() : nullptr, height, width, drawn.data(),
-                                  zeros.data(), ones.data()});
+      assign_unknown<scalar_t>(p, b, j, unknown);
+      body(index, Plane<scalar_t>{&shapes, &unknown, prediction + index * p.area(),
+                                  mask ? mask + (b * M + j % M) * p.area() : nullptr, height, width,
+                                  drawn.data(), weights.data(), zeros.data(), ones.data()});
     }
   });
 }
@@ -166,17 +230,17 @@ Tensor backward(const Problem& p, const Tensor& grad) {
 }
 
 Tensor heatmap_mse(Tensor prediction, Tensor keypoints, std::optional<Tensor> mask, double stride,
-                   double sigma, double tau, std::string target) {
-  check_heatmap_mse(prediction, keypoints, mask);
-  const Problem p(prediction, keypoints, mask, checked_gaussian(stride, sigma, tau, target));
+                   double sigma, double tau, std::string target, std::optional<Tensor> boxes) {
+  check_heatmap_mse(prediction, keypoints, mask, boxes);
+  const Problem p(prediction, keypoints, mask, boxes, checked_gaussian(stride, sigma, tau, target));
   return p.type() == ScalarType::Double ? forward<double>(p) : forward<float>(p);
 }
 
 Tensor heatmap_mse_backward(Tensor grad, Tensor prediction, Tensor keypoints,
                             std::optional<Tensor> mask, double stride, double sigma, double tau,
-                            std::string target) {
-  check_heatmap_mse_backward(grad, prediction, keypoints, mask);
-  const Problem p(prediction, keypoints, mask, checked_gaussian(stride, sigma, tau, target));
+                            std::string target, std::optional<Tensor> boxes) {
+  check_heatmap_mse_backward(grad, prediction, keypoints, mask, boxes);
+  const Problem p(prediction, keypoints, mask, boxes, checked_gaussian(stride, sigma, tau, target));
   const Tensor scales = as_type(grad, p.type());
   const Tensor result =
       p.type() == ScalarType::Double ? backward<double>(p, scales) : backward<float>(p, scales);

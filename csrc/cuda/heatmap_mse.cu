@@ -7,18 +7,19 @@
 namespace dhn::cuda {
 namespace {
 
-// A call; keypoints and mask contiguous and of the type to compute in.
+// A call; keypoints, mask and boxes contiguous and of the type to compute in.
 struct Problem {
   Tensor prediction, keypoints;
-  std::optional<Tensor> mask;
+  std::optional<Tensor> mask, boxes;
   Gaussian<double> gaussian;
 
   Problem(const Tensor& prediction, const Tensor& keypoints, const std::optional<Tensor>& mask,
-          const Gaussian<double>& gaussian)
+          const std::optional<Tensor>& boxes, const Gaussian<double>& gaussian)
       : prediction(torch::stable::contiguous(prediction)),
         keypoints(as_type(keypoints, type())),
         gaussian(gaussian) {
     if (mask) this->mask = as_type(*mask, type());
+    if (boxes) this->boxes = as_type(*boxes, type());
   }
 
   ScalarType type() const { return compute_type(prediction); }
@@ -33,6 +34,8 @@ struct Problem {
     const int tiles_x = ceil_div(width, kTileW);
     return {keypoints.const_data_ptr<scalar_t>(),
             mask ? mask->const_data_ptr<scalar_t>() : nullptr,
+            boxes ? boxes->const_data_ptr<scalar_t>() : nullptr,
+            mask && mask->dim() == 4 ? static_cast<int>(mask->size(1)) : 1,
             static_cast<int>(keypoints.size(1)),
             static_cast<int>(keypoints.size(2)),
             height,
@@ -52,9 +55,10 @@ void dispatch(const Problem& p, const Body& body) {
 }
 
 Tensor heatmap_mse(const Tensor& prediction, const Tensor& keypoints, std::optional<Tensor> mask,
-                   double stride, double sigma, double tau, std::string target) {
-  check_heatmap_mse(prediction, keypoints, mask);
-  const Problem p(prediction, keypoints, mask, checked_gaussian(stride, sigma, tau, target));
+                   double stride, double sigma, double tau, std::string target,
+                   std::optional<Tensor> boxes) {
+  check_heatmap_mse(prediction, keypoints, mask, boxes);
+  const Problem p(prediction, keypoints, mask, boxes, checked_gaussian(stride, sigma, tau, target));
   const Launcher launch(p.prediction);
   Tensor loss = torch::stable::new_empty(p.prediction, {p.images()}, p.type());
   dispatch(p, [&](auto compute, auto map) {
@@ -75,9 +79,9 @@ Tensor heatmap_mse(const Tensor& prediction, const Tensor& keypoints, std::optio
 
 Tensor heatmap_mse_backward(const Tensor& grad, const Tensor& prediction, const Tensor& keypoints,
                             std::optional<Tensor> mask, double stride, double sigma, double tau,
-                            std::string target) {
-  check_heatmap_mse_backward(grad, prediction, keypoints, mask);
-  const Problem p(prediction, keypoints, mask, checked_gaussian(stride, sigma, tau, target));
+                            std::string target, std::optional<Tensor> boxes) {
+  check_heatmap_mse_backward(grad, prediction, keypoints, mask, boxes);
+  const Problem p(prediction, keypoints, mask, boxes, checked_gaussian(stride, sigma, tau, target));
   const Tensor scales = as_type(grad, p.type());
   const Launcher launch(p.prediction);
   Tensor result = torch::stable::empty_like(p.prediction);

@@ -5,6 +5,7 @@
 // predictions and mask in accesses of 4. Forward, it writes one partial sum; a second kernel adds
 // up those of an image, always in the same order, so that the loss is the same in every run.
 #pragma once
+#include "common/boxes.h"
 #include "cuda/render_heatmaps.cuh"
 
 namespace dhn::cuda {
@@ -13,7 +14,9 @@ namespace dhn::cuda {
 template <typename scalar_t>
 struct MseInputs {
   const scalar_t* keypoints;  // [B, P, J, 3]
-  const scalar_t* mask;       // [B, height, width] or null
+  const scalar_t* mask;       // [B, mask_joints, height, width] or null
+  const scalar_t* boxes;      // [B, P, 4] or null
+  int mask_joints;            // 1 or J
   int P, J, height, width, tiles_x, tiles;
   Gaussian<scalar_t> gaussian;
   scalar_t rate;
@@ -24,6 +27,29 @@ struct Place {
   std::int64_t image, row;  // row: of [B, J, height]
   int u, v;
 };
+
+// Sets the mask to 0 at a thread's pixels where the joint of somebody may be that nobody knows of,
+// and where nothing is drawn. `least` are the squared distances of lower_distances.
+template <typename scalar_t>
+__device__ __forceinline__ void leave_out_unknown(const MseInputs<scalar_t>& inputs,
+                                                  const Place& at, int joint,
+                                                  const scalar_t (&least)[4],
+                                                  scalar_t (&mask)[4]) {
+  const std::int64_t person = at.image * inputs.P;
+  for (int p = 0; p < inputs.P; ++p) {
+    // All threads read the same numbers.
+    if (!(inputs.keypoints[((person + p) * inputs.J + joint) * 3 + 2] < scalar_t(0))) continue;
+    const scalar_t* const box = inputs.boxes + (person + p) * 4;
+    if (!interval_holds(box[1], box[3], inputs.gaussian.stride, at.v)) continue;
+#pragma unroll
+    for (int k = 0; k < 4; ++k) {
+      if (interval_holds(box[0], box[2], inputs.gaussian.stride, at.u + k) &&
+          value_at(least[k], inputs.rate) == scalar_t(0)) {
+        mask[k] = 0;
+      }
+    }
+  }
+}
 
 // Finds prediction - target and the mask at a thread's pixels. Below the map the errors are 0,
 // beyond the end of a row the mask is. Called by all threads of the block together.
@@ -55,8 +81,11 @@ __device__ __forceinline__ Place find_errors(const MseInputs<scalar_t>& inputs,
     errors[k] = inside ? errors[k] - value_at(least[k], inputs.rate) : 0;
     mask[k] = at.u + k < inputs.width;
   }
-  if (inside && inputs.mask)
-    load4(inputs.mask + (at.image * inputs.height + at.v) * inputs.width, at.u, inputs.width, mask);
+  if (inside && inputs.mask) {
+    const std::int64_t plane = at.image * inputs.mask_joints + joint % inputs.mask_joints;
+    load4(inputs.mask + (plane * inputs.height + at.v) * inputs.width, at.u, inputs.width, mask);
+  }
+  if (inside && inputs.boxes) leave_out_unknown(inputs, at, joint, least, mask);
   return at;
 }
 

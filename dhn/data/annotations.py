@@ -29,6 +29,9 @@ class Person:
         num_keypoints: as in the file. CrowdPose leaves head and neck out of the count.
         segmentation: polygons or RLE as in the file, kept only where `masks.ignore_mask` needs
             it.
+        unknown: bool [J], the joints of which nobody knows whether they are there, or None where
+            all are known. They are those with v = 0 of an annotation that says `"partial": true`;
+            elsewhere v = 0 means that a joint is not there to be found.
     """
 
     id: int
@@ -38,6 +41,7 @@ class Person:
     iscrowd: bool
     num_keypoints: int
     segmentation: Any
+    unknown: npt.NDArray[np.bool_] | None = None
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -209,6 +213,7 @@ def _images(file: CocoFile, folder: Path) -> Iterator[AnnotatedImage]:
         file.raw["annotations"], file.keypoints, boxes, labelled, strict=True
     ):
         ignored = annotation["iscrowd"] or not any_joint
+        partial = annotation.get("partial", False) and not ignored
         person = Person(
             id=annotation["id"],
             keypoints=keypoints,
@@ -217,6 +222,7 @@ def _images(file: CocoFile, folder: Path) -> Iterator[AnnotatedImage]:
             iscrowd=bool(annotation["iscrowd"]),
             num_keypoints=annotation["num_keypoints"],
             segmentation=annotation.get("segmentation") if ignored else None,
+            unknown=keypoints[:, 2] <= 0 if partial else None,
         )
         people[annotation["image_id"]].append(person)
     for image in file.raw["images"]:

@@ -213,6 +213,8 @@ def _fill_in(file: CocoFile, where: object) -> None:
         if person.get("iscrowd") not in (0, 1, None):
             raise DhnError(f"{where}: annotation {person['id']}: iscrowd must be 0 or 1")
         person["iscrowd"] = int(bool(person.get("iscrowd")))
+        if type(person.get("partial", False)) is not bool:
+            raise DhnError(f"{where}: annotation {person['id']}: partial must be true or false")
         if person.get("area") is None:
             person["area"] = area
         elif not is_number(person["area"]) or person["area"] < 0:

@@ -16,9 +16,13 @@ from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
 from dhn.base.errors import DhnError
-from dhn.data.annotations import AnnotatedImage, Annotations, Person
+from dhn.data.annotations import Annotations
+from dhn.data.augmentation import Appearance, Draws, hide
+from dhn.data.composites import Composer, Layer, Source
 from dhn.data.geometry import Affine, crop_transform
+from dhn.data.labels import composite_source, corners, kept_images, with_unknown
 from dhn.data.masks import ignore_mask
+from dhn.data.mixture import Mixture
 from dhn.media.images import read_image
 
 
@@ -32,6 +36,8 @@ class Augmentation:
         translation: movement of the crop's centre in 1/200 of the crop's side, either way.
         flip: probability of a mirrored sample.
         colour: strength of random brightness, contrast and saturation, 0 to 1 (0 in the paper).
+        appearance: how often samples are spoilt and stretched; None (as in the paper): never.
+        composites: share of the samples that get people of other images laid over (0 in the paper).
     """
 
     rotation: float = 30.0
@@ -39,6 +45,8 @@ class Augmentation:
     translation: float = 40.0
     flip: float = 0.5
     colour: float = 0.0
+    appearance: Appearance | None = None
+    composites: float = 0.0
 
 
 class Sample(NamedTuple):
@@ -46,16 +54,20 @@ class Sample(NamedTuple):
 
     Attributes:
         image: uint8 [S, S, 3], RGB.
-        keypoints: float32 [P, J, 3], (x, y) in input pixels and visibility.
+        keypoints: float32 [P, J, 3], (x, y) in input pixels and visibility, which is -1 where
+            nobody knows whether the joint is there.
         mask: uint8 [S, S], 1 where a pixel counts and 0 where it is ignored; None where all
             pixels count.
         name: path of the image, for messages.
+        boxes: float32 [P, 4], x0, y0, x1, y1 in input pixels: where each person's unknown joints
+            may be. None where no joint is unknown.
     """
 
     image: np.ndarray
     keypoints: np.ndarray
     mask: np.ndarray | None
     name: str = ""
+    boxes: np.ndarray | None = None
 
 
 class Batch(NamedTuple):
@@ -67,6 +79,7 @@ class Batch(NamedTuple):
         mask: uint8 [B, S, S], or None where all pixels count.
         failures: one line for each image that could not be read, which is not among the B images.
         names: paths of the B images, for messages.
+        boxes: float32 [B, P, 4] as in `Sample`, or None where no joint is unknown.
     """
 
     image: Tensor
@@ -74,6 +87,7 @@ class Batch(NamedTuple):
     mask: Tensor | None
     failures: list[str]
     names: list[str]
+    boxes: Tensor | None = None
 
 
 class PoseDataset(Dataset):
@@ -104,8 +118,7 @@ class PoseDataset(Dataset):
         keep_empty: bool = False,
         seed: int = 0,
     ) -> None:
-        labelled = [(p, _labelled_people(p)) for p in annotations.images]
-        kept = [(p, people) for p, people in labelled if people or keep_empty]
+        kept = kept_images(annotations, keep_empty)
         self.images = [image for image, _ in kept]
         self.left_out = [len(people) - max_people for _, people in kept if len(people) > max_people]
         self.joints = annotations.joints
@@ -117,9 +130,15 @@ class PoseDataset(Dataset):
         # [P, J, 3] for each image, so that a sample needs no work for single people.
         empty = np.zeros((0, len(self.joints), 3), np.float32)
         self._keypoints = [
-            np.stack([p.keypoints for p in people[:max_people]]) if people else empty
+            np.stack([with_unknown(p) for p in people[:max_people]]) if people else empty
             for _, people in kept
         ]
+        self._boxes = [corners(people[:max_people]) for _, people in kept]
+        self._composer = None
+        self._sources: list[Source] = []
+        if augmentation is not None and augmentation.composites:
+            self._composer = Composer(augmentation.composites, self.joints, input_size, seed)
+            self._sources = [composite_source(image, people[:max_people]) for image, people in kept]
 
     def __len__(self) -> int:
         return len(self.images)
@@ -137,15 +156,40 @@ class PoseDataset(Dataset):
 
     def sample(self, epoch: int, index: int) -> Sample:
         """The same as `self[epoch, index]`, but it raises DhnError."""
-        image = read_image(self.images[index].path, ignore_orientation=True)
+        image = read_image(self.images[index % len(self)].path, ignore_orientation=True)
         return self.augment(image, epoch, index)
 
     def augment(self, image: np.ndarray, epoch: int, index: int) -> Sample:
-        """Makes the sample (epoch, index) of its decoded image, RGB uint8 [height, width, 3]."""
+        """Makes the sample (epoch, index) of its decoded image, RGB uint8 [height, width, 3].
+
+        An index may be larger by a multiple of the number of images: then it is the same image,
+        but another sample. A composite reads the images of the people that it lays over.
+        """
+        number, index = index, index % len(self)
+        how = self.augmentation
+        size = (image.shape[1], image.shape[0])
+        rng = np.random.default_rng([self.seed, epoch, number])
+        affine, flipped = self._draw(size, rng)
+        draws = None
+        if how is not None and how.appearance is not None:
+            draws = Draws(how.appearance, self.seed, epoch, number)
+            stretch = draws.stretched(size)
+            affine = affine if stretch is None else stretch.then(affine)
+        layer = self._layer(image, index, affine, flipped)
+        if self._composer is not None:
+            layer = self._composer.compose(layer, epoch, number, self._sources, self._read_layer)
+        image, keypoints = layer.image, layer.keypoints
+        if how is not None and how.colour:
+            image = _recolour(image, how.colour, rng)
+        if draws is not None:
+            image, patches = draws.spoilt(image)
+            keypoints = hide(keypoints, patches)
+        return Sample(image, keypoints, layer.mask, str(self.images[index].path), layer.boxes)
+
+    def _layer(self, image: np.ndarray, index: int, affine: Affine, flipped: bool) -> Layer:
+        """An image and its labels as `affine` places them in the network's input."""
         annotated = self.images[index]
         size = (image.shape[1], image.shape[0])
-        rng = np.random.default_rng([self.seed, epoch, index])
-        affine, flipped = self._draw(size, rng)
         mask = ignore_mask(annotated)
         if mask is not None:
             if mask.shape != (size[1], size[0]):
@@ -158,9 +202,12 @@ class PoseDataset(Dataset):
         image = cv2.cvtColor(image, cv2.COLOR_RGB2RGBA)
         image = self._warp(image, affine, cv2.INTER_LINEAR, border=0)
         image = cv2.cvtColor(image, cv2.COLOR_RGBA2RGB)
-        if self.augmentation is not None and self.augmentation.colour:
-            image = _recolour(image, self.augmentation.colour, rng)
-        return Sample(image, self._move(index, affine, flipped), mask, str(annotated.path))
+        keypoints = self._move(index, affine, flipped)
+        return Layer(image, keypoints, self._moved_boxes(index, affine), mask)
+
+    def _read_layer(self, index: int, affine: Affine, flipped: bool) -> Layer:
+        image = read_image(self.images[index].path, ignore_orientation=True)
+        return self._layer(image, index, affine, flipped)
 
     def _draw(self, size: tuple[int, int], rng: np.random.Generator) -> tuple[Affine, bool]:
         how = self.augmentation
@@ -179,23 +226,25 @@ class PoseDataset(Dataset):
         return affine, flipped
 
     def _move(self, index: int, affine: Affine, flipped: bool) -> np.ndarray:
-        """The keypoints of an image in input pixels; joints that are not labelled become zero."""
+        """The keypoints of an image in input pixels; joints that are not labelled lie at zero."""
         before = self._keypoints[index]  # [P, J, 3]
         visibility = before[..., 2:]
-        moved = np.concatenate([affine.apply(before[..., :2]), visibility], -1)
-        moved = np.where(visibility > 0, moved, 0).astype(np.float32)
+        moved = np.where(visibility > 0, affine.apply(before[..., :2]), 0)
+        moved = np.concatenate([moved, visibility], -1).astype(np.float32)
         return moved[:, self._flip] if flipped else moved
+
+    def _moved_boxes(self, index: int, affine: Affine) -> np.ndarray | None:
+        """Boxes [P, 4] in input pixels around the people's turned boxes; None if all is known."""
+        corners = self._boxes[index]  # [P, 4, 2]
+        if corners is None:
+            return None
+        moved = affine.apply(corners)
+        return np.concatenate([moved.min(1), moved.max(1)], -1).astype(np.float32)
 
     def _warp(self, image: np.ndarray, affine: Affine, interpolation: int, border: int):
         size = (self.input_size, self.input_size)
         matrix = affine.cv2_matrix()
         return cv2.warpAffine(image, matrix, size, flags=interpolation, borderValue=(border,) * 3)
-
-
-def _labelled_people(image: AnnotatedImage) -> list[Person]:
-    """The people with a labelled joint, the largest first."""
-    people = [p for p in image.people if not p.iscrowd and (p.keypoints[:, 2] > 0).any()]
-    return sorted(people, key=lambda p: -p.area)
 
 
 def _recolour(image: np.ndarray, strength: float, rng: np.random.Generator) -> np.ndarray:
@@ -219,6 +268,12 @@ def collate(items: Sequence[Sample | DhnError]) -> Batch:
     keypoints = np.zeros((len(samples), people, *samples[0].keypoints.shape[1:]), np.float32)
     for row, sample in zip(keypoints, samples, strict=True):
         row[: len(sample.keypoints)] = sample.keypoints
+    boxes = None
+    if any(s.boxes is not None for s in samples):
+        boxes = np.zeros((len(samples), people, 4), np.float32)
+        for row, sample in zip(boxes, samples, strict=True):
+            if sample.boxes is not None:
+                row[: len(sample.boxes)] = sample.boxes
     mask = None
     if any(s.mask is not None for s in samples):
         all_of_it = np.ones(samples[0].image.shape[:2], np.uint8)
@@ -229,6 +284,7 @@ def collate(items: Sequence[Sample | DhnError]) -> Batch:
         None if mask is None else torch.from_numpy(mask),
         failures,
         [s.name for s in samples],
+        None if boxes is None else torch.from_numpy(boxes),
     )
 
 
@@ -243,6 +299,7 @@ class EpochSampler(Sampler[list[tuple[int, int]]]):
         length: the number of images.
         batch_size: images in a batch, over all processes and parts; the last may have fewer.
         seed: for the order.
+        mixture: which samples an epoch has, as many as `length`; None takes every image once.
         parts: the number of lists for each batch and process.
         rank, processes: which process this is, and of how many.
 
@@ -257,6 +314,7 @@ class EpochSampler(Sampler[list[tuple[int, int]]]):
         batch_size: int,
         seed: int = 0,
         *,
+        mixture: Mixture | None = None,
         parts: int = 1,
         rank: int = 0,
         processes: int = 1,
@@ -264,6 +322,7 @@ class EpochSampler(Sampler[list[tuple[int, int]]]):
         self.length = length
         self.batch_size = batch_size
         self.seed = seed
+        self.mixture = mixture
         self.parts = parts
         self.rank = rank
         self.processes = processes
@@ -280,7 +339,9 @@ class EpochSampler(Sampler[list[tuple[int, int]]]):
         return min(self.batch_size, self.length - batch * self.batch_size)
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
-        order = np.random.default_rng([self.seed, self.epoch]).permutation(self.length).tolist()
+        rng = np.random.default_rng([self.seed, self.epoch])
+        samples = self.length if self.mixture is None else self.mixture.draw(rng)
+        order = rng.permutation(samples).tolist()
         for batch in range(self.start, self.batches):
             first = batch * self.batch_size
             share = order[first : first + self.batch_size][self.rank :: self.processes]

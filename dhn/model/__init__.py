@@ -2,12 +2,14 @@
 
 from dhn.model.build import KINDS, PoseNetwork, build_model, channels_last
 from dhn.model.hrnet import HRNet
+from dhn.model.lite import DoubleHigherNetLite
 from dhn.model.networks import BottomUpHRNet, DoubleHigherNet, HigherHRNet, PoseMaps
 
 __all__ = [
     "KINDS",
     "BottomUpHRNet",
     "DoubleHigherNet",
+    "DoubleHigherNetLite",
     "HRNet",
     "HigherHRNet",
     "PoseMaps",

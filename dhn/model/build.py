@@ -2,17 +2,20 @@
 
 import re
 from collections.abc import Sequence
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 import torch
 from torch import nn
 
+from dhn.model.efficientnet import EfficientPyramid
 from dhn.model.hrnet import HRNet
+from dhn.model.lite import DoubleHigherNetLite, LiteHRNet
 from dhn.model.networks import BottomUpHRNet, DoubleHigherNet, Fusion, HigherHRNet
 
 Module = TypeVar("Module", bound=nn.Module)
-PoseNetwork = DoubleHigherNet | HigherHRNet | BottomUpHRNet
-KINDS = ("doublehighernet", "higherhrnet", "hrnet")
+PoseNetwork = DoubleHigherNet | DoubleHigherNetLite | HigherHRNet | BottomUpHRNet
+Backbone = Literal["hrnet", "efficientnet"]
+KINDS = ("doublehighernet", "doublehighernet_lite", "higherhrnet", "hrnet")
 
 
 def build_model(
@@ -25,6 +28,9 @@ def build_model(
     blocks: int = 4,
     stem: int = 64,
     branches: int = 4,
+    kernel: int = 3,
+    half: int = 16,
+    backbone: Backbone = "hrnet",
 ) -> PoseNetwork:
     """Builds a network with fresh weights.
 
@@ -36,16 +42,21 @@ def build_model(
         fusion: `attention` or `concat` (paper, Table 2), for DoubleHigherNet.
         modules, blocks, stem: see `HRNet`; smaller numbers make small networks.
         branches: the number of branches that the head of `hrnet` reads: 4, or 1 as in MMPose's
-            baseline.
+            baseline; and the number of resolutions of `doublehighernet_lite`, 2 to 4.
+        kernel: 3, or 5, 7 or 9 for blocks with large kernels, in `doublehighernet_lite`.
+        half: channels of the maps at 1/2 in `doublehighernet_lite`.
+        backbone: what `doublehighernet_lite` stands on: `hrnet` (`LiteHRNet`) or `efficientnet`
+            (`EfficientPyramid`, which has no use for modules, blocks, stem and branches).
 
     Returns:
         a module that maps images, float [B, 3, H, W] (RGB, normalised, H and W multiples of 32),
         to `PoseMaps`.
 
     Raises:
-        ValueError: the name is unknown, or the width is missing or not a multiple of 4.
+        ValueError: the name is unknown, the width is missing or not a multiple of 4, or an
+            argument of `doublehighernet_lite` is none of those above.
     """
-    match = re.fullmatch(r"([a-z]+)(?:_w(\d+))?", name)
+    match = re.fullmatch(r"([a-z_]+?)(?:_w(\d+))?", name)
     kind = match[1] if match else None
     if kind not in KINDS:
         raise ValueError(
@@ -55,11 +66,24 @@ def build_model(
         width = int(match[2])
     if width is None or width <= 0 or width % 4:
         raise ValueError(f"{name}: the width must be a positive multiple of 4, not {width}")
+    if kind == "doublehighernet_lite":
+        if kernel not in (3, 5, 7, 9):
+            raise ValueError(f"kernel must be 3, 5, 7 or 9, not {kernel}")
+        if not 4 <= half <= 256:
+            raise ValueError(f"half must be from 4 to 256, not {half}")
+        if backbone not in ("hrnet", "efficientnet"):
+            raise ValueError(f"backbone must be 'hrnet' or 'efficientnet', not {backbone!r}")
+        thin: LiteHRNet | EfficientPyramid = EfficientPyramid(width)
+        if backbone == "hrnet":
+            thin = LiteHRNet(
+                width, branches=branches, modules=modules, blocks=blocks, kernel=kernel, stem=stem
+            )
+        return DoubleHigherNetLite(thin, num_joints, fusion=fusion, half=half, kernel=kernel)
     branches = branches if kind == "hrnet" else 1
-    backbone = HRNet(width, modules=modules, blocks=blocks, stem=stem, branches=branches)
+    hrnet = HRNet(width, modules=modules, blocks=blocks, stem=stem, branches=branches)
     if kind == "doublehighernet":
-        return DoubleHigherNet(backbone, num_joints, fusion=fusion)
-    return (HigherHRNet if kind == "higherhrnet" else BottomUpHRNet)(backbone, num_joints)
+        return DoubleHigherNet(hrnet, num_joints, fusion=fusion)
+    return (HigherHRNet if kind == "higherhrnet" else BottomUpHRNet)(hrnet, num_joints)
 
 
 def channels_last(model: Module) -> Module:

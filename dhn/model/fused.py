@@ -11,17 +11,24 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from dhn.model.efficientnet import InvertedResidual
 from dhn.model.hrnet import BasicBlock, Bottleneck, ExchangeModule, HRNet
+from dhn.model.lite import LargeKernelBlock
+
+# Convolutions in a row, a shortcut around them all, and a ReLU at the end.
+Block = BasicBlock | Bottleneck | LargeKernelBlock
 
 
 class FusedConv(nn.Module):
     """relu(conv(x) + shortcut), where ReLU and shortcut are optional.
 
-    The weight is laid out for oneDNN.
+    The weight is laid out for oneDNN. A `limit` cuts off what is above it, as ReLU6 does; then
+    there is no shortcut.
     """
 
-    def __init__(self, conv: nn.Conv2d, *, relu: bool) -> None:
+    def __init__(self, conv: nn.Conv2d, *, relu: bool, limit: float | None = None) -> None:
         super().__init__()
+        self.limit = limit
         # Their types do not matter: they are only passed to PyTorch's operators.
         self.geometry: Any = (conv.padding, conv.stride, conv.dilation, conv.groups)
         self.relu = relu
@@ -36,6 +43,8 @@ class FusedConv(nn.Module):
         settings = (self.weight, self.bias, *self.geometry)
         if shortcut is None:
             activation: Any = ("relu" if self.relu else "none", [], None)
+            if self.limit is not None:
+                activation = ("hardtanh", [0.0, self.limit], None)
             return torch.ops.mkldnn._convolution_pointwise(x, *settings, *activation)
         addition: Any = ("add", 1.0, "relu" if self.relu else None, [], None)
         if reuse:
@@ -45,18 +54,17 @@ class FusedConv(nn.Module):
 
 
 class FusedBlock(nn.Module):
-    """A `BasicBlock` or `Bottleneck` whose batch norms are folded.
+    """A residual block whose batch norms are folded.
 
     With `owns_input`, nothing else reads the block's input, so its memory takes the output.
     """
 
-    def __init__(self, block: BasicBlock | Bottleneck, *, owns_input: bool) -> None:
+    def __init__(self, block: Block, *, owns_input: bool) -> None:
         super().__init__()
-        convs = [block.conv1, block.conv2]
+        convs = [layer for layer in block.children() if isinstance(layer, nn.Conv2d)]
         self.downsample = None
-        if isinstance(block, Bottleneck):
-            convs.append(block.conv3)
-            self.downsample = None if block.downsample is None else fused(block.downsample)
+        if isinstance(block, Bottleneck) and block.downsample is not None:
+            self.downsample = fused(block.downsample)
         self.convs = nn.ModuleList(FusedConv(conv, relu=True) for conv in convs)
         self.reuse = owns_input or self.downsample is not None
 
@@ -66,6 +74,19 @@ class FusedBlock(nn.Module):
         for conv in first:
             x = conv(x)
         return last(x, shortcut, reuse=self.reuse)
+
+
+class FusedInvertedResidual(nn.Module):
+    """An `InvertedResidual` with a shortcut whose batch norms are folded."""
+
+    def __init__(self, block: InvertedResidual) -> None:
+        super().__init__()
+        *first, last = _fused_sequence(block.layers, owns_input=False)
+        self.first = nn.Sequential(*first)
+        self.last = last
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.last(self.first(x), x)
 
 
 class FusedExchange(nn.Module):
@@ -115,8 +136,10 @@ def fused(network: nn.Module) -> nn.Module:
         network: on the CPU, with its batch norms folded (see `fold`). It is changed in place where
             that is possible.
     """
-    if isinstance(network, BasicBlock | Bottleneck):
+    if isinstance(network, Block):
         return FusedBlock(network, owns_input=False)
+    if isinstance(network, InvertedResidual) and network.shortcut:
+        return FusedInvertedResidual(network)
     if isinstance(network, ExchangeModule):
         return FusedExchange(network, owns_input=False)
     if isinstance(network, nn.Sequential):
@@ -136,12 +159,13 @@ def _fused_sequence(network: nn.Sequential, *, owns_input: bool) -> nn.Sequentia
     for before, layer, after in zip([None, *layers], layers, [*layers[1:], None], strict=False):
         owned = owns_input or before is not None
         if isinstance(layer, nn.Conv2d):
-            sequence.append(FusedConv(layer, relu=isinstance(after, nn.ReLU)))
-        elif isinstance(layer, BasicBlock | Bottleneck):
+            limit = 6.0 if isinstance(after, nn.ReLU6) else None
+            sequence.append(FusedConv(layer, relu=isinstance(after, nn.ReLU), limit=limit))
+        elif isinstance(layer, Block):
             sequence.append(FusedBlock(layer, owns_input=owned))
         elif isinstance(layer, ExchangeModule):
             sequence.append(FusedExchange(layer, owns_input=owned))
-        elif not (isinstance(layer, nn.ReLU) and isinstance(before, nn.Conv2d)):
+        elif not (isinstance(layer, nn.ReLU | nn.ReLU6) and isinstance(before, nn.Conv2d)):
             sequence.append(fused(layer))
     return sequence
 

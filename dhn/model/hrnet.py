@@ -4,7 +4,7 @@ Module names follow the official HigherHRNet code, so that its weights load by k
 `conv1`, `layer1`, `transitionS`, `stageS.M.branches.B.K`, `stageS.M.fuse_layers.I.J`.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -69,10 +69,16 @@ class ExchangeModule(nn.Module):
     With `outputs=1`, only the finest one is fused and returned.
     """
 
-    def __init__(self, channels: Sequence[int], blocks: int, outputs: int) -> None:
+    def __init__(
+        self,
+        channels: Sequence[int],
+        blocks: int,
+        outputs: int,
+        block: Callable[[int], nn.Module] = BasicBlock,
+    ) -> None:
         super().__init__()
         self.branches = nn.ModuleList(
-            nn.Sequential(*(BasicBlock(c) for _ in range(blocks))) for c in channels
+            nn.Sequential(*(block(c) for _ in range(blocks))) for c in channels
         )
         self.fuse_layers = nn.ModuleList(
             nn.ModuleList(_fuse_layer(channels, i, j) for j in range(len(channels)))

@@ -53,7 +53,7 @@ class Concatenation(nn.Module):
         return torch.cat([a, b], dim=1)
 
 
-def _fusion(kind: Fusion, channels: int) -> nn.Module:
+def fusion_block(kind: Fusion, channels: int) -> nn.Module:
     if kind not in ("attention", "concat"):
         raise ValueError(f"fusion must be 'attention' or 'concat', not {kind!r}")
     return AttentionFusion(channels) if kind == "attention" else Concatenation()
@@ -96,15 +96,15 @@ class DoubleHigherNet(nn.Module):
         self.num_joints = J
         self.backbone = backbone
         self.coarse_head_quarter = nn.Conv2d(C, 2 * J, 1)
-        self.coarse_fusion = _fusion(fusion, C + 2 * J)
+        self.coarse_fusion = fusion_block(fusion, C + 2 * J)
         self.coarse_upsampling = _upsampling(C + 2 * J, C)
         self.coarse_head_half = nn.Conv2d(C, J, 1)
         self.transition_quarter = _bottlenecks(C, bottlenecks[0])
         self.transition_half = _bottlenecks(C, bottlenecks[1])
         self.fine_head_quarter = nn.Conv2d(C, 2 * J, 1)
-        self.fine_fusion = _fusion(fusion, C + 2 * J)
+        self.fine_fusion = fusion_block(fusion, C + 2 * J)
         self.fine_upsampling = _upsampling(C + 2 * J, C)
-        self.final_fusion = _fusion(fusion, 2 * C)
+        self.final_fusion = fusion_block(fusion, 2 * C)
         self.fine_head_half = nn.Conv2d(2 * C, J, 1)
         initialise(self)
 

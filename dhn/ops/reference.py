@@ -68,13 +68,21 @@ def heatmap_mse(
     tau: float,
     units: Units = "input",
     target: Target = "disc",
+    boxes: Tensor | None = None,
 ) -> Tensor:
     h, w = prediction.shape[-2:]
     dtype = torch.float64 if prediction.dtype == torch.float64 else torch.float32
     drawn = render_heatmaps(keypoints.to(dtype), (h, w), stride, sigma, tau, units, target)
     error = (prediction.to(dtype) - drawn) ** 2
     if mask is not None:
-        error = error * mask[:, None].to(dtype)
+        error = error * (mask[:, None] if mask.dim() == 3 else mask).to(dtype)
+    if boxes is not None:
+        rows = (torch.arange(h, device=error.device, dtype=dtype)[:, None] + 0.5) * stride
+        columns = (torch.arange(w, device=error.device, dtype=dtype) + 0.5) * stride
+        x0, y0, x1, y1 = boxes.to(dtype)[:, :, None, None, None].unbind(-1)  # [B, P, 1, 1, 1]
+        inside = (x0 <= columns) & (columns <= x1) & (y0 <= rows) & (rows <= y1)
+        unknown = (keypoints[..., 2] < 0)[..., None, None]  # [B, P, J, 1, 1]
+        error = torch.where((inside & unknown).any(1) & (drawn == 0), 0, error)
     return error.mean(dim=(1, 2, 3))
 
 

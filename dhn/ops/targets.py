@@ -74,6 +74,7 @@ def heatmap_mse(
     tau: float,
     units: Units = "input",
     target: Target = "disc",
+    boxes: Tensor | None = None,
 ) -> Tensor:
     """Masked mean squared error to `render_heatmaps(keypoints, ...)`, which is never written.
 
@@ -82,14 +83,20 @@ def heatmap_mse(
     Args:
         prediction: [B, J, h, w], float32, float64, bfloat16 or float16.
         keypoints, stride, sigma, tau, units, target: as for `render_heatmaps`.
-        mask: [B, h, w] weights (bool: 1 counts), or None for all ones.
+        mask: [B, h, w] or [B, 1 or J, h, w] weights (bool: 1 counts), or None for all ones.
+        boxes: [B, P, 4], x0, y0, x1, y1 in input pixels: where joints of a person may be that have
+            v < 0, which says that nobody knows whether they are there. A pixel of such a joint's
+            map whose centre lies in the box does not count, unless the target there is above 0.
+            None: no joint is unknown.
 
     Returns:
         [B] float32 (float64 for float64 predictions): per image, the sum over joints and pixels of
         mask * (prediction - target)^2, divided by J h w. Masked pixels count as 0.
     """
     sigma, tau = (kernel_units(value, stride, units, target) for value in (sigma, tau))
-    return torch.ops.dhn.heatmap_mse(prediction, keypoints, mask, float(stride), sigma, tau, target)
+    return torch.ops.dhn.heatmap_mse(
+        prediction, keypoints, mask, float(stride), sigma, tau, target, boxes
+    )
 
 
 def kernel_units(length: float, stride: float, units: Units, target: Target) -> float:
@@ -113,27 +120,27 @@ def _(keypoints, heights, widths, strides, sigmas, taus, target):
 
 
 @torch.library.register_fake("dhn::heatmap_mse")
-def _(prediction, keypoints, mask, stride, sigma, tau, target):
+def _(prediction, keypoints, mask, stride, sigma, tau, target, boxes=None):
     dtype = torch.float64 if prediction.dtype == torch.float64 else torch.float32
     return prediction.new_empty(prediction.shape[:1], dtype=dtype)
 
 
 @torch.library.register_fake("dhn::heatmap_mse_backward")
-def _(grad, prediction, keypoints, mask, stride, sigma, tau, target):
+def _(grad, prediction, keypoints, mask, stride, sigma, tau, target, boxes=None):
     return prediction.new_empty(prediction.shape)
 
 
 def _save_for_backward(ctx, inputs, output):
-    prediction, keypoints, mask, *ctx.drawing = inputs
-    ctx.save_for_backward(prediction, keypoints, mask)
+    prediction, keypoints, mask, *ctx.drawing, boxes = inputs
+    ctx.save_for_backward(prediction, keypoints, mask, boxes)
 
 
 def _heatmap_mse_backward(ctx, grad):
-    prediction, keypoints, mask = ctx.saved_tensors
+    prediction, keypoints, mask, boxes = ctx.saved_tensors
     of_prediction = torch.ops.dhn.heatmap_mse_backward(
-        grad, prediction, keypoints, mask, *ctx.drawing
+        grad, prediction, keypoints, mask, *ctx.drawing, boxes
     )
-    return of_prediction, None, None, None, None, None, None
+    return of_prediction, None, None, None, None, None, None, None
 
 
 torch.library.register_autograd(

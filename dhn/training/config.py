@@ -134,8 +134,9 @@ def _set(values: dict[str, Any], path: list[str], value: Any, override: str) -> 
 
 def _explain(error: pydantic.ValidationError) -> str:
     """The first complaint, with the nearest right key where the key is unknown."""
-    first = error.errors()[0]
-    path = ".".join(str(part) for part in first["loc"])
+    first = _deepest(error)
+    # pydantic puts the name of a type where a setting may have several.
+    path = ".".join(str(part) for part in first["loc"] if str(part).replace("_", "").isalnum())
     if first["type"] == "extra_forbidden":
         near = _nearest(path)
         return f"unknown setting {path}" + (f"; did you mean {near}?" if near else "")
@@ -149,6 +150,13 @@ def _shortened(value: Any) -> str:
     except ValueError:  # an integer with thousands of digits
         return "so large a number"
     return text if len(text) <= 100 else text[:100] + "..."
+
+
+def _deepest(error: pydantic.ValidationError) -> Any:
+    """The first complaint; of a setting that may have several types, the one that says most."""
+    errors = error.errors()
+    same = [one for one in errors if one["loc"][:2] == errors[0]["loc"][:2]]
+    return max(same, key=lambda one: len(one["loc"]))
 
 
 def _nearest(path: str) -> str | None:

@@ -101,10 +101,12 @@ def _meanings(section: type[Section]) -> dict[str, tuple[str, str]]:
 
 def _allowed(schema: dict[str, Any]) -> str:
     """A JSON schema in words, like `integer from 64 to 2048, a multiple of 64`."""
+    if "$ref" in schema or schema.get("type") == "object":
+        return "a mapping"
     if "anyOf" in schema:
         return " | ".join(_allowed(one) for one in schema["anyOf"])
     if "enum" in schema:
-        return " | ".join(schema["enum"])
+        return " | ".join(map(str, schema["enum"]))
     kind = schema["type"]
     if kind == "array" and "prefixItems" in schema:
         items = schema["prefixItems"]

@@ -17,6 +17,7 @@ from dhn.base.errors import DhnError
 from dhn.data.dataset import Batch
 from dhn.model import PoseNetwork, channels_last
 from dhn.model.normalise import normalise
+from dhn.training.finetune import freeze, parameter_groups
 from dhn.training.loss import PoseLoss, pose_loss
 from dhn.training.settings import Config, Loss, Train
 
@@ -70,13 +71,16 @@ class Learner:
             self.model = nn.SyncBatchNorm.convert_sync_batchnorm(self.model)
         if config.train.compile:
             self.model.compile()
+        self._frozen = freeze(self.model, config.train.freeze)
         self._network: nn.Module = self.model
         if world.size > 1:
             # Takes rank 0's weights, and averages gradients while they are being computed.
             self._network = DistributedDataParallel(self.model, gradient_as_bucket_view=True)
         self.averaged = copy.deepcopy(self.model).eval() if config.train.ema else self.model
         self.amp = amp_dtype(config.train.amp, device)
-        self.optimiser = _optimiser(config.train, model)
+        groups = parameter_groups(self.model, config.train.layer_decay)
+        self._factors = [factor for factor, _ in groups]  # of the learning rate
+        self.optimiser = _optimiser(config.train, [weights for _, weights in groups])
         # fp16 has no numbers for small gradients: the loss is scaled up before they are taken.
         self.scaler = torch.amp.GradScaler(device.type, enabled=self.amp == torch.float16)
         self.updates = 0
@@ -97,6 +101,8 @@ class Learner:
             foreground: see `pose_loss`.
         """
         self.model.train()
+        for layer in self._frozen:
+            layer.eval()
         self._statistics.keep()
         self.optimiser.zero_grad(set_to_none=True)
         own = [part for part in parts if len(part.image)]
@@ -109,8 +115,8 @@ class Learner:
             with self._no_sync() if k + 1 < len(own) else contextlib.nullcontext():
                 losses.append(self._backward(part, counts[k] / batch_size, foreground))
         loss, images = self._mean(losses, counts)
-        for group in self.optimiser.param_groups:
-            group["lr"] = lr
+        for group, factor in zip(self.optimiser.param_groups, self._factors, strict=True):
+            group["lr"] = lr * factor
         applied = images > 0 and self._apply(loss.total)
         if not applied or not sum(counts):
             self._statistics.restore()  # batch norm has seen the batch all the same
@@ -133,12 +139,13 @@ class Learner:
         image = normalise(batch.image.to(self.device, non_blocking=True))
         with torch.autocast(self.device.type, self.amp, enabled=self.amp is not None):
             maps = self._network(image)
-        mask = batch.mask
+        mask, boxes = batch.mask, batch.boxes
         loss = pose_loss(
             maps,
             batch.keypoints.to(self.device, non_blocking=True),
             None if mask is None else mask.to(self.device, non_blocking=True),
             self.config.loss,
+            None if boxes is None else boxes.to(self.device, non_blocking=True),
             input_size=self.config.data.input_size,
             foreground=foreground,
         )
@@ -219,10 +226,11 @@ def amp_dtype(amp: str, device: torch.device) -> torch.dtype | None:
     return {"bf16": torch.bfloat16, "fp16": torch.float16, "off": None}[amp]
 
 
-def _optimiser(settings: Train, model: PoseNetwork) -> torch.optim.Optimizer:
+def _optimiser(settings: Train, groups: Sequence[list[nn.Parameter]]) -> torch.optim.Optimizer:
     kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[settings.optimiser]
     # The fused form needs one pass over hundreds of small tensors.
-    return kind(model.parameters(), settings.lr, weight_decay=settings.weight_decay, fused=True)
+    weights = [{"params": group} for group in groups]
+    return kind(weights, settings.lr, weight_decay=settings.weight_decay, fused=True)
 
 
 @torch.no_grad()

@@ -83,7 +83,7 @@ def _train(
 ) -> Path:
     data = open_data(config, world, progress)
     seed_everything(config.train.seed)
-    network = config.network.model_dump() | {"num_joints": len(data.annotations.joints)}
+    network = config.network.arguments() | {"num_joints": len(data.annotations.joints)}
     model = build_model(**network)
     if world.main and config.train.init and not (run / "last.pt").exists():
         start_from(model, config.train.init, offline=offline, progress=progress, report=report)
@@ -106,7 +106,7 @@ def _train(
     with StopSignals() as stop, record:
         training = _Training(config, data, learner, record, checkpoints, at, stop)
         record.start(training.updates_done())
-        while at.epoch < config.train.epochs:
+        while at.epoch < config.train.epochs and not training.is_patience_over():
             training.run_epoch()
             training.finish_epoch()
     best = run / "best.pt"
@@ -129,6 +129,10 @@ class _Training:
 
     def updates_done(self) -> int:
         return self.at.epoch * self.data.sampler.batches + self.at.step
+
+    def is_patience_over(self) -> bool:
+        """Whether the last scorings were no better than those before."""
+        return 0 < self.config.train.patience <= self.at.since_best
 
     def run_epoch(self) -> None:
         """Does the remaining updates of the epoch."""

@@ -86,6 +86,7 @@ def pose_loss(
     keypoints: Tensor,
     mask: Tensor | None,
     settings: Loss,
+    boxes: Tensor | None = None,
     *,
     input_size: int,
     foreground: float = 0.0,
@@ -94,10 +95,13 @@ def pose_loss(
 
     Args:
         maps: the network's output, any float dtype.
-        keypoints: float32 [B, P, J, 3] in input pixels.
+        keypoints: float32 [B, P, J, 3] in input pixels; v = -1 where a joint is unknown.
         mask: uint8 [B, S, S] at input resolution, 0 = ignored; None counts everything.
         settings: the targets (see `dhn.ops.render_heatmaps`) and the weights of pull and push;
             networks of one stage use the fine stage's tau.
+        boxes: float32 [B, P, 4], x0, y0, x1, y1 in input pixels. A pixel of joint j inside the box
+            of a person whose joint j is unknown does not count, unless somebody else's labelled
+            joint j is drawn there. None: no joint is unknown.
         input_size: S.
         foreground: a pixel weighs 1 + foreground * target; 0 is the paper's plain mean. It goes
             from one end of `settings.foreground` to the other while a run trains.
@@ -116,12 +120,12 @@ def pose_loss(
         }
         weight = None if mask is None else _shrink(mask, heatmap.shape[-2:])
         if foreground:
-            loss, flat = _weighted_mse(heatmap, keypoints, weight, foreground, drawing)
+            loss, flat = _weighted_mse(heatmap, keypoints, weight, boxes, foreground, drawing)
         else:
-            loss = ops.heatmap_mse(heatmap, keypoints, weight, **drawing).mean()
+            loss = ops.heatmap_mse(heatmap, keypoints, weight, **drawing, boxes=boxes).mean()
             if k == len(maps.heatmaps) - 1:
                 zero = torch.zeros_like(heatmap)
-                flat = ops.heatmap_mse(zero, keypoints, weight, **drawing).mean()
+                flat = ops.heatmap_mse(zero, keypoints, weight, **drawing, boxes=boxes).mean()
         losses.append(loss)
     grouping = [grouping_loss(t, keypoints, input_size / t.shape[-1]) for t in maps.tags]
     pull = torch.stack([g.pull for g in grouping]).sum()
@@ -139,6 +143,7 @@ def _weighted_mse(
     heatmap: Tensor,
     keypoints: Tensor,
     mask: Tensor | None,
+    boxes: Tensor | None,
     foreground: float,
     drawing: dict[str, Any],
 ) -> tuple[Tensor, Tensor]:
@@ -146,6 +151,36 @@ def _weighted_mse(
     h, w = heatmap.shape[-2:]
     drawn = ops.render_heatmaps(keypoints, (h, w), **drawing)  # [B, J, h, w]
     weight = 1 + foreground * drawn
+    if boxes is not None:
+        unknown = unknown_pixels(keypoints, boxes, (h, w), drawing["stride"])
+        weight = torch.where(unknown & (drawn == 0), 0, weight)
     if mask is not None:
         weight = weight * mask[:, None]
     return (weight * (widen(heatmap) - drawn) ** 2).mean(), (weight * drawn**2).mean()
+
+
+def unknown_pixels(
+    keypoints: Tensor, boxes: Tensor, size: tuple[int, int], stride: float
+) -> Tensor:
+    """Where joints may be of which nobody knows whether they are there.
+
+    Args:
+        keypoints: [B, P, J, 3]; v < 0 is unknown.
+        boxes: [B, P, 4], x0, y0, x1, y1 in input pixels, of the people.
+        size: (h, w) of the map.
+        stride: input pixels per map pixel.
+
+    Returns:
+        bool [B, J, h, w], true where the pixel's centre lies inside the box of somebody whose
+        joint is unknown.
+    """
+    h, w = size
+    x = (torch.arange(w, device=boxes.device) + 0.5) * stride
+    y = (torch.arange(h, device=boxes.device) + 0.5) * stride
+    x0, y0, x1, y1 = (edge[..., None] for edge in boxes.unbind(-1))  # [B, P, 1]
+    columns = ((x >= x0) & (x <= x1)).float()  # [B, P, w]
+    rows = ((y >= y0) & (y <= y1)).float()  # [B, P, h]
+    unknown = (keypoints[..., 2] < 0).float()  # [B, P, J]
+    # The number of boxes over a pixel is a product of matrices: nothing [B, P, J, h, w] is made.
+    lines = (unknown[..., None] * rows[:, :, None]).flatten(2)  # [B, P, J h]
+    return torch.bmm(lines.mT, columns).unflatten(1, (-1, h)) > 0

@@ -34,7 +34,8 @@ _HEATMAPS = {
 
 def loss_parts(network: str) -> int:
     """How many losses a record adds up: those of the heatmaps, total, flat, pull and push."""
-    return 4 + {"hrnet": 1, "higherhrnet": 2, "doublehighernet": 4}[network]
+    heatmaps = {"hrnet": 1, "higherhrnet": 2, "doublehighernet": 4, "doublehighernet_lite": 4}
+    return 4 + heatmaps[network]
 
 
 def unseen(line: str) -> None:

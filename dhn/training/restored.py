@@ -33,7 +33,9 @@ def check_restored(
     for name in ("epoch", "step", "updates"):
         _check_count(name, progress.get(name))
     _check_number("best_ap", progress.get("best_ap"), low=-1)
-    _check_moments(progress.get("optimiser"), list(learner.model.parameters()))
+    _check_count("since_best", progress.get("since_best", 0))
+    learning = [p for group in learner.optimiser.param_groups for p in group["params"]]
+    _check_moments(progress.get("optimiser"), learning)
     _check_scaler(progress["scaler"])
     _check_record(progress["record"], loss_parts)
 
@@ -59,7 +61,9 @@ def _check_moments(state: Any, parameters: list[nn.Parameter]) -> None:
     """The state of Adam and AdamW: moments like the parameters, and a number of steps."""
     moments = state.get("state") if isinstance(state, dict) else None
     if not isinstance(moments, dict) or moments.keys() not in (set(), set(range(len(parameters)))):
-        raise ValueError("its optimiser's state is not that of the network")
+        raise ValueError(
+            "its optimiser's state is not that of the layers that learn; train.freeze cannot change"
+        )
     for number, moment in moments.items():
         if not isinstance(moment, dict) or moment.keys() != {"step", "exp_avg", "exp_avg_sq"}:
             raise ValueError(f"its optimiser's state {number} is not one of Adam's")

@@ -51,7 +51,7 @@ def new_run(config: Config) -> Path:
 
     Runs that begin in the same second get folders of their own: -2, -3 and so on.
     """
-    data = Path(config.data.dataset).stem
+    data = "+".join(Path(source.path).stem for source in config.data.sources)
     kind = f"{config.network.name}_w{config.network.width}_{data}"
     name = f"{kind}-{time.strftime('%Y%m%d-%H%M%S')}"
     for number in itertools.count(1):
@@ -136,11 +136,13 @@ class Position:
         epoch: how many epochs are done.
         step: how many updates of the next one are done.
         best_ap: the best AP so far; -1 before the first.
+        since_best: how many scorings there were since then.
     """
 
     epoch: int = 0
     step: int = 0
     best_ap: float = -1.0
+    since_best: int = 0
 
 
 class Checkpoints:
@@ -190,9 +192,11 @@ class Checkpoints:
     ) -> None:
         """Writes all that the end of an epoch asks for; `ap` is None where it was not scored."""
         names = []
-        if ap is not None and ap > at.best_ap:
-            at.best_ap = ap
-            names.append("best.pt")
+        if ap is not None:
+            at.since_best += 1
+            if ap > at.best_ap:
+                at.best_ap, at.since_best = ap, 0
+                names.append("best.pt")
         keep = self.config.train.keep_every
         if keep and at.epoch % keep == 0:
             names.append(f"epoch{at.epoch}.pt")
@@ -225,7 +229,12 @@ class Checkpoints:
         learner.load_state_dict(progress)
         record.load_state_dict(progress["record"])
         _restore_random_state(progress["random"])
-        return Position(progress["epoch"], progress["step"], progress["best_ap"])
+        return Position(
+            progress["epoch"],
+            progress["step"],
+            progress["best_ap"],
+            progress.get("since_best", 0),  # runs of dhn 0.1 did not count them
+        )
 
     def _check(self, checkpoint: Checkpoint) -> None:
         path = self.run / "last.pt"

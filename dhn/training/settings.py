@@ -10,23 +10,17 @@ import pydantic
 import yaml
 from pydantic import Field
 
-
-class Section(pydantic.BaseModel):
-    """Settings that belong together."""
-
-    model_config = pydantic.ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
+from dhn.training.data_settings import Data, Section
 
 _Modules = Annotated[int, Field(ge=1, le=16)]
 _Epoch = Annotated[int, Field(ge=0, le=1_000_000)]
 _Weight = Annotated[float, Field(ge=0)]
-_Joint = Annotated[int, Field(ge=0)] | str
 
 
 class Network(Section):
     """The network; how many joints it has comes from the data."""
 
-    name: Literal["doublehighernet", "higherhrnet", "hrnet"] = Field(
+    name: Literal["doublehighernet", "doublehighernet_lite", "higherhrnet", "hrnet"] = Field(
         "doublehighernet", description="The architecture."
     )
     width: int = Field(
@@ -49,125 +43,24 @@ class Network(Section):
     stem: int = Field(
         64, ge=4, le=256, description="Channels of the two convolutions at the network's input."
     )
+    backbone: Literal["hrnet", "efficientnet"] = Field(
+        "hrnet",
+        description="What `doublehighernet_lite` stands on: a thin HRNet, or EfficientNet-Lite0, "
+        "which has no use for `modules`, `blocks`, `stem` and `branches`. Other networks have no "
+        "use for this and the next three settings.",
+    )
+    branches: Literal[2, 3, 4] = Field(
+        4, description="How many resolutions the thin HRNet has, from 1/4 down."
+    )
+    kernel: Literal[3, 5, 7, 9] = Field(
+        3, description="Kernel of its blocks; those above 3 are depthwise, as in LitePose."
+    )
+    half: int = Field(16, ge=4, le=256, description="Channels of its maps at 1/2 resolution.")
 
-
-class Data(Section):
-    """What the network is trained on, and how samples are made of it."""
-
-    dataset: str = Field(
-        "crowdpose",
-        description="`crowdpose` (in data/crowdpose), `coco` (in data/coco), or the path of a "
-        "folder or JSON file with annotations in COCO's keypoint format, or of Ultralytics' "
-        "data.yaml for poses.",
-    )
-    split: Literal["train", "val", "test", "trainval"] = Field(
-        "trainval", description="The split to train on."
-    )
-    eval_split: str | None = Field(
-        None,
-        description="The split that is held out and scored every `train.eval_every` epochs: "
-        "`train`, `val`, `test` or a JSON file of its own. Its images must not be trained on. "
-        "Null scores nothing.",
-    )
-    hold_out: float = Field(
-        0,
-        ge=0,
-        le=0.5,
-        description="Share of the images, drawn by `train.seed`, that is held out of `split` and "
-        "scored, for a data set without a split for it.",
-    )
-    flip_pairs: tuple[tuple[_Joint, _Joint], ...] | None = Field(
-        None,
-        description="Which joints are left and right of each other, as in `[[hand1, hand2]]`, by "
-        "name or by index from 0; all others stay themselves in a mirrored image. null pairs names "
-        "like `left_x` and `right_x`, and [] pairs nobody. `dhn data check` shows the pairs.",
-    )
-    sigmas: tuple[float, ...] | None = Field(
-        None,
-        description="The joints' OKS constants, by which the held-out split is scored, one for "
-        "each joint in order; null takes the data set's own, 0.05 where it has none.",
-    )
-    synthetic: int = Field(
-        0,
-        ge=0,
-        le=10_000_000,
-        description="How many procedural crowds are drawn into the folder `dataset` before the "
-        "training, if there is no such folder; 0 draws none.",
-    )
-    input_size: int = Field(
-        512,
-        ge=64,
-        le=2048,
-        multiple_of=64,
-        description="Side of the square training samples, in pixels.",
-    )
-    eval_size: int | None = Field(
-        None,
-        ge=64,
-        le=2048,
-        multiple_of=64,
-        description="Short side of the images when the held-out split is scored, and later in "
-        "eval and predict, in pixels; null takes `input_size`, which suits samples of scale 1.",
-    )
-    max_people: int = Field(
-        30,
-        ge=1,
-        le=10_000,
-        description="How many people of an image are learnt at most, the largest first. A warning "
-        "counts those that are left out.",
-    )
-    # Runs of dhn 0.1 call it max_bad_pictures.
-    max_bad_images: int = Field(
-        100,
-        ge=0,
-        validation_alias=pydantic.AliasChoices("max_bad_images", "max_bad_pictures"),
-        description="The training ends if more images than this cannot be read.",
-    )
-    keep_empty: bool = Field(
-        False, description="Whether to train on images without a labelled joint, too."
-    )
-    workers: int = Field(
-        4,
-        ge=0,
-        le=1000,
-        description="Processes that make samples, for each process that trains; 0 makes them in "
-        "the training process itself.",
-    )
-    rotation: float = Field(
-        30, ge=0, le=180, description="Samples are rotated by up to this angle, in degrees."
-    )
-    scale: tuple[float, float] = Field(
-        (0.75, 1.5),
-        description="Range of a sample's side, in units of the image's short side: two positive "
-        "numbers, the smaller one first.",
-    )
-    translation: float = Field(
-        40,
-        ge=0,
-        le=200,
-        description="How far a sample's centre moves at most in x and in y, in 1/200 of its side.",
-    )
-    flip: float = Field(0.5, ge=0, le=1, description="Probability that a sample is mirrored.")
-    colour: float = Field(
-        0,
-        ge=0,
-        le=1,
-        description="Strength of random changes of brightness, contrast and saturation.",
-    )
-
-    @pydantic.field_validator("eval_split")
-    @classmethod
-    def _split_or_file(cls, value: str | None) -> str | None:
-        if value in ("train", "val", "test", None) or value.endswith(".json"):
-            return value
-        raise ValueError("must be train, val, test or a .json file")
-
-    @pydantic.field_validator("scale")
-    @classmethod
-    def _ordered(cls, value: tuple[float, float]) -> tuple[float, float]:
-        if not 0 < value[0] <= value[1]:
-            raise ValueError("must be two positive numbers, the smaller one first")
-        return value
+    def arguments(self) -> dict[str, Any]:
+        """The keywords of `build_model`, without those that the network has no use for."""
+        lite = {"backbone", "branches", "kernel", "half"}
+        return self.model_dump(exclude=set() if self.name == "doublehighernet_lite" else lite)
 
 
 class Loss(Section):
@@ -239,10 +132,23 @@ class Train(Section):
         description="Weights to start from, as far as they fit: a name that `dhn models` lists, an "
         "address or a file; null starts from scratch.",
     )
+    freeze: tuple[str, ...] = Field(
+        (),
+        description="Layers that keep the weights they start with, and their batch norms' "
+        "statistics: names like `backbone` or `backbone.stage2`.",
+    )
     optimiser: Literal["adam", "adamw"] = Field(
         "adam", description="`adamw` keeps weight decay apart from the gradient."
     )
     lr: float = Field(1e-3, gt=0, description="The learning rate.")
+    layer_decay: float = Field(
+        1,
+        gt=0,
+        le=1,
+        description="What the learning rate is multiplied by from one layer to the next lower one, "
+        "from the heads down to the image: below 1, layers that were trained before change less "
+        "the more general they are.",
+    )
     weight_decay: float = Field(0, ge=0, description="The optimiser's weight decay.")
     schedule: Literal["step", "cosine"] = Field(
         "step",
@@ -298,6 +204,12 @@ class Train(Section):
     )
     eval_every: int = Field(
         10, ge=1, description="Epochs from one scoring of the held-out split to the next."
+    )
+    patience: int = Field(
+        0,
+        ge=0,
+        description="The training ends after this many scorings in a row without a better AP; 0 "
+        "goes on to the last epoch.",
     )
     keep_every: int = Field(
         0,

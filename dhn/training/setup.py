@@ -6,7 +6,7 @@ import logging
 import os
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,12 +19,16 @@ from dhn.base.distributed import World
 from dhn.base.errors import DhnError, SettingError
 from dhn.base.progress import Progress
 from dhn.data.annotations import Annotations, load_annotations
+from dhn.data.augmentation import Appearance
 from dhn.data.dataset import Augmentation, Batch, EpochSampler, PoseDataset, collate
-from dhn.data.joints import doubts_about_sides, with_pairs, with_sigmas
+from dhn.data.joints import JointSet, doubts_about_sides, with_pairs, with_sigmas
+from dhn.data.labels import count_kept
+from dhn.data.mixture import JOINT_SETS, Mixture, joined, with_joints
 from dhn.model import PoseNetwork
 from dhn.synth import generate, is_unfinished
+from dhn.training.data_settings import Data
 from dhn.training.learner import Learner
-from dhn.training.settings import Config, Data
+from dhn.training.settings import Config
 from dhn.weights.download import fetch
 from dhn.weights.load import warm_start
 
@@ -85,11 +89,9 @@ def open_data(config: Config, world: World, progress: Progress) -> TrainingData:
         _draw_crowds(config.data, progress)
     world.barrier()
     data, settings = config.data, config.train
-    annotations = _with_joints(_annotations(data.dataset, data.split, "data.split"), data)
-    held_out = None
-    if data.hold_out:
-        annotations, held_out = _hold_out(annotations, data.hold_out, settings.seed)
-    elif data.eval_split is not None:
+    parts, held_out = _parts(data, settings.seed)
+    annotations = joined(parts)
+    if data.eval_split is not None:
         held_out = _held_out(data, annotations)
     doubts = doubts_about_sides(annotations.joints)
     if doubts and data.flip_pairs is None and data.flip and world.main:
@@ -98,15 +100,17 @@ def open_data(config: Config, world: World, progress: Progress) -> TrainingData:
             "there are none"
         )
     dataset = _dataset(data, annotations, settings.seed)
+    mixture = _mixture(data, parts)
     if dataset.left_out and world.main:
         _log.warning(
             f"{len(dataset.left_out)} images show more than data.max_people={data.max_people} "
             f"people; their {sum(dataset.left_out)} smallest are not learnt"
         )
     sampler = EpochSampler(
-        len(dataset),
+        len(dataset) if mixture is None else mixture.samples,
         settings.batch_size,
         settings.seed,
+        mixture=mixture,
         parts=settings.accumulate,
         rank=world.rank,
         processes=world.size,
@@ -148,9 +152,11 @@ def plan(config: Config, data: TrainingData, learner: Learner) -> Iterator[str]:
 
 def _draw_crowds(data: Data, progress: Progress) -> None:
     """Draws the procedural crowds that the settings ask for, unless there is a data set already."""
+    if not data.synthetic or not isinstance(data.dataset, str):
+        return
     folder = Path(data.dataset)
     elsewhere = data.dataset in ("crowdpose", "coco") or folder.suffix in (".json", ".yaml", ".yml")
-    if not data.synthetic or elsewhere or (folder.exists() and not is_unfinished(folder)):
+    if elsewhere or (folder.exists() and not is_unfinished(folder)):
         return
     generate(
         folder,
@@ -160,6 +166,48 @@ def _draw_crowds(data: Data, progress: Progress) -> None:
         overwrite=True,
         progress=progress,
     )
+
+
+def _parts(data: Data, seed: int) -> tuple[list[Annotations], Annotations | None]:
+    """The data sets to train on, one after the other, all with the joints to learn.
+
+    Also what `data.hold_out` takes from the first one.
+    """
+    parts: list[Annotations] = []
+    held_out = None
+    for source in data.sources:
+        part = _annotations(source.path, source.split or data.split, "data.split")
+        if data.hold_out and not parts:
+            part, held_out = _hold_out(part, data.hold_out, seed)
+        if parts:
+            joints = parts[0].joints
+        else:
+            joints = _described(JOINT_SETS.get(data.joints) or part.joints, data)
+        try:
+            parts.append(with_joints(part, joints, source.joints))
+        except ValueError as error:
+            raise DhnError(f"data.joints: {error}") from error
+    if held_out is not None:
+        held_out = with_joints(held_out, _described(held_out.joints, data))
+        _check_scored("data.hold_out", held_out, parts[0])
+    return parts, held_out
+
+
+def _check_scored(setting: str, held_out: Annotations, learnt: Annotations) -> None:
+    if held_out.joints != learnt.joints:
+        raise DhnError(
+            f"{setting}: {held_out.source} has the joints of {held_out.joints.name}, not those of "
+            f"{learnt.joints.name}, and cannot be scored; score nothing, or put a data set with "
+            "these joints first"
+        )
+
+
+def _mixture(data: Data, parts: Sequence[Annotations]) -> Mixture | None:
+    """How often each image is shown, or None for once."""
+    weights = tuple(source.weight for source in data.sources)
+    if set(weights) == {1}:
+        return None
+    return Mixture(tuple(count_kept(part, data.keep_empty) for part in parts), weights)
 
 
 def _annotations(dataset: str, split: str, setting: str) -> Annotations:
@@ -177,9 +225,8 @@ def _annotations(dataset: str, split: str, setting: str) -> Annotations:
     return annotations
 
 
-def _with_joints(annotations: Annotations, data: Data) -> Annotations:
-    """The annotations with the flip pairs and sigmas that the settings give their joints."""
-    joints = annotations.joints
+def _described(joints: JointSet, data: Data) -> JointSet:
+    """The joints with the flip pairs and sigmas that the settings give them."""
     try:
         if data.flip_pairs is not None:
             joints = with_pairs(joints, data.flip_pairs)
@@ -187,7 +234,7 @@ def _with_joints(annotations: Annotations, data: Data) -> Annotations:
             joints = with_sigmas(joints, data.sigmas)
     except SettingError as error:
         raise DhnError(error.line(f"data.{error.setting}")) from error
-    return dataclasses.replace(annotations, joints=joints)
+    return joints
 
 
 def _held_out(data: Data, annotations: Annotations) -> Annotations:
@@ -196,11 +243,10 @@ def _held_out(data: Data, annotations: Annotations) -> Annotations:
     assert split is not None
     is_file = split.endswith(".json")
     held_out = _annotations(
-        split if is_file else data.dataset, "val" if is_file else split, "data.eval_split"
+        split if is_file else data.sources[0].path, "val" if is_file else split, "data.eval_split"
     )
-    held_out = _with_joints(held_out, data)
-    if held_out.joints != annotations.joints:
-        raise DhnError(f"data.eval_split {split}: has other joints than split {data.split}")
+    held_out = with_joints(held_out, _described(held_out.joints, data))
+    _check_scored(f"data.eval_split {split}", held_out, annotations)
     trained = {os.path.abspath(image.path) for image in annotations.images}
     both = [image.path for image in held_out.images if os.path.abspath(image.path) in trained]
     if both:
@@ -245,14 +291,29 @@ def _dataset(data: Data, annotations: Annotations, seed: int) -> PoseDataset:
             translation=data.translation,
             flip=data.flip,
             colour=data.colour,
+            appearance=_appearance(data),
+            composites=data.composites,
         ),
         max_people=data.max_people,
         keep_empty=data.keep_empty,
         seed=seed,
     )
     if not len(dataset):
-        raise DhnError(f"{data.dataset}: no image of split {data.split} has a labelled joint")
+        raise DhnError(f"{annotations.source}: no image of split {data.split} has a labelled joint")
     return dataset
+
+
+def _appearance(data: Data) -> Appearance | None:
+    how = Appearance(
+        blur=data.blur,
+        noise=data.noise,
+        jpeg=data.jpeg,
+        low_resolution=data.low_resolution,
+        cutout=data.cutout,
+        grey=data.grey,
+        aspect=data.aspect,
+    )
+    return how.or_none()
 
 
 def _loader(dataset: PoseDataset, sampler: EpochSampler, workers: int) -> DataLoader:

@@ -79,6 +79,7 @@ class _Progress(_Claim):
     step: int = Field(0, ge=0)
     updates: int = Field(0, ge=0)
     best_ap: float = 0.0
+    since_best: int = Field(0, ge=0)
     optimiser: dict[str, Any] = {}
     scaler: dict[str, Any] = {}
     record: dict[str, Any] = {}

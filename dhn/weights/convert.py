@@ -2,7 +2,7 @@
 
 Understood are the state dicts of our own networks; of the official HigherHRNet; of SWAHR; of MMPose
 0.x and 1.x, HigherHRNet and bottom-up HRNet; and, to start a training from, everything that has an
-HRNet inside, such as its ImageNet classifiers.
+HRNet inside, such as its ImageNet classifiers, and EfficientNet-Lite0's classifier.
 """
 
 import re
@@ -14,6 +14,7 @@ from torch import Tensor
 
 from dhn.base.errors import DhnError
 from dhn.data.joints import COCO, CROWDPOSE, JointSet
+from dhn.weights import efficientnet
 from dhn.weights.checkpoint import as_checkpoint, is_checkpoint
 from dhn.weights.claims import check_tensors, printable
 from dhn.weights.kinds import kind_with_hrnet, kind_without_hrnet
@@ -50,6 +51,8 @@ def our_state_dict(content: Any, path: Path) -> dict[str, Tensor]:
         if isinstance(content, Mapping) and isinstance(content.get(wrapper), Mapping):
             content = content[wrapper]
     check_tensors(content, path)
+    if efficientnet.is_classifier(content):
+        return efficientnet.our_names(content, path)
     plain = {_without_prefix(key): value for key, value in content.items()}
     weights = {_our_name(key): value for key, value in plain.items() if not _NO_WEIGHTS.match(key)}
     if len(weights) < len(content) - sum(map(bool, map(_NO_WEIGHTS.match, plain))):
@@ -80,6 +83,8 @@ def recognised(weights: Mapping[str, Tensor], path: Path) -> dict[str, Any]:
     Raises:
         DhnError: the weights are not those of a network that finds poses bottom-up.
     """
+    if "coarse_head_half.weight" in weights and "transition_half.conv1.weight" in weights:
+        return _recognised_lite(weights, path)
     branch = weights.get("backbone.stage2.0.branches.0.0.conv1.weight")
     stem = weights.get("backbone.conv1.weight")
     if branch is None or stem is None:
@@ -112,6 +117,37 @@ def recognised(weights: Mapping[str, Tensor], path: Path) -> dict[str, Any]:
         f"{path}: an HRNet-w{width} in {kind_with_hrnet(weights)}, which dhn cannot run; but a "
         "training can start from it"
     )
+
+
+def _recognised_lite(weights: Mapping[str, Tensor], path: Path) -> dict[str, Any]:
+    """The arguments for a DoubleHigherNet-lite."""
+    stages = _children(weights, "backbone.stages.")
+    efficient = "backbone.laterals.0.0.weight"
+    needed = ["coarse_head_half.weight", "transition_half.conv1.weight"]
+    if efficient in weights:
+        needed.append(efficient)
+    else:
+        needed += ["backbone.stem.1.0.weight", "backbone.stem.0.0.weight"]
+    for name in needed:
+        if name not in weights or weights[name].ndim < 4:
+            raise DhnError(f"{path}: {name} is no convolution: weights of another kind of network")
+    joints, half = weights["coarse_head_half.weight"].shape[:2]
+    network = {
+        "name": "doublehighernet_lite",
+        "num_joints": joints,
+        "fusion": "attention" if "coarse_fusion.fc1.weight" in weights else "concat",
+        "kernel": weights["transition_half.conv1.weight"].shape[-1],
+        "half": half,
+    }
+    if efficient in weights:
+        return network | {"backbone": "efficientnet", "width": len(weights[efficient])}
+    return network | {
+        "width": len(weights["backbone.stem.1.0.weight"]),
+        "branches": stages + 1,
+        "modules": [_children(weights, f"backbone.stages.{stage}.") for stage in range(stages)],
+        "blocks": _children(weights, "backbone.stages.0.0.branches.0."),
+        "stem": len(weights["backbone.stem.0.0.weight"]),
+    }
 
 
 def joints_of_count(count: int, path: Path) -> JointSet:

@@ -116,8 +116,8 @@ def warm_start(model: nn.Module, path: Path) -> str:
 
     Args:
         model: any of our networks; whatever the file lacks keeps its fresh weights.
-        path: a file with an HRNet of the same width inside: an HRNet classifier, a HigherHRNet,
-            or any other network.
+        path: a file with the same backbone inside: an HRNet classifier of the same width, a
+            HigherHRNet or any other network; or EfficientNet-Lite0's classifier.
 
     Returns:
         two lines for people: how many tensors were loaded and which layers start fresh; which
@@ -136,7 +136,7 @@ def warm_start(model: nn.Module, path: Path) -> str:
     shared = [key for key in own if key in weights]
     backbone = [key for key in shared if key.startswith("backbone.")]
     if not backbone:
-        raise DhnError(f"{path}: holds no HRNet to start from ({first_of(weights)})")
+        raise DhnError(f"{path}: holds no backbone to start from ({first_of(weights)})")
     if other := _other_shapes(own, weights, backbone):
         raise DhnError(f"{path}: its backbone is another one: {first_of(other)}")
     fitting = {key: weights[key] for key in shared if weights[key].shape == own[key].shape}

@@ -89,7 +89,7 @@ def test_keypoints_stay_on_their_pixels(dots, augmentation):
     dataset = dots.dataset(augmentation)
     seen = 0
     for epoch in range(25):
-        image, (person,), mask, _ = dataset.sample(epoch, 0)
+        image, (person,), mask, *_ = dataset.sample(epoch, 0)
         assert image.shape == (S, S, 3)
         assert mask is None
         red, green, blue = map(centre, cv2.split(image))
@@ -179,7 +179,7 @@ def test_masks_warp_with_their_image(folder, flip):
     painted = 255 * (1 - ignore_mask(dataset.images[0]))
     write_image(dataset.images[0].path, np.repeat(painted[..., None], 3, 2))
     for epoch in range(10):
-        image, keypoints, mask, _ = dataset.sample(epoch, 0)
+        image, keypoints, mask, *_ = dataset.sample(epoch, 0)
         assert mask.dtype == np.uint8
         assert set(np.unique(mask)) <= {0, 1}
         assert len(keypoints) == 1  # a crowd is nobody
@@ -194,7 +194,7 @@ def test_masks_warp_with_their_image(folder, flip):
 def test_people_without_joints_are_ignored_and_padding_counts(folder):
     box = [0.0, 0.0, float(W), 0.0, float(W), float(H), 0.0, float(H)]
     folder.image().person({"head": (20, 20, 2)}).person({}, segmentation=[box])
-    _, keypoints, mask, _ = folder.dataset(None).sample(0, 0)
+    _, keypoints, mask, *_ = folder.dataset(None).sample(0, 0)
     assert len(keypoints) == 1
     top = (S - H * S / W) / 2
     assert mask[: int(top) - 1].all()  # padding is counted

@@ -216,6 +216,32 @@ def test_target_free_loss(ops, B, P, J, h, w, weights, dtype):
     torch.testing.assert_close(gradient.double(), exact.grad, rtol=2 * rounding, atol=1e-5)
 
 
+@pytest.mark.parametrize("dtype", [*MAP_TYPES, torch.float64])
+@pytest.mark.parametrize(
+    ("B", "P", "J", "h", "w"), [(1, 0, 1, 1, 1), (2, 6, 3, 37, 45), (1, 300, 2, 20, 130)]
+)
+@pytest.mark.parametrize("masks", [None, 1, "each"])
+def test_target_free_loss_of_unknown_joints(ops, B, P, J, h, w, masks, dtype):
+    torch.manual_seed(P)
+    mask = None if masks is None else torch.rand(B, 1 if masks == 1 else J, h, w)
+    prediction, keypoints = torch.randn(B, J, h, w).to(dtype), people(B, P, J, 4 * max(h, w))
+    keypoints[..., 2] = torch.randint(-1, 2, (B, P, J))
+    corners = torch.rand(B, P, 2, 2) * 2 * max(h, w)
+    boxes = torch.cat([corners.amin(2), corners.amax(2)], -1)
+    grad = torch.rand(B) * J * h * w
+    exact, settings = prediction.double().requires_grad_(), (4.0, 7.0, 10.0)
+    want = reference.heatmap_mse(exact, keypoints.double(), mask, *settings, boxes=boxes.double())
+    want.backward(grad.double())
+    if dtype == torch.float64:
+        keypoints, boxes = keypoints.double(), boxes.double()
+    rest = (keypoints, mask, *settings, "disc", boxes)
+    loss = ops.heatmap_mse(prediction, *rest)
+    torch.testing.assert_close(loss.double(), want.detach(), rtol=1e-6, atol=1e-7)
+    gradient = ops.heatmap_mse_backward(grad, prediction, *rest)
+    rounding = torch.finfo(dtype).eps if dtype in MAP_TYPES else 1e-6
+    torch.testing.assert_close(gradient.double(), exact.grad, rtol=2 * rounding, atol=1e-5)
+
+
 @pytest.mark.parametrize("dtype", MAP_TYPES)
 @pytest.mark.parametrize(
     ("h", "w", "size", "k", "kernel"),

@@ -128,6 +128,9 @@ BOUNDS = [
         "errors[k] - value_at(least[k], inputs.rate)", "loss", "values"),
     Bug(MSE, "`at.u + k < inputs.width`", "true", "loss", "values"),
     Bug(MSE, "if (`inside && inputs.mask`)", "inputs.mask != nullptr", "gradient", "address"),
+    Bug(MSE, "`joint % inputs.mask_joints`", "joint", "gradient", "address"),
+    Bug(MSE, "for (int p = 0; `p < inputs.P`;", "p <= inputs.P", "loss of unknown joints",
+        "address"),
     Bug(MSE, "`i < parts`", "i <= parts", "loss", "address"),
     Bug(MSE, "if (`at.v >= inputs.height`)", "false", "gradient", "address"),
     # aggregate_heatmaps.
@@ -184,6 +187,7 @@ UNSEEN = [
     (RENDER, "min(y0 + kTileH, height)", "as the one before"),
     (RENDER, "p0 < P", "a further round finds no people"),
     (MSE, "p0 < inputs.P", "a further round finds no people"),
+    (MSE, "inside && inputs.boxes", "below the map there is no error to leave out"),
     (GROUP, "base < settings_.K", "a further round finds no candidates"),
     (GROUP, "base < found", "a further round finds no candidates"),
     (REFINE, "min(left + kRefineTile, s.W)", "it spares pixels that repeat the border's and lose "

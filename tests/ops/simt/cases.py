@@ -41,6 +41,10 @@ def _training(ops, random: _Random) -> dict[str, Call]:
     maps, mask, grad = random(2, 2, 19, 71), random(2, 19, 71), random(2)
     tile = random(1, 2, 16, 64)
     target = (2.0, 7.0, 10.0, "disc")
+    # Of the first three people the second joint is unknown, somewhere in their boxes.
+    unknown, masks = few.clone(), random(2, 2, 19, 71)
+    unknown[:, :3, 1, 2] = -1
+    boxes = torch.cat([random(2, 5, 2, scale=30), random(2, 5, 2, scale=60) + 40], -1)
     return {
         "targets": lambda: ops.render_heatmaps(
             few, [37, 19], [71, 36], [2.0, 4.0], [7.0, 7.0], [10.0, 7.0], "disc"
@@ -51,6 +55,10 @@ def _training(ops, random: _Random) -> dict[str, Call]:
         ),
         "loss": lambda: ops.heatmap_mse(maps, few, None, *target),
         "loss of a crowd": lambda: ops.heatmap_mse(tile, crowd, None, *target),
+        "loss of unknown joints": lambda: ops.heatmap_mse(maps, unknown, None, *target, boxes),
+        "gradient of unknown joints": lambda: ops.heatmap_mse_backward(
+            grad, maps, unknown, masks, *target, boxes
+        ),
         "gradient": lambda: ops.heatmap_mse_backward(grad, maps, few, mask, *target),
     }
 
