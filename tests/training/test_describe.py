@@ -29,10 +29,7 @@ def test_every_setting_is_explained_in_a_sentence(name):
 @pytest.mark.parametrize(
     ("setting", "words"),
     [
-        (
-            "network.name",
-            "doublehighernet | doublehighernet_lite | higherhrnet | hrnet; default `doublehighernet`",
-        ),
+        ("network.backbone", "hrnet | efficientnet; default `hrnet`"),
         ("network.modules", "3 values, each: integer from 1 to 16; default `[1, 4, 3]`"),
         ("data.eval_size", "integer from 64 to 2048, a multiple of 64 | null; default `null`"),
         ("loss.foreground", "2 values, each: number at least 0; default `[0.0, 0.0]`"),
