@@ -33,8 +33,9 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[2]
 TOOLS = ("bash", "cat", "cp", "head", "ls", "mkdir", "mv", "sed", "tail", "wc")
 
+NETWORK = ("network.width=8", "network.modules=[1,1,1]", "network.blocks=1", "network.stem=8")
 TRAINING = (
-    *("network.width=8", "network.modules=[1,1,1]", "network.blocks=1", "network.stem=8"),
+    *NETWORK,
     *("data.input_size=64", "data.workers=0", "data.synthetic=10"),
     *("train.epochs=1", "train.batch_size=4", "train.amp=off"),
 )
@@ -51,12 +52,19 @@ SMALLER = {
 # --- what a page's command becomes --------------------------------------------------------------
 
 
+def _allowed(smaller: Sequence[str], arguments: Sequence[str]) -> list[str]:
+    """Fine-tuning starts from dhn's own network, whose size is what it is."""
+    kept = NETWORK if "finetune" in arguments else ()
+    return [option for option in smaller if option not in kept]
+
+
 def dhn(arguments: list[str]) -> None:
     from dhn.cli import main
 
     command = arguments[1] if arguments[:1] == ["data"] else arguments[0]
     files = "--results" in arguments  # eval of somebody's predictions takes no network
-    main([*arguments, *(() if files else SMALLER.get(command, ()))], prog_name="dhn")
+    smaller = () if files else SMALLER.get(command, ())
+    main([*arguments, *_allowed(smaller, arguments)], prog_name="dhn")
 
 
 def python(arguments: list[str]) -> None:
@@ -101,7 +109,7 @@ def small() -> Iterator[tuple[Any, str, Any]]:
     load_config, write = config.load_config, export.export
 
     def load_small(source: str = config.DEFAULT_PRESET, overrides: Sequence[str] = ()) -> Any:
-        return load_config(source, [*overrides, *TRAINING])
+        return load_config(source, [*overrides, *_allowed(TRAINING, [source])])
 
     def write_small(inference: Any, joints: Any, *arguments: Any, **settings: Any) -> Any:
         # Tracing an HRNet takes half a minute; tests/inference/test_export.py exports one.

@@ -387,8 +387,9 @@ def test_models_lists_names_sizes_and_cached_files(published, server):
         return result.stdout
 
     before = json.loads(models("--json"))
-    assert [row["name"] for row in before] == list(PUBLISHED)
-    assert before[0] == PUBLISHED["higherhrnet_w32_crowdpose"]._asdict() | {
+    assert [row["name"] for row in before] == ["people", *PUBLISHED]
+    assert Path(before[0]["cached"]).stat().st_size == before[0]["size"]
+    assert before[1] == PUBLISHED["higherhrnet_w32_crowdpose"]._asdict() | {
         "name": "higherhrnet_w32_crowdpose",
         "size": None,
         "cached": None,
@@ -400,7 +401,8 @@ def test_models_lists_names_sizes_and_cached_files(published, server):
     lines = models().splitlines()
     assert lines[0].split() == ["name", "data", "input", "AP", "size", "cached"]
     w32 = ["higherhrnet_w32_crowdpose", "CrowdPose", "512", "65.5", "~114", "MB", "no"]
-    assert lines[1].split() == w32
-    assert lines[len(PUBLISHED)].split()[-1] == "yes"
+    assert lines[1].split()[0] == "people"
+    assert lines[2].split() == w32
+    assert lines[1 + len(PUBLISHED)].split()[-1] == "yes"
     assert f"Cache: {cache_folder()}" in lines[-1]
-    assert models("--quiet").splitlines() == lines[1 : len(PUBLISHED) + 1]
+    assert models("--quiet").splitlines() == lines[1 : len(PUBLISHED) + 2]
