@@ -13,6 +13,21 @@ settings.register_profile("dhn", deadline=None, suppress_health_check=[HealthChe
 settings.load_profile("dhn")
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--thorough",
+        action="store_true",
+        help="also what takes minutes and says little more: every GPU architecture for nvcc, "
+        "torch.compile and export of every real network",
+    )
+
+
+@pytest.fixture(scope="session")
+def thorough(request: pytest.FixtureRequest) -> bool:
+    """Whether pytest was called with --thorough."""
+    return request.config.getoption("--thorough")
+
+
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 
 
@@ -36,13 +51,13 @@ def crowds(request: pytest.FixtureRequest) -> Path:
 
 
 @pytest.fixture(scope="session")
-def files(tmp_path_factory: pytest.TempPathFactory):
+def files(request: pytest.FixtureRequest):
     """files(format, flip, halves): a tiny network as an exported file."""
     for package in ("onnx", "onnxscript", "onnxruntime"):
         pytest.importorskip(package)
     from tiny_exports import exporter
 
-    return exporter(tmp_path_factory.mktemp("exported"))
+    return exporter(shared_folder(request) / "exported")
 
 
 @pytest.fixture(params=["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
