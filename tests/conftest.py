@@ -13,6 +13,17 @@ settings.register_profile("dhn", deadline=None, suppress_health_check=[HealthChe
 settings.load_profile("dhn")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Starts slow tests first, so that nobody waits for one of them at the end.
+
+    pytest-xdist gives each process a stretch of the list: half of them begin the first half.
+    """
+    slow = [item for item in items if item.get_closest_marker("slow")]
+    quick = [item for item in items if not item.get_closest_marker("slow")]
+    middle = len(quick) // 2
+    items[:] = [*slow[::2], *quick[:middle], *slow[1::2], *quick[middle:]]
+
+
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--thorough",
@@ -48,6 +59,15 @@ def crowds(request: pytest.FixtureRequest) -> Path:
         generate(folder, 10, 0, config=CrowdConfig(size=96))
 
     return built_once(shared_folder(request) / "crowds", build)
+
+
+@pytest.fixture(scope="session")
+def python():
+    """Runs `python ARGUMENTS` in a fork of a process that has imported torch already."""
+    from forked_python import ForkedPython
+
+    with ForkedPython() as started:
+        yield started
 
 
 @pytest.fixture(scope="session")

@@ -27,16 +27,10 @@ from dhn.media.images import write_image
 from dhn.media.video import VideoWriter
 from dhn.model import build_model
 from dhn.weights.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-from forked_python import Finished, ForkedPython
+from forked_python import Finished
 from tiny_runs import TINY, assert_same_run, one_thread
 
 DIED = "died without"
-
-
-@pytest.fixture(scope="module")
-def python():
-    with ForkedPython() as started:
-        yield started
 
 
 def torchrun(*arguments, restarts=0, code=0) -> Finished:
@@ -317,6 +311,7 @@ cli.main(["train", "--device", "cpu", *sys.argv[1:]])
 """
 
 
+@pytest.mark.slow
 def test_a_job_survives_a_kill_and_stops_at_a_sigterm(python, tiny, tmp_path, monkeypatch):
     """Under torchrun itself, with its store, its environment and its report beside our lines."""
     tiny = [*tiny, "train.epochs=3"]

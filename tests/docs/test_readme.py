@@ -17,15 +17,14 @@ import yaml
 
 import doc_world as world
 from doc_pages import PAGES, Block, blocks, name
-from doc_stand_ins import serving, small
+from doc_stand_ins import make_path, small
 from locks import built_once, shared_folder
 
 
 @pytest.fixture(scope="session")
-def programs(tmp_path_factory):
+def programs(tmp_path_factory, python):
     """A folder for PATH, with the commands that pages may use."""
-    with serving(tmp_path_factory.mktemp("stand_ins")) as path:
-        yield path
+    return make_path(tmp_path_factory.mktemp("stand_ins"), python)
 
 
 @pytest.fixture(scope="session")

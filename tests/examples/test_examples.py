@@ -84,6 +84,7 @@ def test_draw_video(run, tmp_path):
         assert np.abs(before.image.astype(int) - after.image).mean() > 1
 
 
+@pytest.mark.slow
 def test_export_and_run_onnx_and_group_by_hand(run, tmp_path, monkeypatch):
     """The script, then docs/outputs.md on the file that it wrote: an export takes half a minute."""
     for package in ("onnx", "onnxscript", "onnxruntime"):

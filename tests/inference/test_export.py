@@ -65,6 +65,7 @@ def check(file: Path, inference: PoseInference, images: Tensor) -> Peaks:
 CASES = [("onnx", True, True), ("onnx", False, False), ("torch", True, True)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("format", "flip", "halves"), CASES)
 def test_any_batch_and_size(files, format, flip, halves):
     inference = pixels_inference(flip, halves)
