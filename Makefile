@@ -4,6 +4,7 @@
 # make build      installs into .venv and compiles what has changed in csrc
 # make check      checks style, layout, types and the layers of imports
 # make format     corrects style and layout where that can be done automatically
+# make thorough   the same, and what takes minutes and says little more (pytest --thorough)
 # make coverage   runs every test and prints the line and branch coverage of dhn/
 # make docs       builds the documentation as a site in build/site, and checks its links
 # make wheel      builds a wheel in dist/
@@ -21,7 +22,7 @@ PYTEST ?= -n auto --maxprocesses 8 --dist worksteal
 
 BIN := .venv/bin
 
-.PHONY: demo test install build check format coverage docs wheel bench gpu-check clean
+.PHONY: demo test thorough install build check format coverage docs wheel bench gpu-check clean
 
 demo: build demo/photos demo/stats.json demo/predictions
 	@echo "People in photographs and a video: demo/photos"
@@ -30,6 +31,9 @@ demo: build demo/photos demo/stats.json demo/predictions
 # Tests run side by side and their networks are small: more threads would only compete.
 test: build check
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(PYTEST)
+
+thorough: PYTEST += --thorough
+thorough: test
 
 # --- installation -------------------------------------------------------------------------------
 
