@@ -52,6 +52,13 @@ if TYPE_CHECKING:
     help="Leave out people who score less.",
 )
 @click.option(
+    "--joint-conf",
+    type=options.Number(0, 1),
+    default=0.0,
+    show_default=True,
+    help="Count joints that score less as missing. Overlays leave out those of 0.1 in any case.",
+)
+@click.option(
     "--vid-stride",
     type=options.COUNT,
     default=1,
@@ -66,6 +73,7 @@ def predict(
     video_output: Path | None,
     csv_output: Path | None,
     conf: float,
+    joint_conf: float,
     vid_stride: int,
     batch_size: int,
     quiet: bool,
@@ -106,6 +114,7 @@ def predict(
             outputs,
             batch_size=batch_size,
             conf=conf,
+            joint_conf=joint_conf,
             vid_stride=vid_stride,
             progress=progress(quiet),
             world=world,

@@ -1,7 +1,7 @@
 """The result of a prediction: the people of one image."""
 
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
@@ -29,6 +29,8 @@ class People:
         scores: float32 [P]: the mean score of all J joints before refinement, where a joint that
             was not found counts as 0.
         joints: names, limbs and pairs of the J joints.
+        refined: bool [P, J]: which joints grouping did not find and refinement filled in where the
+            maps support them best; False everywhere by default. See `states`.
         image: the image in which they were found, RGB uint8 [H, W, 3], which stays in memory as
             long as these people do; None where it is not kept, as in
             `dataclasses.replace(people, image=None)`.
@@ -38,13 +40,39 @@ class People:
     scores: np.ndarray
     joints: JointSet
     image: np.ndarray | None = field(default=None, repr=False)
+    refined: np.ndarray = field(default=cast("np.ndarray", None), repr=False)
+
+    def __post_init__(self) -> None:
+        if self.refined is None:
+            object.__setattr__(self, "refined", np.zeros(self.keypoints.shape[:2], bool))
 
     def __len__(self) -> int:
         return len(self.scores)
 
     def __getitem__(self, chosen: Any) -> "People":
-        keypoints = self.keypoints[chosen].reshape(-1, *self.keypoints.shape[1:])
-        return People(keypoints, np.atleast_1d(self.scores[chosen]), self.joints, self.image)
+        J = len(self.joints)
+        return replace(
+            self,
+            keypoints=self.keypoints[chosen].reshape(-1, J, 3),
+            scores=np.atleast_1d(self.scores[chosen]),
+            refined=self.refined[chosen].reshape(-1, J),
+        )
+
+    @property
+    def states(self) -> np.ndarray:
+        """How each joint came to be, str [P, J].
+
+        `seen`: found by grouping its peak in the heatmap with the person. `refined`: filled in by
+        refinement, often a guess. `missing`: not found; x, y and score are 0.
+        """
+        there = self.keypoints[..., 2] > 0
+        return np.where(there, np.where(self.refined, "refined", "seen"), "missing")
+
+    def without_weak_joints(self, joint_conf: float) -> "People":
+        """The same people, whose joints of scores below `joint_conf` are missing."""
+        strong = self.keypoints[..., 2] >= joint_conf
+        keypoints = np.where(strong[..., None], self.keypoints, np.float32(0))
+        return replace(self, keypoints=keypoints, refined=self.refined & strong)
 
     @property
     def joint_names(self) -> tuple[str, ...]:
@@ -60,7 +88,9 @@ class People:
         return _boxes(self.keypoints).astype(np.float32)
 
     def plot(self, image: Any = None, *, colours: np.ndarray | None = None) -> np.ndarray:
-        """Draws the people over their image.
+        """Draws the people over their image: joints seen solid, refined ones hollow.
+
+        Joints that score 0.1 or less are left out.
 
         Args:
             image: another image of the same size to draw over, of any kind that `as_rgb` takes.
@@ -76,7 +106,9 @@ class People:
         canvas = self.image if image is None else as_rgb(image)
         if canvas is None:
             raise DhnError("plot: the image of these people was not kept; give it to plot(image)")
-        return draw_poses(canvas, self.keypoints, self.joints, colours=colours)
+        return draw_poses(
+            canvas, self.keypoints, self.joints, refined=self.refined, colours=colours
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """The people as plain values, which JSON can hold.
@@ -84,16 +116,23 @@ class People:
         Returns:
             `joint_names`, a list of J names, and `predictions`, a list of P dictionaries as
             OpenPifPaf writes them: `keypoints`, flat, has x, y and score of each joint, rounded
-            to four digits, and three zeros where it was not found; `bbox` is the box around the
-            joints found (left, top, width, height), `score` the person's score, and
-            `category_id` is 1.
+            to four digits, and three zeros where it was not found; `states` has `seen`,
+            `refined` or `missing` for each joint; `bbox` is the box around the joints found
+            (left, top, width, height), `score` the person's score, and `category_id` is 1.
         """
         found = self.keypoints[..., 2:] > 0
         keypoints = np.where(found, self.keypoints, 0).astype(float).round(4)
         predictions = [
-            {"keypoints": person.ravel().tolist(), "bbox": box, "score": score, "category_id": 1}
-            for person, box, score in zip(
+            {
+                "keypoints": person.ravel().tolist(),
+                "states": states,
+                "bbox": box,
+                "score": score,
+                "category_id": 1,
+            }
+            for person, states, box, score in zip(
                 keypoints,
+                self.states.tolist(),
                 _boxes(keypoints).round(3).tolist(),
                 self.scores.astype(float).round(4).tolist(),
                 strict=True,
@@ -126,8 +165,9 @@ class People:
         """The people as a pandas table, a row for each: the columns of `dhn predict --csv-output`.
 
         Returns:
-            a table with the columns `score`, and for every joint `NAME_x`, `NAME_y` and
-            `NAME_score`, which are NaN where the joint was not found; its index is `person`.
+            a table with the columns `score`, and for every joint `NAME_x`, `NAME_y`,
+            `NAME_score`, which are NaN where the joint was not found, and `NAME_state`, one of
+            `states`; its index is `person`.
 
         Raises:
             DhnError: pandas is not installed.
@@ -137,9 +177,14 @@ class People:
         except ImportError as error:
             raise DhnError("to_dataframe needs pandas: pip install pandas") from error
         found = self.keypoints[..., 2:] > 0
-        values = np.where(found, self.keypoints, np.nan).reshape(len(self), 3 * len(self.joints))
-        table = pandas.DataFrame(values, columns=joint_columns(self.joints))
-        table.insert(0, "score", self.scores)
+        numbers = np.where(found, self.keypoints, np.nan)  # [P, J, 3]
+        by_joint = [
+            column
+            for values, states in zip(numbers.transpose(1, 2, 0), self.states.T, strict=True)
+            for column in (*values, states)
+        ]
+        columns = dict(zip(joint_columns(self.joints), by_joint, strict=True))
+        table = pandas.DataFrame({"score": self.scores} | columns)
         return table.rename_axis("person")
 
     def to_supervision(self) -> "supervision.KeyPoints":
@@ -167,8 +212,8 @@ class People:
 
 
 def joint_columns(joints: JointSet) -> list[str]:
-    """Names of 3 J columns of a table: `NAME_x`, `NAME_y` and `NAME_score` of each joint."""
-    return [f"{name}_{value}" for name in joints.names for value in ("x", "y", "score")]
+    """Names of 4 J columns of a table: `NAME_x`, `_y`, `_score` and `_state` of each joint."""
+    return [f"{name}_{value}" for name in joints.names for value in ("x", "y", "score", "state")]
 
 
 def _boxes(keypoints: np.ndarray) -> np.ndarray:

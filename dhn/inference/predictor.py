@@ -186,7 +186,9 @@ class Predictor:
             keypoints = poses.keypoints.numpy()
             there = keypoints[..., 2] > 0
             keypoints[there, :2] = affine.apply(keypoints[there, :2])
-            people.append(People(keypoints, poses.scores.numpy(), self.joints, image))
+            refined = there & ~poses.grouped.numpy()
+            scores = poses.scores.numpy()
+            people.append(People(keypoints, scores, self.joints, image, refined))
         self.timing.images += len(images)
         self.timing.network_seconds += inferred - started
         self.timing.decode_seconds += time.perf_counter() - inferred

@@ -246,8 +246,9 @@ class _Table(_TextFile):
             table.writerow(["file", "frame", "person", "score", *joint_columns(people.joints)])
             self._has_header = True
         for number, person in enumerate(people.to_dict()["predictions"]):
-            joints = np.array(person["keypoints"], object).reshape(-1, 3)
-            joints[joints[:, 2] == 0] = ""
+            points = np.array(person["keypoints"], object).reshape(-1, 3)
+            points[points[:, 2] == 0] = ""
+            joints = np.column_stack([points, person["states"]])
             table.writerow(
                 [frame.source.path, frame.index, number, person["score"], *joints.ravel()]
             )

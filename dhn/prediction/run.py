@@ -62,6 +62,7 @@ def predict(
     *,
     batch_size: int = 1,
     conf: float = 0.0,
+    joint_conf: float = 0.0,
     vid_stride: int = 1,
     progress: Progress = silent,
     world: World = ALONE,
@@ -82,6 +83,7 @@ def predict(
         outputs: what to write, and where.
         batch_size: how many images or frames the predictor gets at a time.
         conf: people who score less are left out.
+        joint_conf: joints that score less count as missing.
         vid_stride: only every n-th frame of a video is taken.
         progress: shows how many images and frames are done.
         world: the processes that share the work.
@@ -100,7 +102,7 @@ def predict(
         "Predicting",
         total=_frame_count(list(outcomes), vid_stride),
     )
-    results = _results(predictor, frames, batch_size, conf, outcomes)
+    results = _results(predictor, frames, batch_size, conf, joint_conf, outcomes)
     with contextlib.ExitStack() as whole_run:
         shared = closed_by(whole_run, shared_sinks(outputs, sources))
         at_once = shared if world.size == 1 else ()  # else rank 0 writes to them at the end
@@ -174,6 +176,7 @@ def _results(
     frames: Iterator[Frame],
     batch_size: int,
     conf: float,
+    joint_conf: float,
     outcomes: Mapping[Source, _Outcome],
 ) -> Iterator[tuple[Frame, People]]:
     """Each frame with its people; `batch_size` frames are predicted at a time."""
@@ -183,4 +186,4 @@ def _results(
             if isinstance(people, Exception):
                 outcomes[frame.source].fail(frame.source, people)
             else:
-                yield frame, people[people.scores >= conf]
+                yield frame, people[people.scores >= conf].without_weak_joints(joint_conf)

@@ -112,7 +112,7 @@ def test_json_of_an_image_is_as_openpifpaf_writes_it(run, tmp_path):
     people = json.loads((tmp_path / "out.json").read_text())
     assert [person["score"] for person in people] == pytest.approx([0.9, 0.8])
     for number, person in enumerate(people):
-        assert list(person) == ["keypoints", "bbox", "score", "category_id"]
+        assert list(person) == ["keypoints", "states", "bbox", "score", "category_id"]
         assert person["category_id"] == 1
         expected = POSE + np.array([3 * number, 0, 0])
         expected[3] = 0
@@ -135,6 +135,15 @@ def test_conf_leaves_people_out(run, tmp_path):
     run("many.png", "--conf", "0.65", "--json-output", "out.json")
     scores = [person["score"] for person in json.loads((tmp_path / "out.json").read_text())]
     assert scores == pytest.approx([0.9, 0.8, 0.7])
+
+
+def test_weak_joints_are_left_out(run, tmp_path, monkeypatch):
+    write_image(tmp_path / "one.png", image(1))
+    monkeypatch.setitem(globals(), "POSE", POSE * (1, 1, 1))
+    POSE[4:6, 2] = 0.3, 0.4
+    run("one.png", "--joint-conf", "0.35", "--json-output", "out.json")
+    (person,) = json.loads((tmp_path / "out.json").read_text())
+    assert [j for j, state in enumerate(person["states"]) if state == "missing"] == [3, 4]
 
 
 def test_video_in_and_out(run, tmp_path):
@@ -210,6 +219,7 @@ def test_table(run, tmp_path):
     for number, row in enumerate(rows[:2]):
         for pose, joint in zip(POSE, CROWDPOSE.names, strict=True):
             cells = [row[f"{joint}_{value}"] for value in ("x", "y", "score")]
+            assert row[f"{joint}_state"] == ("seen" if pose[2] else "missing")
             if pose[2] == 0:
                 assert cells == ["", "", ""]
             else:
