@@ -20,6 +20,7 @@ from dhn.data.joints import JointSet, official_order
 from dhn.inference.accelerate import accelerated
 from dhn.inference.aggregate import PoseInference
 from dhn.inference.decode import DecodeConfig, decode_poses
+from dhn.inference.duplicates import without_duplicates, without_guesses
 from dhn.inference.exported import ExportedNetwork
 from dhn.inference.people import People
 from dhn.media.convert import as_rgb
@@ -28,6 +29,8 @@ from dhn.model.fold import folded
 
 if TYPE_CHECKING:
     from PIL import Image
+
+NMS_OKS = 0.7  # of two people with a higher OKS, one is a duplicate
 
 AnyImage: TypeAlias = "str | os.PathLike[str] | np.ndarray | Tensor | Image.Image"
 
@@ -63,6 +66,9 @@ class Predictor:
         parity: reproduce the official HigherHRNet code with its artefacts: how it places images
             (`official_transform`), in which order it groups CrowdPose's joints, and which of
             equally good groupings it takes; in float32 unless `precision` is bfloat16.
+        nms_oks: of two people with a higher OKS, only the better one stays; see
+            `without_duplicates`. None is `NMS_OKS`, and 1 (everybody stays) under `parity`.
+        min_seen: people of whom fewer joints were found before refinement are left out.
         source: where the weights came from, for messages.
 
     Attributes:
@@ -85,6 +91,8 @@ class Predictor:
         compile: bool = False,
         decode: DecodeConfig | None = None,
         parity: bool = False,
+        nms_oks: float | None = None,
+        min_seen: int = 1,
         source: str = "network",
     ) -> None:
         if input_size < 64 or input_size % 64 != 0:
@@ -112,6 +120,8 @@ class Predictor:
             decode = replace(decode, joint_order=order)
         self.decode = replace(decode, munkres=True) if parity else decode
         self.parity = parity
+        self.nms_oks = nms_oks if nms_oks is not None else 1.0 if parity else NMS_OKS
+        self.min_seen = min_seen
         self.source = source
         self.timing = TimeSpent()
 
@@ -188,7 +198,9 @@ class Predictor:
             keypoints[there, :2] = affine.apply(keypoints[there, :2])
             refined = there & ~poses.grouped.numpy()
             scores = poses.scores.numpy()
-            people.append(People(keypoints, scores, self.joints, image, refined))
+            everybody = People(keypoints, scores, self.joints, image, refined)
+            likely = without_guesses(everybody, self.min_seen)
+            people.append(without_duplicates(likely, self.nms_oks))
         self.timing.images += len(images)
         self.timing.network_seconds += inferred - started
         self.timing.decode_seconds += time.perf_counter() - inferred
