@@ -23,11 +23,11 @@ def without_duplicates(people: People, nms_oks: float) -> People:
     order = np.argsort(-people.scores, kind="stable")
     # suppresses[i, j]: the i-th best would suppress the j-th best.
     suppresses = np.triu(oks[np.ix_(order, order)] > nms_oks, 1)
-    stays = np.ones(len(people), bool)
+    stays: np.ndarray = np.ones(len(people), bool)
     # Who stays depends on better people alone. So each round settles at least one more link of the
     # longest chain of people who suppress each other, and chains are short.
     while True:
-        settled = ~(suppresses & stays[:, None]).any(0)
+        settled = ~np.any(suppresses & stays[:, None], axis=0)
         if (settled == stays).all():
             break
         stays = settled

@@ -72,6 +72,7 @@ class Predictor:
         source: where the weights came from, for messages.
 
     Attributes:
+        settings: what the people depend on besides the weights.
         timing: how many images were predicted so far, and how long that took.
 
     Raises:
@@ -101,16 +102,22 @@ class Predictor:
         self.inference: PoseInference | ExportedNetwork
         if isinstance(model, ExportedNetwork):
             self.device = model.device
+            flip, fine_only = model.description.flip, model.description.fine_only
+            precision = "float32"
             self.inference = model
         else:
             self.device = device or torch.device("cpu")
             if parity and precision == "auto":
                 precision = "float32"
             dtype = inference_dtype(precision, self.device)
+            precision = "bfloat16" if dtype == torch.bfloat16 else "float32"
             network = channels_last(folded(model).to(self.device, dtype))
             self.inference = PoseInference(
                 network, joints.flip if flip else None, fine_only=fine_only, dtype=dtype
             )
+        self.flip = flip
+        self.fine_only = fine_only
+        self.precision = precision
         self.compile = compile
         self.joints = joints
         self.input_size = input_size
@@ -124,6 +131,22 @@ class Predictor:
         self.min_seen = min_seen
         self.source = source
         self.timing = TimeSpent()
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What the people depend on besides weights and image: plain values, as of `dhn.load`."""
+        return {
+            "input_size": self.input_size,
+            "flip": self.flip,
+            "fine_only": self.fine_only,
+            "precision": self.precision,
+            "parity": self.parity,
+            "refine": self.decode.refine,
+            "subpixel": self.decode.subpixel,
+            "max_people": self.decode.max_people,
+            "nms_oks": self.nms_oks,
+            "min_seen": self.min_seen,
+        }
 
     @overload
     def __call__(self, images: list[Any] | tuple[Any, ...]) -> list[People]: ...

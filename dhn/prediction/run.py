@@ -15,7 +15,8 @@ from dhn.inference.batches import people_or_errors
 from dhn.inference.people import People
 from dhn.media.sources import Source
 from dhn.media.video import VideoReader
-from dhn.prediction.outputs import Frame, Outputs, closed_by, shared_sinks, source_sinks
+from dhn.prediction.outputs import Outputs, closed_by
+from dhn.prediction.sinks import Frame, Run
 
 if TYPE_CHECKING:
     from dhn.inference.predictor import Predictor
@@ -95,6 +96,9 @@ def predict(
         DhnError: an output cannot be written.
     """
     outputs.check(sources)
+    outputs.check_joints(predictor.joints)
+    choices = {"conf": conf, "joint_conf": joint_conf, "vid_stride": vid_stride}
+    run = Run(predictor.source, predictor.settings | choices, predictor.joints, sources)
     outcomes = {source: _Outcome() for source in world.share(sources)}
     frames = tracked(
         _frames(outcomes, vid_stride),
@@ -104,12 +108,12 @@ def predict(
     )
     results = _results(predictor, frames, batch_size, conf, joint_conf, outcomes)
     with contextlib.ExitStack() as whole_run:
-        shared = closed_by(whole_run, shared_sinks(outputs, sources))
+        shared = closed_by(whole_run, outputs.shared_sinks(run))
         at_once = shared if world.size == 1 else ()  # else rank 0 writes to them at the end
         for source, group in itertools.groupby(results, key=lambda result: result[0].source):
             outcome = outcomes[source]
             with contextlib.ExitStack() as one_source:
-                own = closed_by(one_source, source_sinks(outputs, source))
+                own = closed_by(one_source, outputs.source_sinks(source, run))
                 for frame, people in group:
                     outcome.images += 1
                     outcome.people += len(people)
@@ -147,13 +151,20 @@ def _frames(outcomes: Mapping[Source, _Outcome], stride: int) -> Iterator[Frame]
     for source, outcome in outcomes.items():
         try:
             if not source.is_video:
-                yield Frame(source, source.read_image())
+                image = source.read_image()
+                yield Frame(source, image, size=_size(image))
                 continue
             with VideoReader(source.path, stride) as video:
                 for frame in video:
-                    yield Frame(source, frame.image, frame.index, frame.time, video.fps)
+                    size = _size(frame.image)
+                    yield Frame(source, frame.image, frame.index, frame.time, video.fps, size)
         except Exception as error:
             outcome.fail(source, error)
+
+
+def _size(image: np.ndarray) -> tuple[int, int]:
+    height, width = image.shape[:2]
+    return width, height
 
 
 def _frame_count(sources: Sequence[Source], stride: int) -> int | None:
