@@ -91,6 +91,16 @@ if TYPE_CHECKING:
     show_default=True,
     help="Take every n-th frame of videos.",
 )
+@click.option(
+    "--track",
+    is_flag=True,
+    help="Give the people of videos ids that stay the same from frame to frame.",
+)
+@click.option(
+    "--smooth",
+    is_flag=True,
+    help="Steady the joints in videos, and fill in short gaps. Includes --track.",
+)
 @options.common
 def predict(
     sources: tuple[str, ...],
@@ -106,6 +116,8 @@ def predict(
     conf: float,
     joint_conf: float,
     vid_stride: int,
+    track: bool,
+    smooth: bool,
     batch_size: int,
     quiet: bool,
     **network: Any,
@@ -159,6 +171,8 @@ def predict(
             conf=conf,
             joint_conf=joint_conf,
             vid_stride=vid_stride,
+            track=track or smooth,
+            smooth=smooth,
             progress=progress(quiet),
             world=world,
         )

@@ -34,9 +34,10 @@ def pose_oks(
     areas = (AREA_OF_BOX * boxes[:, 2] * boxes[:, 3] for boxes in (first_boxes, second_boxes))
     area = np.maximum(*np.ix_(*areas))  # [P, Q]
     has_first, has_second = first[..., 2] > 0, second[..., 2] > 0
-    distance2 = ((first[:, None, :, :2] - second[None, :, :, :2]) ** 2).sum(-1)  # [P, Q, J]
+    dx, dy = (first[:, None, :, k] - second[None, :, :, k] for k in (0, 1))
+    distance2 = dx * dx + dy * dy  # [P, Q, J]
     spread = 2 * area[..., None] * (2 * np.asarray(sigmas)) ** 2
     similarity = np.exp(-distance2 / np.maximum(spread, 1e-9))
     shared = has_first[:, None] & has_second[None]
     fewer = np.minimum(*np.ix_(has_first.sum(-1), has_second.sum(-1)))
-    return (similarity * shared).sum(-1) / np.maximum(fewer, 1)
+    return np.einsum("pqj,pqj->pq", similarity, shared) / np.maximum(fewer, 1)

@@ -34,6 +34,8 @@ class People:
         image: the image in which they were found, RGB uint8 [H, W, 3], which stays in memory as
             long as these people do; None where it is not kept, as in
             `dataclasses.replace(people, image=None)`.
+        ids: int [P]: who is the same person in other frames, from 1; 0 for somebody without an
+            identity. None, the default, unless a `dhn.tracking.Tracker` gave them.
     """
 
     keypoints: np.ndarray
@@ -41,6 +43,7 @@ class People:
     joints: JointSet
     image: np.ndarray | None = field(default=None, repr=False)
     refined: np.ndarray = field(default=cast("np.ndarray", None), repr=False)
+    ids: np.ndarray | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         if self.refined is None:
@@ -56,6 +59,7 @@ class People:
             keypoints=self.keypoints[chosen].reshape(-1, J, 3),
             scores=np.atleast_1d(self.scores[chosen]),
             refined=self.refined[chosen].reshape(-1, J),
+            ids=None if self.ids is None else np.atleast_1d(self.ids[chosen]),
         )
 
     @property
@@ -85,12 +89,12 @@ class People:
 
         All four are 0 where a person has no joint.
         """
-        return _boxes(self.keypoints).astype(np.float32)
+        return boxes_of(self.keypoints).astype(np.float32)
 
     def plot(self, image: Any = None, *, colours: np.ndarray | None = None) -> np.ndarray:
         """Draws the people over their image: joints seen solid, refined ones hollow.
 
-        Joints that score 0.1 or less are left out.
+        Joints that score 0.1 or less are left out. People with ids have them beside their heads.
 
         Args:
             image: another image of the same size to draw over, of any kind that `as_rgb` takes.
@@ -107,7 +111,12 @@ class People:
         if canvas is None:
             raise DhnError("plot: the image of these people was not kept; give it to plot(image)")
         return draw_poses(
-            canvas, self.keypoints, self.joints, refined=self.refined, colours=colours
+            canvas,
+            self.keypoints,
+            self.joints,
+            refined=self.refined,
+            colours=colours,
+            labels=None if self.ids is None else [str(id) if id else "" for id in self.ids],
         )
 
     def to_dict(self) -> dict[str, Any]:
@@ -118,22 +127,26 @@ class People:
             OpenPifPaf writes them: `keypoints`, flat, has x, y and score of each joint, rounded
             to four digits, and three zeros where it was not found; `states` has `seen`,
             `refined` or `missing` for each joint; `bbox` is the box around the joints found
-            (left, top, width, height), `score` the person's score, and `category_id` is 1.
+            (left, top, width, height), `score` the person's score, and `category_id` is 1. `id`
+            is there for people who have one.
         """
         found = self.keypoints[..., 2:] > 0
         keypoints = np.where(found, self.keypoints, 0).astype(float).round(4)
+        ids = [0] * len(self) if self.ids is None else self.ids.tolist()
         predictions = [
-            {
+            ({"id": id} if id else {})
+            | {
                 "keypoints": person.ravel().tolist(),
                 "states": states,
                 "bbox": box,
                 "score": score,
                 "category_id": 1,
             }
-            for person, states, box, score in zip(
+            for id, person, states, box, score in zip(
+                ids,
                 keypoints,
                 self.states.tolist(),
-                _boxes(keypoints).round(3).tolist(),
+                boxes_of(keypoints).round(3).tolist(),
                 self.scores.astype(float).round(4).tolist(),
                 strict=True,
             )
@@ -149,16 +162,18 @@ class People:
 
         Returns:
             P dictionaries of `image_id`, `category_id`, `keypoints` (3 J numbers: x, y, score)
-            and `score`, unrounded.
+            and `score`, unrounded; `track_id` for people who have an id.
         """
+        ids = [0] * len(self) if self.ids is None else self.ids.tolist()
         return [
-            {
+            ({"track_id": id} if id else {})
+            | {
                 "image_id": image_id,
                 "category_id": category_id,
                 "keypoints": person.ravel().tolist(),
                 "score": score,
             }
-            for person, score in zip(self.keypoints, self.scores.tolist(), strict=True)
+            for id, person, score in zip(ids, self.keypoints, self.scores.tolist(), strict=True)
         ]
 
     def to_dataframe(self) -> "pandas.DataFrame":
@@ -216,8 +231,15 @@ def joint_columns(joints: JointSet) -> list[str]:
     return [f"{name}_{value}" for name in joints.names for value in ("x", "y", "score", "state")]
 
 
-def _boxes(keypoints: np.ndarray) -> np.ndarray:
-    """Boxes around found joints [P, 4] in the dtype of keypoints [P, J, 3]."""
+def boxes_of(keypoints: np.ndarray) -> np.ndarray:
+    """Boxes around the joints found in poses.
+
+    Args:
+        keypoints: [P, J, 3]: x, y, and a score above 0 where the joint was found.
+
+    Returns:
+        [P, 4], in the same dtype: left, top, width, height; zeros where there is no joint.
+    """
     found = keypoints[..., 2:] > 0
     low = np.where(found, keypoints, np.inf)[..., :2].min(1, initial=np.inf)
     high = np.where(found, keypoints, -np.inf)[..., :2].max(1, initial=-np.inf)

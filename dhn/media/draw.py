@@ -49,6 +49,7 @@ def draw_poses(
     refined: np.ndarray | None = None,
     joint_threshold: float = 0.1,
     colours: np.ndarray | None = None,
+    labels: Sequence[str] | None = None,
 ) -> np.ndarray:
     """Paints skeletons over an image.
 
@@ -65,6 +66,7 @@ def draw_poses(
         refined: bool [P, J], which joints are drawn hollow; none by default.
         joint_threshold: see `poses`.
         colours: int [P], the number of each person's hue; 0, 1, ... by default.
+        labels: P short texts, each written above its person's topmost joint; "" for none.
 
     Returns:
         a new image, RGB uint8 [H, W, 3].
@@ -80,6 +82,9 @@ def draw_poses(
         if found[p].any():
             palette = _joint_colours(joints, numbers[p])
             _paint_person(canvas, poses[p], found[p], hollow[p], sizes[p], joints, palette)
+    for p, label in enumerate(labels or ()):
+        if label and found[p].any():
+            _write_label(canvas, label, poses[p], found[p], sizes[p], numbers[p])
     return canvas
 
 
@@ -156,6 +161,32 @@ def _paint_person(
     )
     layer = cv2.resize(layer, window.shape[1::-1], interpolation=cv2.INTER_AREA).astype(np.uint16)
     window[:] = layer[..., :3] + (window * (255 - layer[..., 3:]) + 127) // 255
+
+
+def _write_label(
+    canvas: np.ndarray, label: str, pose: np.ndarray, found: np.ndarray, size: float, number: int
+) -> None:
+    """Writes a text above the topmost joint, in the person's light colour with a dark rim."""
+    top = pose[np.where(found, pose[:, 1], np.inf).argmin(), :2]
+    scale = float(np.clip(size / 280, 0.35, 3))
+    thin = max(1, round(1.6 * scale))
+    (width, height), _ = cv2.getTextSize(label, cv2.FONT_HERSHEY_SIMPLEX, scale, thin)
+    lowest = canvas.shape[0] - 2
+    x = int(np.clip(top[0] - width / 2, 1, max(1, canvas.shape[1] - width - 1)))
+    y = int(np.clip(top[1] - 0.06 * size, height + 1, max(height + 1, lowest)))
+    colour = _PALETTE[number % len(_PALETTE)][0]
+    for ink, thickness in ((_OUTLINE, 3 * thin + 1), (colour, thin)):
+        red, green, blue = (float(channel) for channel in ink)
+        cv2.putText(
+            canvas,
+            label,
+            (x, y),
+            cv2.FONT_HERSHEY_SIMPLEX,
+            scale,
+            (red, green, blue),
+            thickness,
+            cv2.LINE_AA,
+        )
 
 
 def _draw_skeleton(

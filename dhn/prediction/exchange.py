@@ -78,7 +78,7 @@ class MotText(TextFile):
 
     def write(self, frame: Frame, people: People) -> None:
         assert frame.index is not None
-        ids = [-1] * len(people)
+        ids = _ids(people)
         self.append(
             "".join(
                 f"{frame.index + 1},{id},{left:.2f},{top:.2f},{width:.2f},{height:.2f},"
@@ -98,12 +98,19 @@ class OpenPoseFiles(ImageSink):
         content = {
             "version": 1.3,
             "people": [
-                {"person_id": [-1], "pose_keypoints_2d": pose.ravel().tolist() + _NO_FEET}
+                {"person_id": [id], "pose_keypoints_2d": pose.ravel().tolist() + _NO_FEET}
                 | {key: [] for key in _OTHER_OPENPOSE_KEYS}
-                for pose in poses.astype(float).round(3)
+                for id, pose in zip(_ids(people), poses.astype(float).round(3), strict=True)
             ],
         }
         write_json(_frame_file(self.path, frame, "_keypoints.json", digits=12), content)
+
+
+def _ids(people: People) -> list[int]:
+    """Everybody's id; -1 for none, as other tools have it."""
+    if people.ids is None:
+        return [-1] * len(people)
+    return np.where(people.ids > 0, people.ids, -1).tolist()
 
 
 def body_25(people: People) -> np.ndarray:

@@ -84,6 +84,11 @@ class Outputs:
         return list(dict.fromkeys(path for path in paths if path is not None))
 
     @property
+    def need_pixels(self) -> bool:
+        """Whether something is drawn."""
+        return self.images is not None or self.video is not None
+
+    @property
     def on_stdout(self) -> bool:
         """Whether results go to standard output, so that nothing else may."""
         return STDOUT in self.paths()
@@ -108,19 +113,17 @@ class Outputs:
             sources: what will be read.
             checkpoint: the network's file, which must not be overwritten either.
         """
+        videos = sum(source.is_video for source in sources)
+        for path, kind in ((self.video, _KINDS["video"]), (self.mot, _KINDS["mot"])):
+            if path is not None and not videos:
+                raise DhnError(f"{path}: there is no video among the sources; leave it out")
+            if path is not None and videos > 1 and _is_file(path, kind):
+                raise DhnError(f"{path}: is one file for {videos} videos; name a folder")
         inputs = [source.path for source in sources if source.path != "-"]
         check_outputs(self.files(sources), [*inputs, checkpoint])
-        videos = sum(source.is_video for source in sources)
         for name, kind in _KINDS.items():
-            path = getattr(self, name)
-            if path is None:
-                continue
-            _check_kind(path, kind)
-            if name in ("video", "mot"):
-                if not videos:
-                    raise DhnError(f"{path}: there is no video among the sources; leave it out")
-                if videos > 1 and _is_file(path, kind):
-                    raise DhnError(f"{path}: is one file for {videos} videos; name a folder")
+            if (path := getattr(self, name)) is not None:
+                _check_kind(path, kind)
         if [getattr(self, name) for name in _KINDS].count(STDOUT) > 1:
             raise DhnError("-: standard output takes one output only; name files for the others")
 

@@ -108,7 +108,7 @@ class OverlayVideo:
     def write(self, frame: Frame, people: People) -> None:
         if self._writer is None:
             self._writer = VideoWriter(self._path, frame.fps, frame.size)
-        colours = self._colours(people.keypoints)
+        colours = self._colours(people.keypoints) if people.ids is None else people.ids - 1
         self._writer.write(people.plot(frame.image, colours=colours), frame.time)
 
     def close(self) -> None:

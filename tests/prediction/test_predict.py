@@ -358,7 +358,8 @@ def test_results_on_standard_output_stand_alone(run, tmp_path):
     result = run("two.png", "--json-output", "-")
     header, entry = (json.loads(line) for line in result.stdout.splitlines())
     assert header["weights"] == "runs/test/best.pt"
-    assert header["settings"] == {"flip": True, "conf": 0.1, "joint_conf": 0.0, "vid_stride": 1}
+    expected = {"flip": True, "conf": 0.1, "joint_conf": 0.0, "vid_stride": 1, "track": False}
+    assert header["settings"].items() >= expected.items()
     assert len(entry["predictions"]) == 2
     assert "1 image, 2 people -> standard output" in result.stderr
     assert names(tmp_path) == ["two.png"]
@@ -376,3 +377,50 @@ def test_formats_of_other_tools(run, tmp_path):
     assert len(names("openpose")) == 3
     assert len(json.loads((tmp_path / "coco.json").read_text())) == 5
     assert len((tmp_path / "mot.txt").read_text().splitlines()) == 3
+
+
+def test_people_of_a_video_have_ids(run, tmp_path):
+    make_video(tmp_path / "clip.mp4", [1, 1, 2, 2, 2])
+    write_image(tmp_path / "two.png", image(2))
+    run(
+        *("clip.mp4", "two.png", "--track", "--nms-oks", "1", "--video-output", "out.mp4"),
+        *("--json-output", "out.json", "--csv-output", "out.csv", "--mot-output", "mot.txt"),
+        *("--openpose-output", "openpose", "--coco-output", "coco.json"),
+    )
+    ids = [[p.get("id") for p in e["predictions"]] for e in images(tmp_path / "out.json")]
+    assert ids[:2] == [[1], [1]]
+    assert ids[2] in ([1, None], [None, 1])  # who is new has no id before it is seen twice
+    assert [sorted(some) for some in ids[3:5]] == [[1, 2], [1, 2]]
+    assert ids[5] == [None, None]
+    with open("out.csv", newline="") as file:
+        assert [row["id"] for row in csv.DictReader(file)] == [
+            str(id or "") for some in ids for id in some
+        ]
+    mot = [line.split(",")[:2] for line in (tmp_path / "mot.txt").read_text().splitlines()]
+    expected = [[str(k + 1), str(id or -1)] for k, some in enumerate(ids[:5]) for id in some]
+    assert mot == expected
+    content = json.loads((tmp_path / "openpose/clip_000000000004_keypoints.json").read_text())
+    assert [person["person_id"] for person in content["people"]] == [[id] for id in ids[4]]
+    coco = json.loads((tmp_path / "coco.json").read_text())
+    assert [result.get("track_id") for result in coco] == [id for some in ids for id in some]
+
+
+def test_a_video_is_smoothed_in_two_passes(run, tmp_path, predictor):
+    make_video(tmp_path / "clip.mp4", [1, 1, 1, 0, 1, 1])
+    run(
+        *("clip.mp4", "--smooth", "--video-output", "out.mp4", "--json-output", "out.json"),
+        "--vid-stride=1",
+    )
+    frames = images(tmp_path / "out.json")
+    assert [[p["id"] for p in frame["predictions"]] for frame in frames] == [[1]] * 6
+    states = [{*frame["predictions"][0]["states"]} for frame in frames]
+    assert states[3] == {"refined", "missing"}
+    assert states[2] == states[4] == {"seen", "missing"}
+    overlays = [frame.image for frame in VideoReader("out.mp4")]
+    originals = [frame.image for frame in VideoReader("clip.mp4")]
+    for overlay, original in zip(overlays, originals, strict=True):
+        assert np.abs(overlay.astype(int) - original).mean() > 2
+
+    predictor.interrupt_after = predictor.timing.images + 4
+    run("clip.mp4", "--smooth", "--json-output", "cut.json", code=1)
+    assert len(images(tmp_path / "cut.json")) == 4
