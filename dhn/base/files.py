@@ -32,7 +32,7 @@ def written_whole(path: str | os.PathLike[str]) -> Iterator[Path]:
     path = Path(path)
     temporary = None
     try:
-        if _is_special(path):
+        if is_special(path):
             yield path
             return
         target = Path(os.path.realpath(path))
@@ -50,7 +50,7 @@ def written_whole(path: str | os.PathLike[str]) -> Iterator[Path]:
             temporary.unlink(missing_ok=True)
 
 
-def _is_special(path: Path) -> bool:
+def is_special(path: Path) -> bool:
     """Whether `path` is there, and neither a regular file nor a folder.
 
     /dev/stdout may lead to a regular file, but the shell that opened it would not see another one
@@ -93,7 +93,7 @@ def check_outputs(
     for path in (Path(output) for output in outputs if output is not None):
         real = os.path.realpath(path)
         try:
-            if _is_special(path):
+            if is_special(path):
                 continue
             mode = path.stat().st_mode if path.exists() else None
         except (OSError, ValueError) as error:

@@ -109,6 +109,21 @@ def network(command: Callable[..., Any]) -> Callable[..., Any]:
                 help="Reproduce the official HigherHRNet code, including its artefacts.",
             ),
             click.option(
+                "--nms-oks",
+                type=Number(0, 1),
+                metavar="OKS",
+                help="Of two people who are more similar, keep the better one; 1 keeps all.  "
+                "[default: 0.7; 1 with --parity]",
+            ),
+            click.option(
+                "--min-seen",
+                type=click.IntRange(1, 1000),
+                default=1,
+                show_default=True,
+                metavar="JOINTS",
+                help="Leave out people with fewer joints seen; refined joints do not count.",
+            ),
+            click.option(
                 "--precision",
                 type=click.Choice(["auto", "float32", "bfloat16"]),
                 default="auto",

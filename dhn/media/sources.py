@@ -29,6 +29,11 @@ class Source:
     name: str
 
     @property
+    def stem(self) -> str:
+        """`name` without its suffix."""
+        return self.name.removesuffix(Path(self.name).suffix)
+
+    @property
     def label(self) -> str:
         """What messages call it."""
         return "standard input" if self.path == "-" else self.path

@@ -305,7 +305,7 @@ def test_a_prediction_is_warp_network_aggregation_and_decode():
     batch = normalise(torch.from_numpy(warped).permute(2, 0, 1)[None])
     with torch.no_grad():
         heatmaps, tags = slow_aggregate(model(batch), model(batch.flip(3)), CROWDPOSE.flip, False)
-    (keypoints,), _ = reference.decode_poses(heatmaps, tags, (H, W), DecodeConfig())
+    (keypoints,), _, _ = reference.decode_poses(heatmaps, tags, (H, W), DecodeConfig())
     keypoints = keypoints.numpy()
     assert len(keypoints) == len(got.scores) > 0
     found = keypoints[..., 2] > 0
