@@ -1,7 +1,8 @@
 """`dhn eval`."""
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -9,11 +10,14 @@ import click
 
 import dhn
 from dhn.commands import options
-from dhn.commands.console import count, progress
+from dhn.commands.console import count, progress, table_console
 
 if TYPE_CHECKING:
+    from rich.table import Table
+
     from dhn.data.coco_file import Scoring
     from dhn.evaluation.bootstrap import Interval
+    from dhn.evaluation.error_analysis import ErrorCost
     from dhn.evaluation.evaluate import Evaluation
     from dhn.evaluation.scoring import Evaluator
 
@@ -58,6 +62,11 @@ if TYPE_CHECKING:
     help="Print how far each figure might lie elsewhere with other images: 95 % intervals from "
     "1,000 bootstrap samples of the images.",
 )
+@click.option(
+    "--errors",
+    is_flag=True,
+    help="Print which errors there are, and how much AP would rise if each kind were gone.",
+)
 @options.common
 @click.pass_context
 def evaluate(
@@ -67,6 +76,7 @@ def evaluate(
     evaluator: "Evaluator",
     output: Path | None,
     bootstrap: bool,
+    errors: bool,
     quiet: bool,
     **network: Any,
 ) -> None:
@@ -76,8 +86,9 @@ def evaluate(
     dhn eval --flip --output stats.json
     dhn eval --results predictions.json --annotations gt.json --dataset crowdpose
     """
+    report = partial(_report, output=output, bootstrap=bootstrap, errors=errors, quiet=quiet)
     if results is None and annotations is None:
-        _score_network(evaluator, output, bootstrap, quiet, **network)
+        _score_network(evaluator, output, quiet, report, **network)
     elif results is None or annotations is None:
         raise click.UsageError("--results and --annotations belong together: give both.")
     else:
@@ -87,14 +98,14 @@ def evaluate(
 
         check_outputs([output], [results, annotations])
         evaluation = score_file(results, annotations, scoring=scoring, evaluator=evaluator)
-        _report(evaluation, output, bootstrap, quiet)
+        report(evaluation)
 
 
 def _score_network(
     evaluator: "Evaluator",
     output: Path | None,
-    bootstrap: bool,
     quiet: bool,
+    report: "Callable[[Evaluation], None]",
     *,
     dataset: str | None,
     split: str | None,
@@ -130,13 +141,13 @@ def _score_network(
             world=world,
         )
         if evaluation is not None:
-            _report(evaluation, output, bootstrap, quiet)
+            report(evaluation)
 
 
 def _scoring_of_results(ctx: click.Context) -> "Scoring | None":
     """Checks that the options make sense together with --results."""
     with_results = {"dataset", "results", "annotations", "evaluator", "output", "bootstrap"}
-    with_results |= {"quiet", "debug"}
+    with_results |= {"errors", "quiet", "debug"}
     for option in ctx.command.params:
         source = ctx.get_parameter_source(option.name or "")
         if option.name not in with_results and source is click.core.ParameterSource.COMMANDLINE:
@@ -147,16 +158,22 @@ def _scoring_of_results(ctx: click.Context) -> "Scoring | None":
     return dataset
 
 
-def _report(evaluation: "Evaluation", output: Path | None, bootstrap: bool, quiet: bool) -> None:
+def _report(
+    evaluation: "Evaluation", *, output: Path | None, bootstrap: bool, errors: bool, quiet: bool
+) -> None:
     """Writes the figures to `output`, prints them, and fails if images could not be read."""
     from dhn.base.errors import DhnError
     from dhn.base.files import write_json
     from dhn.evaluation.bootstrap import SAMPLES, intervals
+    from dhn.evaluation.error_analysis import error_table
 
     found = intervals(evaluation.judged, progress=progress(quiet)) if bootstrap else None
+    costs = error_table(evaluation.judged) if errors else None
     if output is not None:
         stats: dict[str, Any] = dict(evaluation.stats)
-        write_json(output, stats | ({"intervals": found} if found else {}), indent=1)
+        stats |= {"intervals": found} if found else {}
+        stats |= {"errors": {name: row._asdict() for name, row in costs.items()}} if costs else {}
+        write_json(output, stats, indent=1)
     if not quiet:
         people = count(evaluation.people, "annotated person", "annotated people")
         images = count(evaluation.images, "image")
@@ -166,6 +183,8 @@ def _report(evaluation: "Evaluation", output: Path | None, bootstrap: bool, quie
             f"percent{spread}"
         )
     print_table(evaluation.stats, found)
+    if costs is not None:
+        table_console().print(_error_table(costs))
     if evaluation.time is not None and not quiet:
         network, decode = (1e3 * seconds for seconds in evaluation.time)
         click.echo(f"Time per image: network {network:.1f} ms, decode {decode:.1f} ms")
@@ -177,6 +196,20 @@ def _report(evaluation: "Evaluation", output: Path | None, bootstrap: bool, quie
             "not be read and were scored as if nobody was found in them; the figures above are "
             "too low"
         )
+
+
+def _error_table(errors: "Mapping[str, ErrorCost]") -> "Table":
+    """A row for each kind of error."""
+    from rich.table import Table
+
+    table = Table("error", "of all")
+    for column in ("cases", "percent", "AP to gain"):
+        table.add_column(column, justify="right")
+    for name, error in errors.items():
+        share = "-" if error.share is None else f"{100 * error.share:.1f}"
+        gain = "-" if error.gain is None else f"{100 * error.gain:+.1f}"
+        table.add_row(name.replace("_", " "), error.among, str(error.cases), share, gain)
+    return table
 
 
 def print_table(

@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -85,10 +85,6 @@ class Found:
         """The same people with other scores, float64 [D], in the order that these demand."""
         order = np.lexsort((-scores, self.image))
         return Found(self.image[order], self.keypoints[order], scores[order], self.areas[order])
-
-    def moved(self, keypoints: Floats) -> "Found":
-        """The same people with their joints elsewhere, float64 [D, J, 2]."""
-        return replace(self, keypoints=keypoints)
 
 
 def truth_of(file: CocoFile, kind: Scoring, sigmas: Sequence[float] | None, where: object) -> Truth:
