@@ -199,10 +199,19 @@ def gains(
         weights: int32 [S, N], how often each image counts in each sample; None is once (S = 1).
         errors: which ones.
     """
-    before = _average_precision(analysis.truth, analysis.found, weights)
-    return {
-        error: _average_precision(*analysis.corrected(error), weights) - before for error in errors
-    }
+    before = precision_without(analysis, None, weights)
+    return {error: precision_without(analysis, error, weights) - before for error in errors}
+
+
+def precision_without(
+    analysis: ErrorAnalysis, error: str | None, weights: npt.NDArray[np.int32] | None = None
+) -> Floats:
+    """AP if one kind of error, or None, were gone, float64 [S]; NaN where nobody is to be found."""
+    truth, found = (analysis.truth, analysis.found) if error is None else analysis.corrected(error)
+    matches = match(truth, found, area=AREAS["all"])
+    precision, _ = precision_and_recall(truth, found, matches, weights)
+    ap = precision.mean(axis=(1, 2))
+    return np.where(ap == -1, np.nan, ap)
 
 
 class ErrorCost(NamedTuple):
@@ -239,13 +248,6 @@ def error_table(judged: Judged) -> dict[str, ErrorCost]:
 def number(value: float) -> float | None:
     """A plain number; None for NaN, which JSON lacks."""
     return None if np.isnan(value) else float(value)
-
-
-def _average_precision(truth: Truth, found: Found, weights: npt.NDArray[np.int32] | None) -> Floats:
-    matches = match(truth, found, area=AREAS["all"])
-    precision, _ = precision_and_recall(truth, found, matches, weights)
-    ap = precision.mean(axis=(1, 2))
-    return np.where(ap < 0, np.nan, ap)
 
 
 def _similarity(truth: Truth, found: Found, f: Ints, g: Ints, flip: Ints) -> Floats:

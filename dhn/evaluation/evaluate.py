@@ -13,10 +13,10 @@ from dhn.base.errors import DhnError, failure
 from dhn.base.files import read_json, write_json
 from dhn.base.progress import Progress, silent
 from dhn.data.annotations import AnnotatedImage, Annotations, load_annotations
-from dhn.data.coco_file import Scoring
+from dhn.data.coco_file import Scoring, check_coco
 from dhn.data.joints import DEFAULT_SIGMA, JointSet
 from dhn.evaluation.figures import Judged, judge, plain_figures
-from dhn.evaluation.people import people_of
+from dhn.evaluation.people import checked_results, found_of, people_of, truth_of
 from dhn.evaluation.scoring import Evaluator, score
 from dhn.inference.batches import people_or_errors
 
@@ -167,6 +167,23 @@ def score_file(
         stats=stats,
         judged=judged,
     )
+
+
+def judge_files(
+    results: Sequence[Path], annotations: Path, *, scoring: Scoring | None = None
+) -> list[Judged]:
+    """Matches the people of several files of COCO results to the same annotations.
+
+    Args and errors are those of `score_file`.
+    """
+    truth = load_annotations(annotations)
+    kind = scoring or truth.scoring
+    file = check_coco(truth.raw, annotations)
+    people = truth_of(file, kind, None, annotations)
+    return [
+        judge(people, found_of(checked_results(read_json(path), file, path), people))
+        for path in results
+    ]
 
 
 def _scored(

@@ -51,7 +51,7 @@ def precision_and_recall(
         right = counted & (matches.person[:, kept] >= 0)
         for start in range(0, S, _BATCH):
             batch = slice(start, start + _BATCH)
-            ranked = weights[batch][:, found.image[kept]]
+            ranked = np.ascontiguousarray(weights[batch].T)[found.image[kept]]
             for t, total in _totals(ranked, counted):
                 precision[batch, t], recall[batch, t] = _interpolated(
                     ranked, total, np.flatnonzero(right[t]), positives[batch]
@@ -68,7 +68,7 @@ def _totals(
     total = None
     for t in range(len(counted)):
         if total is None or not np.array_equal(counted[t], counted[t - 1]):
-            total = np.cumsum(ranked * counted[t], axis=1, dtype=np.int32)
+            total = np.cumsum(ranked * counted[t, :, None], axis=0, dtype=np.int32)
         yield t, total
 
 
@@ -80,33 +80,34 @@ def _interpolated(
     Only right predictions matter: at a wrong one, recall stays and precision falls.
 
     Args:
-        ranked: [S, D], the weight of each prediction, the best prediction first.
-        total: [S, D], how many predictions count up to each one.
+        ranked: [D, S], the weight of each prediction, the best prediction first.
+        total: [D, S], how many predictions count up to each one.
         right: [K], indices of the right ones.
         positives: [S], how many people there are to be found.
     """
-    S, K = len(ranked), len(right)
+    S, K = ranked.shape[1], len(right)
     if not K:
         return np.zeros((S, len(RECALLS))), np.zeros(S)
-    hits = np.cumsum(ranked[:, right], axis=1, dtype=np.int64)
-    precision = hits / (total[:, right] + np.spacing(1))
-    envelope = np.maximum.accumulate(precision[:, ::-1], axis=1)[:, ::-1]
-    # Rows are searched in one sorted array; integers keep that exact.
-    row = np.arange(S)[:, None] * (2 + hits[:, -1:].max())
-    place = np.searchsorted((hits + row).ravel(), (_needed(positives, hits) + row).ravel())
-    place = place.reshape(S, -1) - np.arange(S)[:, None] * K
-    reached = np.take_along_axis(envelope, np.minimum(place, K - 1), 1)
-    recall = hits[:, -1] / np.maximum(positives, 1)
-    return np.where(place < K, reached, 0.0), recall
+    hits = np.cumsum(ranked[right], axis=0, dtype=np.int32)
+    precision = hits / (total[right] + np.spacing(1))
+    envelope = np.maximum.accumulate(precision[::-1], axis=0)[::-1]
+    # The samples are searched in one sorted array; integers keep that exact.
+    offset = np.arange(S)[:, None] * (2 + int(hits[-1].max()))
+    needed = _needed(positives, hits[-1].max())
+    place = np.searchsorted((hits.T + offset).ravel(), (needed + offset).ravel()).reshape(S, -1)
+    place -= np.arange(S)[:, None] * K
+    reached = envelope[np.minimum(place, K - 1), np.arange(S)[:, None]]
+    return np.where(place < K, reached, 0.0), hits[-1] / np.maximum(positives, 1)
 
 
-def _needed(positives: Ints, hits: Ints) -> Ints:
-    """int64 [S, 101], the fewest hits n with n / positives >= recall, in floating point."""
+def _needed(positives: Ints, most: int) -> Ints:
+    """int64 [S, 101], the fewest hits n with n / positives >= recall; at most `most` + 1."""
     positives = np.maximum(positives, 1)[:, None]
     n = np.ceil(RECALLS * positives)
+    # In floating point, like the tools.
     n = np.where((n - 1) / positives >= RECALLS, n - 1, n)
     n = np.where(n / positives < RECALLS, n + 1, n)
-    return np.clip(n, 0, hits[:, -1:].max() + 1).astype(np.int64)
+    return np.clip(n, 0, most + 1).astype(np.int64)
 
 
 def image_precision(truth: Truth, found: Found, matches: Matches) -> Floats:
