@@ -42,6 +42,14 @@ _COLOURS = {"better": "green", "worse": "red", "undecided": "dim"}
     metavar="PATH",
     help="Write all figures, unrounded, and the AP of every image.",
 )
+@click.option(
+    "--report",
+    "folder",
+    type=click.Path(path_type=Path, file_okay=False),
+    metavar="DIR",
+    help="Write a page (index.html, which needs nothing beside it) and its figures "
+    "(comparison.json).",
+)
 @options.common
 def compare(
     results: tuple[Path, ...],
@@ -50,6 +58,7 @@ def compare(
     samples: int,
     seed: int,
     json_output: Path | None,
+    folder: Path | None,
     quiet: bool,
 ) -> None:
     """Compare predictions of two or more systems, A against B, on the same images.
@@ -66,17 +75,28 @@ def compare(
     from dhn.base.files import check_outputs, write_json
     from dhn.evaluation.compare import compare as compare_systems
     from dhn.evaluation.evaluate import judge_files
+    from dhn.pages.comparison import DATA, PAGE, comparison_data, write_comparison
 
-    check_outputs([json_output], [*results, annotations])
+    files = [] if folder is None else [folder / PAGE, folder / DATA]
+    check_outputs([json_output, *files], [*results, annotations])
     judged = judge_files(results, annotations, scoring=dataset)
     systems = dict(zip(_names(results), judged, strict=True))
     comparisons = compare_systems(systems, samples=samples, seed=seed, progress=progress(quiet))
     for comparison in comparisons:
         _print(comparison, annotations, samples, quiet)
+    settings = {
+        "systems": [os.fspath(path) for path in results],
+        "annotations": os.fspath(annotations),
+        "definition of AP": judged[0].truth.kind,
+        "samples": samples,
+        "seed": seed,
+    }
     if json_output is not None:
-        content = [comparison.as_json() for comparison in comparisons]
-        settings = {"annotations": str(annotations), "samples": samples, "seed": seed}
-        write_json(json_output, {**settings, "comparisons": content}, indent=1)
+        write_json(json_output, comparison_data(comparisons, settings), indent=1)
+    if folder is not None:
+        write_comparison(comparisons, folder, settings=settings)
+        if not quiet:
+            click.echo(f"Report: {folder / PAGE}")
 
 
 def _names(paths: Sequence[Path]) -> list[str]:

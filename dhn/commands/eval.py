@@ -67,6 +67,14 @@ if TYPE_CHECKING:
     is_flag=True,
     help="Print which errors there are, and how much AP would rise if each kind were gone.",
 )
+@click.option(
+    "--report",
+    "report_folder",
+    type=click.Path(path_type=Path, file_okay=False),
+    metavar="DIR",
+    help="Write a page that shows what is wrong, where, and in which images (index.html, which "
+    "needs nothing beside it), and its figures (report.json).",
+)
 @options.common
 @click.pass_context
 def evaluate(
@@ -77,6 +85,7 @@ def evaluate(
     output: Path | None,
     bootstrap: bool,
     errors: bool,
+    report_folder: Path | None,
     quiet: bool,
     **network: Any,
 ) -> None:
@@ -86,9 +95,19 @@ def evaluate(
     dhn eval --flip --output stats.json
     dhn eval --results predictions.json --annotations gt.json --dataset crowdpose
     """
-    report = partial(_report, output=output, bootstrap=bootstrap, errors=errors, quiet=quiet)
+    files = [output, *_report_files(report_folder)]
+    settings = {key: value for key, value in ctx.params.items() if key not in _NOT_SHOWN}
+    report = partial(
+        _report,
+        output=output,
+        bootstrap=bootstrap,
+        errors=errors,
+        folder=report_folder,
+        settings=settings,
+        quiet=quiet,
+    )
     if results is None and annotations is None:
-        _score_network(evaluator, output, quiet, report, **network)
+        _score_network(evaluator, files, quiet, report, **network)
     elif results is None or annotations is None:
         raise click.UsageError("--results and --annotations belong together: give both.")
     else:
@@ -96,14 +115,14 @@ def evaluate(
         from dhn.base.files import check_outputs
         from dhn.evaluation.evaluate import score_file
 
-        check_outputs([output], [results, annotations])
+        check_outputs(files, [results, annotations])
         evaluation = score_file(results, annotations, scoring=scoring, evaluator=evaluator)
         report(evaluation)
 
 
 def _score_network(
     evaluator: "Evaluator",
-    output: Path | None,
+    outputs: "list[Path | None]",
     quiet: bool,
     report: "Callable[[Evaluation], None]",
     *,
@@ -127,7 +146,7 @@ def _score_network(
         if limit is not None:
             truth = truth.first(limit)
         read = [*truth.files, *(image.path for image in truth.images), network["checkpoint"]]
-        check_outputs([save_json, output], read)
+        check_outputs([save_json, *outputs], read)
         predictor = dhn.load(
             **network, device=world.device, progress=progress(quiet or not world.main)
         )
@@ -144,10 +163,22 @@ def _score_network(
             report(evaluation)
 
 
+# Outputs, and what changes no figure.
+_NOT_SHOWN = {"output", "save_json", "bootstrap", "errors", "report_folder", "quiet"}
+
+
+def _report_files(folder: Path | None) -> "list[Path | None]":
+    if folder is None:
+        return []
+    from dhn.pages.report import DATA, PAGE
+
+    return [folder / PAGE, folder / DATA]
+
+
 def _scoring_of_results(ctx: click.Context) -> "Scoring | None":
     """Checks that the options make sense together with --results."""
     with_results = {"dataset", "results", "annotations", "evaluator", "output", "bootstrap"}
-    with_results |= {"errors", "quiet", "debug"}
+    with_results |= {"errors", "report_folder", "quiet", "debug"}
     for option in ctx.command.params:
         source = ctx.get_parameter_source(option.name or "")
         if option.name not in with_results and source is click.core.ParameterSource.COMMANDLINE:
@@ -159,9 +190,16 @@ def _scoring_of_results(ctx: click.Context) -> "Scoring | None":
 
 
 def _report(
-    evaluation: "Evaluation", *, output: Path | None, bootstrap: bool, errors: bool, quiet: bool
+    evaluation: "Evaluation",
+    *,
+    output: Path | None,
+    bootstrap: bool,
+    errors: bool,
+    folder: Path | None,
+    settings: "Mapping[str, Any]",
+    quiet: bool,
 ) -> None:
-    """Writes the figures to `output`, prints them, and fails if images could not be read."""
+    """Prints the figures, writes `output` and `folder`, and fails if images could not be read."""
     from dhn.base.errors import DhnError
     from dhn.base.files import write_json
     from dhn.evaluation.bootstrap import SAMPLES, intervals
@@ -185,6 +223,12 @@ def _report(
     print_table(evaluation.stats, found)
     if costs is not None:
         table_console().print(_error_table(costs))
+    if folder is not None:
+        from dhn.pages.report import PAGE, write_report
+
+        write_report(evaluation, folder, settings=settings, progress=progress(quiet))
+        if not quiet:
+            click.echo(f"Report: {folder / PAGE}")
     if evaluation.time is not None and not quiet:
         network, decode = (1e3 * seconds for seconds in evaluation.time)
         click.echo(f"Time per image: network {network:.1f} ms, decode {decode:.1f} ms")

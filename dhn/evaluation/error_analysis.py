@@ -56,7 +56,9 @@ class ErrorAnalysis:
 
     Attributes:
         truth, found: the people.
-        person: int64 [D], the index of the annotated person whom a prediction is about, or -1.
+        about: int64 [D], the index of the annotated person whom a prediction is about, or -1.
+        closeness: float64 [D], its OKS to this person, else 0.
+        person: int64 [D], the index of the annotated person for whom a prediction stands, or -1.
         joints: int8 [D, J], -1 where a joint is not labelled or the person is nobody who counts, 0
             where it is good, else 1 + its index in `JOINT_ERRORS`.
         joint_similarity: float64 [D, J], s of the joint to its own place; NaN where `joints` is -1.
@@ -67,6 +69,8 @@ class ErrorAnalysis:
 
     truth: Truth
     found: Found
+    about: Ints
+    closeness: Floats
     person: Ints
     joints: npt.NDArray[np.int8]
     joint_similarity: Floats
@@ -153,6 +157,8 @@ def analyse_errors(truth: Truth, found: Found) -> ErrorAnalysis:
     return ErrorAnalysis(
         truth=truth,
         found=found,
+        about=about,
+        closeness=closeness,
         person=person,
         joints=joints,
         joint_similarity=similarity,

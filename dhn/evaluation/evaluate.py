@@ -49,6 +49,7 @@ class Evaluation:
         failures: one line for each image that could not be read. Such images were scored as if
             nobody had been found in them.
         judged: the matched people, from which intervals, errors and reports are computed.
+        paths: the file of each image, by id; it need not exist.
         time: what a network needed; None where predictions were read from a file, or where no
             image could be read.
     """
@@ -59,6 +60,7 @@ class Evaluation:
     people: int
     stats: dict[str, float]
     judged: Judged
+    paths: dict[int, Path]
     failures: tuple[str, ...] = ()
     time: TimePerImage | None = None
 
@@ -121,6 +123,7 @@ def evaluate(
         people=_count_people(annotations),
         stats=stats,
         judged=judged,
+        paths={image.id: image.path for image in annotations.images},
         failures=tuple(failures),
         time=time,
     )
@@ -166,6 +169,7 @@ def score_file(
         people=_count_people(truth),
         stats=stats,
         judged=judged,
+        paths={image.id: image.path for image in truth.images},
     )
 
 
