@@ -10,7 +10,7 @@ import click
 
 import dhn
 from dhn.commands import options
-from dhn.commands.console import count, progress, table_console
+from dhn.commands.console import count, progress, table_console, weights_line
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -28,7 +28,8 @@ if TYPE_CHECKING:
     "--dataset",
     metavar="crowdpose|coco|PATH",
     help="Folder or JSON file with annotations; crowdpose is data/crowdpose, coco is data/coco. "
-    "With --results, crowdpose or coco says whose definition of AP applies.  [default: crowdpose]",
+    "With --results, crowdpose or coco says whose definition of AP applies.  [default: the one "
+    "whose joints the network finds; crowdpose with --results]",
 )
 @click.option(
     "--split",
@@ -138,18 +139,24 @@ def _score_network(
     from dhn.base.distributed import connect
     from dhn.base.files import check_outputs
     from dhn.data.annotations import load_annotations
+    from dhn.data.joints import COCO
     from dhn.evaluation.evaluate import evaluate
+    from dhn.weights.choice import chosen
 
-    dataset = dataset or "crowdpose"
+    named = network["checkpoint"]
+    network["checkpoint"] = chosen(named)
     with connect(device) as world:
+        predictor = dhn.load(
+            **network, device=world.device, progress=progress(quiet or not world.main)
+        )
+        if world.main and not quiet and named is None:  # else the table's title says it
+            click.echo(weights_line(named, predictor.source))
+        dataset = dataset or ("coco" if predictor.joints == COCO else "crowdpose")
         truth = load_annotations(dataset, split or ("val" if dataset == "coco" else "test"))
         if limit is not None:
             truth = truth.first(limit)
         read = [*truth.files, *(image.path for image in truth.images), network["checkpoint"]]
         check_outputs([save_json, *outputs], read)
-        predictor = dhn.load(
-            **network, device=world.device, progress=progress(quiet or not world.main)
-        )
         evaluation = evaluate(
             predictor,
             truth,

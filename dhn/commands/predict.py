@@ -9,7 +9,7 @@ import click
 import dhn
 from dhn.base.errors import DhnError
 from dhn.commands import options
-from dhn.commands.console import count, progress
+from dhn.commands.console import count, progress, weights_line
 
 if TYPE_CHECKING:
     from dhn.prediction.outputs import Outputs
@@ -87,7 +87,10 @@ def predict(
     from dhn.media.sources import list_sources
     from dhn.prediction.outputs import Outputs
     from dhn.prediction.run import predict as predict_sources
+    from dhn.weights.choice import chosen
 
+    named = network["checkpoint"]
+    network["checkpoint"] = chosen(named)
     outputs = Outputs(image_output, json_output, video_output, csv_output)
     if outputs == Outputs():
         outputs = Outputs(images=Path("predictions"), json=Path("predictions"))
@@ -99,7 +102,7 @@ def predict(
             **network, device=world.device, progress=progress(quiet or not world.main)
         )
         if world.main and not quiet:
-            click.echo(f"Weights: {predictor.source}")
+            click.echo(weights_line(named, predictor.source))
         summary = predict_sources(
             predictor,
             inputs,

@@ -29,6 +29,7 @@ from dhn.synth import generate, is_unfinished
 from dhn.training.data_settings import Data
 from dhn.training.learner import Learner
 from dhn.training.settings import Config
+from dhn.weights.choice import chosen
 from dhn.weights.download import fetch
 from dhn.weights.load import warm_start
 
@@ -360,7 +361,7 @@ def start_from(
         DhnError: the weights cannot be had or do not fit; the message says how to do without.
     """
     try:
-        path = fetch(init, offline=offline, progress=progress)
+        path = fetch(chosen(init), offline=offline, progress=progress)
         report(warm_start(model, path))
     except DhnError as error:
         raise DhnError(f"{error}; train.init=null starts from scratch") from error

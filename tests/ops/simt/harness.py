@@ -40,7 +40,11 @@ PRELOADS = {"address": "libasan.so", "thread": "libtsan.so"}
 
 
 def build(flavour: str) -> Path:
-    """Compiles library.cpp plain or with a sanitizer, or finds it in build/simt."""
+    """Compiles library.cpp plain or with a sanitizer, or finds it in build/simt.
+
+    Of several processes that ask for it at once, one compiles it.
+    """
+    from filelock import FileLock
     from torch.utils.cpp_extension import include_paths, library_paths  # slow under a sanitizer
 
     command = ["g++", "-std=c++17", "-fPIC", "-shared", "-ffp-contract=off", *FLAGS[flavour]]
@@ -55,18 +59,23 @@ def build(flavour: str) -> Path:
     for source in sorted([*sources, *HERE.glob("*.h"), *HERE.glob("*.cpp"), HERE / "bugs.py"]):
         digest.update(source.read_bytes())
     library = ROOT / "build" / "simt" / f"{flavour}-{digest.hexdigest()[:16]}.so"
-    if not library.exists():
-        library.parent.mkdir(parents=True, exist_ok=True)
-        for stale in library.parent.glob(f"{flavour}-*.so"):
-            stale.unlink()
-        with tempfile.TemporaryDirectory(dir=library.parent) as folder:
-            copy, made = Path(folder) / "csrc", Path(folder) / "library.so"
-            if flavour in PRELOADS:
-                plant(CSRC, copy, BUGS)
-            include = copy if flavour in PRELOADS else CSRC
-            subprocess.run([*command, f"-I{include}", "-o", str(made)], check=True)
-            made.replace(library)
+    library.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(library.parent / f".{flavour}.lock"):
+        if not library.exists():
+            for stale in library.parent.glob(f"{flavour}-*.so"):
+                stale.unlink()
+            _compile(flavour, command, library)
     return library
+
+
+def _compile(flavour: str, command: list[str], library: Path) -> None:
+    with tempfile.TemporaryDirectory(dir=library.parent) as folder:
+        copy, made = Path(folder) / "csrc", Path(folder) / "library.so"
+        if flavour in PRELOADS:
+            plant(CSRC, copy, BUGS)
+        include = copy if flavour in PRELOADS else CSRC
+        subprocess.run([*command, f"-I{include}", "-o", str(made)], check=True)
+        made.replace(library)
 
 
 def load(library: Path | str) -> SimpleNamespace:
