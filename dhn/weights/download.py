@@ -299,7 +299,8 @@ class _Wire(io.RawIOBase):
         if left <= 0:
             raise OSError("it takes too long")
         self._socket.settimeout(min(TIMEOUT, left))
-        return self._received.readinto(buffer)  # type: ignore[attr-defined, no-any-return]
+        count: int | None = self._received.readinto(buffer)
+        return count
 
     def close(self) -> None:
         self._received.close()

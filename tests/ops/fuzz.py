@@ -3,9 +3,9 @@
     python tests/ops/fuzz.py --seconds 600            the CPU operators
     python tests/ops/fuzz.py --seconds 600 --simt     the CUDA kernels, in the SIMT runner
 
-Each call is made from one number, which is printed before the call where something is found; `--first
-NUMBER --calls 1` makes it again. A call may be refused in one line, and must do nothing else that a
-sanitizer sees.
+Each call is made from one number, which is printed before the call where something is found;
+`--first NUMBER --calls 1` makes it again. A call may be refused in one line, and must do nothing
+else that a sanitizer sees.
 """
 
 import argparse

@@ -100,6 +100,7 @@ def small() -> Iterator[tuple[Any, str, Any]]:
     """What makes scripts and exports small: (module, name, what takes its place) each."""
     from dhn.bench.untrained import ColourNetwork
     from dhn.inference import export
+    from dhn.pages import report
     from dhn.training import config
 
     load_config, write = config.load_config, export.export
@@ -114,6 +115,7 @@ def small() -> Iterator[tuple[Any, str, Any]]:
 
     yield config, "load_config", load_small
     yield export, "export", write_small
+    yield report, "SAMPLES", 20
 
 
 PROGRAMS = {"dhn": dhn, "python": python, "torchrun": torchrun, "pip": pip, "make": make}
