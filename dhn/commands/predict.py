@@ -107,7 +107,12 @@ if TYPE_CHECKING:
     metavar="TIME",
     help="Where to begin in videos: seconds, or M:SS, or H:MM:SS.",
 )
-@click.option("--end", type=options.TIME, metavar="TIME", help="Where to end in videos.")
+@click.option(
+    "--end",
+    type=options.TIME,
+    metavar="TIME",
+    help="Where to end in videos; of a camera, after how long.",
+)
 @click.option(
     "--track",
     is_flag=True,
@@ -146,8 +151,8 @@ def predict(
 ) -> None:
     """Find the poses of people in images and videos.
 
-    SOURCE is an image, a video, a folder, a quoted glob, an http:// or https:// address, or - for
-    an image, a video or a list of sources on standard input.
+    SOURCE is an image, a video, a folder, a quoted glob, an http:// or https:// address, the number
+    of a camera (0), or - for an image, a video or a list of sources on standard input.
 
     Without an output option, overlays and JSON go to the folder predictions. Each file is named
     after its source: photo.jpg.predictions.jpg and .json, clip.mp4.predictions.mp4 and .jsonl.

@@ -17,6 +17,7 @@ import numpy as np
 
 from dhn.base.errors import DhnError
 from dhn.media.animation import AnimationReader, is_animated
+from dhn.media.camera import CameraReader
 from dhn.media.formats import IMAGE_SUFFIXES, VIDEO_SUFFIXES
 from dhn.media.frames import Excerpt
 from dhn.media.images import decode_image, read_image
@@ -33,7 +34,8 @@ class Source:
     """One image or video to read.
 
     Attributes:
-        path: the file, or an http:// or https:// address; `-` is standard input.
+        path: the file, an http:// or https:// address, or the number of a camera; `-` is standard
+            input.
         name: the name after which outputs are named: the file's, and before it the sub-folders
             of a folder that was read with them, as in `monday/clip.mp4`. No two sources have the
             same.
@@ -52,7 +54,14 @@ class Source:
     @property
     def label(self) -> str:
         """What messages call it."""
+        if self.is_live:
+            return f"camera {self.path}"
         return "standard input" if self.path == "-" else self.path
+
+    @property
+    def is_live(self) -> bool:
+        """Whether it is a camera: a number that is no file."""
+        return self.data is None and self.path.isdecimal() and not os.path.exists(self.path)
 
     @cached_property
     def is_video(self) -> bool:
@@ -61,6 +70,8 @@ class Source:
         That is what the suffix says, and for animated images what is in the file. On standard
         input everything is a video that does not begin like an image.
         """
+        if self.is_live:
+            return True
         if self.data is not None:
             return is_animated(self.data) or not _is_image(self.data)
         suffix = _suffix(self.path)
@@ -76,9 +87,13 @@ class Source:
             return decode_image(read_address(self.path), self.label)
         return read_image(self.path)
 
-    def open_video(self, excerpt: Excerpt | None = None) -> VideoReader | AnimationReader:
+    def open_video(
+        self, excerpt: Excerpt | None = None
+    ) -> VideoReader | AnimationReader | CameraReader:
         """Opens the video, or a part of it."""
         excerpt = excerpt or Excerpt()
+        if self.is_live:
+            return CameraReader(int(self.path), excerpt)
         if _suffix(self.path) == ".webp":
             return AnimationReader(self.path, excerpt)
         if self.data is not None:
@@ -106,7 +121,7 @@ def list_sources(arguments: Sequence[str], *, recursive: bool = False) -> list[S
 
 
 def find_sources(arguments: Sequence[str], *, recursive: bool = False) -> Listing:
-    """Expands files, folders, globs, addresses, and `-` for standard input.
+    """Expands files, folders, globs, addresses, cameras, and `-` for standard input.
 
     A folder stands for the images and videos directly in it, and a glob (which may hold `**`) for
     those that it matches; both are sorted by name. A file that is named itself is taken whatever
@@ -153,6 +168,8 @@ def _expand(argument: str, recursive: bool, passed_over: Counter[str]) -> list[t
     """The files that an argument stands for, with the names of their outputs."""
     if argument == "-":
         return [("-", "stdin")]
+    if argument.isdecimal() and not os.path.exists(argument):
+        return [(argument, f"camera-{argument}")]
     if is_address(argument):
         address = urlsplit(argument)
         return [(argument, PurePosixPath(unquote(address.path)).name or address.netloc)]

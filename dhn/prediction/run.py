@@ -18,7 +18,7 @@ from dhn.media.frames import Excerpt, VideoFrame
 from dhn.media.sources import Source
 from dhn.prediction.outputs import Outputs, closed_by
 from dhn.prediction.sinks import Frame, Run
-from dhn.tracking import Tracker, smooth_video
+from dhn.tracking import LiveSmoother, Tracker, smooth_video
 
 if TYPE_CHECKING:
     from dhn.inference.predictor import Predictor
@@ -132,7 +132,9 @@ def predict(
             outcome = outcomes[source]
             if source.is_video and track:
                 group = _tracked(group, predictor.joints)
-                if smooth:
+                if smooth and source.is_live:
+                    group = _steadied(group)
+                elif smooth:
                     group = _smoothed(group, excerpt, pixels=outputs.need_pixels)
             with contextlib.ExitStack() as one_source:
                 own = closed_by(one_source, outputs.source_sinks(source, run))
@@ -172,6 +174,13 @@ def _tracked(results: Results, joints: JointSet) -> Results:
     tracker = Tracker(joints)
     for frame, people in results:
         yield frame, tracker(people, float(frame.time))
+
+
+def _steadied(results: Results) -> Results:
+    """The results of a camera with steady joints, each at once."""
+    smoother = LiveSmoother()
+    for frame, people in results:
+        yield frame, smoother(people, float(frame.time))
 
 
 def _smoothed(results: Results, excerpt: Excerpt, *, pixels: bool) -> Results:
@@ -233,6 +242,8 @@ def _frame_count(sources: Sequence[Source], excerpt: Excerpt) -> int | None:
     """How many frames will come, for the progress bar; None if a video does not state it."""
     total = sum(not source.is_video for source in sources)
     for source in sources:
+        if source.is_live:
+            return None
         if source.is_video:
             try:
                 with source.open_video(excerpt) as video:

@@ -479,3 +479,16 @@ def test_habits_of_fingers(run, tmp_path, monkeypatch, predictor):
     run("--source", "a.png", "--imgsz", "256", "--half", "--max-det", "7", "--json-output", "out")
     expected = {"input_size": 256, "precision": "bfloat16", "max_people": 7}
     assert asked.items() >= expected.items()
+
+
+def test_a_camera(run, tmp_path, monkeypatch):
+    monkeypatch.setattr(
+        "dhn.media.camera._camera",
+        lambda number: ("color=c=0x64640a:size=64x48:rate=50,realtime", "lavfi"),
+    )
+    run("0", "--end", "0.3", "--smooth", "--json-output", "out.jsonl", "--video-output", "videos")
+    frames = lines(tmp_path / "out.jsonl")
+    assert frames
+    assert {frame["source"] for frame in frames} == {"0"}
+    assert {len(frame["predictions"]) for frame in frames} == {1}
+    assert names("videos") == ["camera-0.predictions.mp4"]
