@@ -1,9 +1,10 @@
-# make demo    installs, trains a small network on procedural crowds, scores it, draws images
+# make demo    installs, finds people in photographs, trains a small network on drawn crowds
 # make test    installs, runs the checks and every test
 #
 # make build      installs into .venv and compiles what has changed in csrc
 # make check      checks style, layout, types and the layers of imports
 # make format     corrects style and layout where that can be done automatically
+# make thorough   the same, and what takes minutes and says little more (pytest --thorough)
 # make coverage   runs every test and prints the line and branch coverage of dhn/
 # make docs       builds the documentation as a site in build/site, and checks its links
 # make wheel      builds a wheel in dist/
@@ -21,14 +22,18 @@ PYTEST ?= -n auto --maxprocesses 8 --dist worksteal
 
 BIN := .venv/bin
 
-.PHONY: demo test install build check format coverage docs wheel bench gpu-check clean
+.PHONY: demo test thorough install build check format coverage docs wheel bench gpu-check clean
 
-demo: build demo/stats.json demo/predictions
+demo: build demo/photos demo/stats.json demo/predictions
+	@echo "People in photographs and a video: demo/photos"
 	@echo "AP on unseen crowds, with flip test: demo/stats.json; images: demo/predictions"
 
 # Tests run side by side and their networks are small: more threads would only compete.
 test: build check
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(PYTEST)
+
+thorough: PYTEST += --thorough
+thorough: test
 
 # --- installation -------------------------------------------------------------------------------
 
@@ -50,6 +55,14 @@ build: install
 	@$(BIN)/python setup.py -q build_ext --inplace
 
 # --- the demo -----------------------------------------------------------------------------------
+
+# By the network that dhn brings. It is drawn into a folder of its own first: what was interrupted
+# is done again.
+demo/photos: | build
+	rm -rf demo/photos.part
+	$(BIN)/dhn predict examples/images examples/clip.mp4 -o demo/photos.part --json-output demo/photos.part
+	mv demo/photos.part $@
+	@echo "People in photographs and a video: $@"
 
 demo/run/best.pt:
 	@if [ -e demo/run/last.pt ]; then $(BIN)/dhn train --resume demo/run; \

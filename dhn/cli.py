@@ -9,6 +9,7 @@ import dhn
 from dhn.base.errors import DhnError, SettingError, unforeseen
 from dhn.base.limits import limit_opencv
 from dhn.commands.bench import bench
+from dhn.commands.compare import compare
 from dhn.commands.console import show_warnings
 from dhn.commands.data import data
 from dhn.commands.eval import evaluate
@@ -61,6 +62,7 @@ def main() -> None:
     \b
     dhn train                 train a network (the paper's recipe by default)
     dhn eval --flip           score it on CrowdPose or COCO
+    dhn compare A.json B.json which of two systems is better, and in what
     dhn predict video.mp4     poses of images and videos
     dhn export                a network as one ONNX or torch.export file
     dhn bench                 time the kernels
@@ -72,5 +74,5 @@ def main() -> None:
     """
 
 
-for _command in (train, evaluate, predict, export, bench, data, logs, models, info):
+for _command in (train, evaluate, compare, predict, export, bench, data, logs, models, info):
     main.add_command(_command)

@@ -17,7 +17,7 @@ from dhn.media.video import VideoReader, VideoWriter
 
 parser = argparse.ArgumentParser(description="Draw skeletons into a video.")
 parser.add_argument("video", type=Path)
-parser.add_argument("--checkpoint", help="file, name or address; by default the newest run's best")
+parser.add_argument("--checkpoint", help="file, name or address; by default dhn's own")
 parser.add_argument("--device", default="auto")
 parser.add_argument("--output", type=Path, default=Path("drawn.mp4"))
 parser.add_argument("--batch-size", type=int, default=4)

@@ -15,7 +15,7 @@ from dhn.media.images import write_image
 
 parser = argparse.ArgumentParser(description="Export a network to ONNX and run it on an image.")
 parser.add_argument("image", type=Path)
-parser.add_argument("--checkpoint", help="file, name or address; by default the newest run's best")
+parser.add_argument("--checkpoint", help="file, name or address; by default dhn's own")
 parser.add_argument("--output", type=Path, default=Path("model.onnx"))
 arguments = parser.parse_args()
 

@@ -16,7 +16,7 @@ from dhn.media.images import write_image
 
 parser = argparse.ArgumentParser(description="Find the people in every image of a folder.")
 parser.add_argument("folder", type=Path)
-parser.add_argument("--checkpoint", help="file, name or address; by default the newest run's best")
+parser.add_argument("--checkpoint", help="file, name or address; by default dhn's own")
 parser.add_argument("--device", default="auto")
 parser.add_argument("--output", type=Path, default=Path("found"), help="folder to write to")
 parser.add_argument("--score", type=float, default=0.1, help="leave out people who score less")

@@ -13,6 +13,32 @@ settings.register_profile("dhn", deadline=None, suppress_health_check=[HealthChe
 settings.load_profile("dhn")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Starts slow tests first, so that nobody waits for one of them at the end.
+
+    pytest-xdist gives each process a stretch of the list: half of them begin the first half.
+    """
+    slow = [item for item in items if item.get_closest_marker("slow")]
+    quick = [item for item in items if not item.get_closest_marker("slow")]
+    middle = len(quick) // 2
+    items[:] = [*slow[::2], *quick[:middle], *slow[1::2], *quick[middle:]]
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--thorough",
+        action="store_true",
+        help="also what takes minutes and says little more: every GPU architecture for nvcc, "
+        "torch.compile and export of every real network",
+    )
+
+
+@pytest.fixture(scope="session")
+def thorough(request: pytest.FixtureRequest) -> bool:
+    """Whether pytest was called with --thorough."""
+    return request.config.getoption("--thorough")
+
+
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 
 
@@ -36,13 +62,22 @@ def crowds(request: pytest.FixtureRequest) -> Path:
 
 
 @pytest.fixture(scope="session")
-def files(tmp_path_factory: pytest.TempPathFactory):
+def python():
+    """Runs `python ARGUMENTS` in a fork of a process that has imported torch already."""
+    from forked_python import ForkedPython
+
+    with ForkedPython() as started:
+        yield started
+
+
+@pytest.fixture(scope="session")
+def files(request: pytest.FixtureRequest):
     """files(format, flip, halves): a tiny network as an exported file."""
     for package in ("onnx", "onnxscript", "onnxruntime"):
         pytest.importorskip(package)
     from tiny_exports import exporter
 
-    return exporter(tmp_path_factory.mktemp("exported"))
+    return exporter(shared_folder(request) / "exported")
 
 
 @pytest.fixture(params=["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])

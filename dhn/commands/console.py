@@ -24,6 +24,17 @@ def count(number: int, one: str, many: str | None = None) -> str:
     return f"{number} {one if number == 1 else many or one + 's'}"
 
 
+def weights_line(checkpoint: str | None, source: str) -> str:
+    """Says which network is used; `checkpoint` is what the user named, `source` the file."""
+    if checkpoint is not None:
+        return f"Weights: {source}"
+    return (
+        "Weights: people, the small network that dhn brings. Larger ones find more: "
+        "--checkpoint higherhrnet_w32_crowdpose (a download of 115 MB), or your own: "
+        "--checkpoint last"
+    )
+
+
 class _Warnings(logging.Handler):
     """Writes the library's warnings as lines on standard error, and tracebacks where asked."""
 

@@ -83,8 +83,9 @@ def graph(command: Callable[..., Any]) -> Callable[..., Any]:
                 "--weights",
                 "checkpoint",
                 metavar="FILE|NAME|URL",
-                help="The trained network: a file, a name of `dhn models`, or an https:// address. "
-                "By default the best of the newest run, else its last.",
+                help="The trained network: a file, the folder of a run, `last` for the newest run, "
+                "a name of `dhn models`, or an https:// address. By default the small network "
+                "that dhn brings.",
             ),
             click.option("--offline", is_flag=True, help="Download nothing."),
             click.option("--flip", is_flag=True, help="Flip test: more accurate, half as fast."),

@@ -9,7 +9,7 @@ import click
 import dhn
 from dhn.base.errors import DhnError
 from dhn.commands import options
-from dhn.commands.console import count, progress
+from dhn.commands.console import count, progress, weights_line
 
 if TYPE_CHECKING:
     from collections import Counter
@@ -168,11 +168,14 @@ def predict(
     from dhn.media.sources import find_sources
     from dhn.prediction.outputs import Outputs
     from dhn.prediction.run import predict as predict_sources
+    from dhn.weights.choice import chosen
 
     if not sources and not more_sources:
         raise click.UsageError("Missing argument 'SOURCE...'.")
     if end is not None and end <= start:
         raise click.UsageError("--end must be later than --start")
+    named = network["checkpoint"]
+    network["checkpoint"] = chosen(named)
     if save_txt:
         yolo_output = yolo_output or Path("predictions/labels")
     outputs = Outputs(
@@ -205,7 +208,7 @@ def predict(
             **network, device=world.device, progress=progress(quiet or not world.main)
         )
         if world.main and not quiet:
-            click.echo(f"Weights: {predictor.source}", err=outputs.on_stdout)
+            click.echo(weights_line(named, predictor.source), err=outputs.on_stdout)
         summary = predict_sources(
             predictor,
             inputs,

@@ -13,8 +13,10 @@ from dhn.base.errors import DhnError, failure
 from dhn.base.files import read_json, write_json
 from dhn.base.progress import Progress, silent
 from dhn.data.annotations import AnnotatedImage, Annotations, load_annotations
-from dhn.data.coco_file import Scoring
+from dhn.data.coco_file import Scoring, check_coco
 from dhn.data.joints import DEFAULT_SIGMA, JointSet
+from dhn.evaluation.figures import Judged, judge, plain_figures
+from dhn.evaluation.people import checked_results, found_of, people_of, truth_of
 from dhn.evaluation.scoring import Evaluator, score
 from dhn.inference.batches import people_or_errors
 
@@ -46,6 +48,8 @@ class Evaluation:
         stats: what `dhn.evaluation.scoring.score` returns: AP and the like in [0, 1], unrounded.
         failures: one line for each image that could not be read. Such images were scored as if
             nobody had been found in them.
+        judged: the matched people, from which intervals, errors and reports are computed.
+        paths: the file of each image, by id; it need not exist.
         time: what a network needed; None where predictions were read from a file, or where no
             image could be read.
     """
@@ -55,6 +59,8 @@ class Evaluation:
     images: int
     people: int
     stats: dict[str, float]
+    judged: Judged
+    paths: dict[int, Path]
     failures: tuple[str, ...] = ()
     time: TimePerImage | None = None
 
@@ -64,7 +70,7 @@ def evaluate(
     annotations: Annotations,
     *,
     batch_size: int = 1,
-    evaluator: Evaluator = "pycocotools",
+    evaluator: Evaluator = "dhn",
     save_json: Path | None = None,
     progress: Progress = silent,
     world: World = ALONE,
@@ -75,7 +81,7 @@ def evaluate(
         predictor: the network; its joints must be those of the annotations.
         annotations: the images and the people to find.
         batch_size: how many images are predicted at a time.
-        evaluator: the package that matches people and computes AP, see `score`.
+        evaluator: what matches people and computes AP, see `score`.
         save_json: file for the predictions, in COCO's format of results. It is written before
             the people are scored.
         progress: shows how many images are done.
@@ -99,7 +105,7 @@ def evaluate(
         return None
     if save_json is not None:
         write_json(save_json, results)
-    stats = score(
+    stats, judged = _scored(
         annotations.raw,
         results,
         annotations.scoring,
@@ -116,6 +122,8 @@ def evaluate(
         images=len(annotations.images),
         people=_count_people(annotations),
         stats=stats,
+        judged=judged,
+        paths={image.id: image.path for image in annotations.images},
         failures=tuple(failures),
         time=time,
     )
@@ -132,7 +140,7 @@ def score_file(
     annotations: Path,
     *,
     scoring: Scoring | None = None,
-    evaluator: Evaluator = "pycocotools",
+    evaluator: Evaluator = "dhn",
 ) -> Evaluation:
     """Scores a file of COCO results by any system; needs no torch.
 
@@ -140,17 +148,18 @@ def score_file(
         results: the predictions, as `score` takes them.
         annotations: a file in COCO's keypoint format.
         scoring: whose definition of AP applies; None takes the one that the annotations suggest.
-        evaluator: the package that matches people and computes AP, see `score`.
+        evaluator: what matches people and computes AP, see `score`.
 
     Raises:
         DhnError: a file is missing or malformed, or the evaluator is not installed.
     """
     truth = load_annotations(annotations)
-    stats = score(
+    stats, judged = _scored(
         truth.raw,
         read_json(results),
         scoring or truth.scoring,
-        evaluator=evaluator,
+        None,
+        evaluator,
         names=(annotations, results),
     )
     return Evaluation(
@@ -159,7 +168,42 @@ def score_file(
         images=len(truth.images),
         people=_count_people(truth),
         stats=stats,
+        judged=judged,
+        paths={image.id: image.path for image in truth.images},
     )
+
+
+def judge_files(
+    results: Sequence[Path], annotations: Path, *, scoring: Scoring | None = None
+) -> list[Judged]:
+    """Matches the people of several files of COCO results to the same annotations.
+
+    Args and errors are those of `score_file`.
+    """
+    truth = load_annotations(annotations)
+    kind = scoring or truth.scoring
+    file = check_coco(truth.raw, annotations)
+    people = truth_of(file, kind, None, annotations)
+    return [
+        judge(people, found_of(checked_results(read_json(path), file, path), people))
+        for path in results
+    ]
+
+
+def _scored(
+    annotations: dict[str, Any],
+    predictions: Any,
+    kind: Scoring,
+    sigmas: Sequence[float] | None,
+    evaluator: Evaluator,
+    *,
+    names: tuple[object, object],
+) -> tuple[dict[str, float], Judged]:
+    """The figures by the evaluator, and the people as dhn matches them."""
+    if evaluator != "dhn":
+        stats = score(annotations, predictions, kind, sigmas, evaluator, names=names)
+    judged = judge(*people_of(annotations, predictions, kind, sigmas, names=names))
+    return (plain_figures(judged) if evaluator == "dhn" else stats), judged
 
 
 def predict_dataset(

@@ -10,7 +10,7 @@ from dhn.base.progress import Progress, silent
 from dhn.inference.decode import DecodeConfig
 from dhn.inference.exported import is_exported, load_exported
 from dhn.inference.predictor import Predictor
-from dhn.weights.checkpoint import newest_checkpoint
+from dhn.weights.choice import chosen
 from dhn.weights.download import fetch
 from dhn.weights.load import open_file
 
@@ -39,8 +39,8 @@ def load(
     Args:
         checkpoint: a file of weights, or one that `dhn export` wrote; a published name, which
             `dhn models` lists; or an https:// address. Names and addresses are downloaded once,
-            to the cache folder. None takes the newest run in `runs/`: its `best.pt`, else its
-            `last.pt`.
+            to the cache folder. `last` takes the newest run in `runs/`, a folder the run in it:
+            its `best.pt`, else its `last.pt`. None takes the small network that dhn brings.
         device: where to compute: `auto` (CUDA, else MPS, else the CPU), `cpu`, `cuda`, `cuda:N`
             or `mps`.
         flip: average with the mirrored image: more accurate, half as fast.
@@ -70,9 +70,7 @@ def load(
             exported network does not have these settings.
     """
     decode = DecodeConfig(max_people=max_people, refine=refine, subpixel=subpixel)
-    if checkpoint is None:
-        checkpoint = newest_checkpoint()
-    path = fetch(checkpoint, offline=offline, progress=progress)
+    path = fetch(chosen(checkpoint), offline=offline, progress=progress)
     check_regular(path)
     if is_exported(path):
         exported = load_exported(path, device, trust=trust)

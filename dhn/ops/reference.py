@@ -197,8 +197,14 @@ def _match(
 
 
 def _mean_tag(tags: Tensor) -> Tensor:
-    """[n, T] -> [T]. Where the sum overflows, the mean is the largest number, or 0 for NaN."""
-    return tags.mean(0).nan_to_num()
+    """[n, T] -> [T]. Where the sum overflows, the mean is the largest number, or 0 for NaN.
+
+    The sum is taken one after the other, as in csrc: whether it overflows depends on the order.
+    """
+    total = tags.new_zeros(tags.shape[1])
+    for tag in tags:
+        total = total + tag
+    return (total / len(tags)).nan_to_num()
 
 
 def _distance(differences: Tensor, dim: int) -> Tensor:

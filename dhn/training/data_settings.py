@@ -23,6 +23,10 @@ class Source(Section):
     joints: dict[str, str] = {}
 
 
+def _is_path(eval_split: str) -> bool:
+    return eval_split.endswith((".json", ".yaml", ".yml")) or "/" in eval_split
+
+
 class Data(Section):
     """What the network is trained on, and how samples are made of it."""
 
@@ -47,8 +51,9 @@ class Data(Section):
     eval_split: str | None = Field(
         None,
         description="The split that is held out and scored every `train.eval_every` epochs: "
-        "`train`, `val`, `test` or a JSON file of its own. Its images must not be trained on. "
-        "Null scores nothing.",
+        "`train`, `val` or `test`; or a data set of its own: a JSON file, or the split `val` of a "
+        "`data.yaml` or of a folder, which is written with a slash (`./other_set`). Its images "
+        "must not be trained on. Null scores nothing.",
     )
     hold_out: float = Field(
         0,
@@ -176,12 +181,21 @@ class Data(Section):
             for source in self.dataset
         )
 
+    @property
+    def held_out(self) -> tuple[str, str] | None:
+        """The data set that is scored and its split, if `eval_split` names one."""
+        if self.eval_split is None:
+            return None
+        if _is_path(self.eval_split):
+            return self.eval_split, "val"
+        return self.sources[0].path, self.eval_split
+
     @pydantic.field_validator("eval_split")
     @classmethod
     def _split_or_file(cls, value: str | None) -> str | None:
-        if value in ("train", "val", "test", None) or value.endswith(".json"):
+        if value in ("train", "val", "test", None) or _is_path(value):
             return value
-        raise ValueError("must be train, val, test or a .json file")
+        raise ValueError("must be train, val, test, a .json or .yaml file, or a folder with a /")
 
     @pydantic.field_validator("dataset")
     @classmethod

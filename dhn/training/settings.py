@@ -130,7 +130,8 @@ class Train(Section):
     init: str | None = Field(
         None,
         description="Weights to start from, as far as they fit: a name that `dhn models` lists, an "
-        "address or a file; null starts from scratch.",
+        "address, a file, the folder of a run, or `last` for the newest run; null starts from "
+        "scratch.",
     )
     freeze: tuple[str, ...] = Field(
         (),

@@ -2,6 +2,7 @@
 
 import dataclasses
 import io
+import json
 import os
 import re
 from pathlib import Path
@@ -11,13 +12,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dhn.base.errors import DhnError, SettingError
+from dhn.base.errors import DhnError
 from dhn.base.files import check_regular, written_whole
 from dhn.data.joints import JointSet
 from dhn.model import PoseNetwork, build_model
 from dhn.weights.claims import check_checkpoint
 
 FORMAT = "dhn-1"
+METADATA = "dhn"  # where a safetensors file describes its network, see dhn.weights.compact
 
 
 class Checkpoint(NamedTuple):
@@ -99,24 +101,6 @@ def as_checkpoint(content: Any, path: str | os.PathLike[str]) -> Checkpoint:
     return Checkpoint(**fields | {"joints": JointSet.from_dict(content["joints"])})
 
 
-def newest_checkpoint(runs: str | os.PathLike[str] = "runs") -> Path:
-    """The newest run's `best.pt`, else its `last.pt`.
-
-    Raises:
-        SettingError: there is no run.
-    """
-    last = sorted(Path(runs).glob("*/last.pt"), key=lambda path: path.stat().st_mtime)
-    if not last:
-        raise SettingError(
-            "checkpoint",
-            None,
-            f"none was given, and there is no checkpoint in {runs}/; give one, or train a network "
-            "(the preset `demo` needs no data)",
-        )
-    best = last[-1].with_name("best.pt")
-    return best if best.exists() else last[-1]
-
-
 def read_file(path: str | os.PathLike[str]) -> Any:
     """Reads what `torch.save` or safetensors wrote: tensors and plain values, on the CPU.
 
@@ -131,9 +115,7 @@ def read_file(path: str | os.PathLike[str]) -> Any:
     check_regular(path)
     try:
         if path.suffix == ".safetensors":
-            from safetensors.torch import load_file
-
-            return load_file(path)
+            return _read_safetensors(path)
         with torch.serialization.safe_globals([*_numpy_scalars(), *_skipped()]):
             return torch.load(path, map_location="cpu", weights_only=True)
     except OSError as error:
@@ -141,6 +123,22 @@ def read_file(path: str | os.PathLike[str]) -> Any:
         raise DhnError(f"{path}: cannot be read ({reason})") from error
     except Exception as error:  # torch and safetensors raise many kinds for a damaged file
         raise DhnError(f"{path}: {_what_is_wrong(path, error)}") from error
+
+
+def _read_safetensors(path: Path) -> dict[str, Any]:
+    """The tensors, or what `dhn.weights.compact` wrote as the checkpoint that it came from."""
+    from safetensors import safe_open
+
+    with safe_open(path, "pt") as file:
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        description = (file.metadata() or {}).get(METADATA)
+    if description is None:
+        return tensors
+    weights = {
+        name: tensor.float() if tensor.is_floating_point() else tensor
+        for name, tensor in tensors.items()
+    }
+    return {**json.loads(description), "weights": weights, "progress": {}}
 
 
 def _numpy_scalars() -> list[Any]:

@@ -27,16 +27,10 @@ from dhn.media.images import write_image
 from dhn.media.video import VideoWriter
 from dhn.model import build_model
 from dhn.weights.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-from forked_python import Finished, ForkedPython
+from forked_python import Finished
 from tiny_runs import TINY, assert_same_run, one_thread
 
 DIED = "died without"
-
-
-@pytest.fixture(scope="module")
-def python():
-    with ForkedPython() as started:
-        yield started
 
 
 def torchrun(*arguments, restarts=0, code=0) -> Finished:
@@ -155,14 +149,6 @@ def test_an_error_ends_all_processes_with_one_line(python, collectives, failing)
     result = python.run(collectives, "collectives", failing, processes=2)
     assert result.codes == [1, 1]
     assert result.stderr == "Error: data/7.jpg: is missing\n"
-
-
-def test_processes_that_torchrun_starts(collectives):
-    """Its store, its environment, and its report beside our line."""
-    result = torchrun(collectives, "collectives", "one", code=1)
-    assert result.stdout == "all well\n"
-    assert errors_of(result) == ["Error: data/7.jpg: is missing"]
-    assert f'File "{collectives}"' not in result.stderr  # no traceback of the command
 
 
 # Commands
@@ -325,7 +311,9 @@ cli.main(["train", "--device", "cpu", *sys.argv[1:]])
 """
 
 
+@pytest.mark.slow
 def test_a_job_survives_a_kill_and_stops_at_a_sigterm(python, tiny, tmp_path, monkeypatch):
+    """Under torchrun itself, with its store, its environment and its report beside our lines."""
     tiny = [*tiny, "train.epochs=3"]
     train = ["-m", "dhn", "train", "--device", "cpu"]
     whole = python.run(*train, "--output", tmp_path / "whole", *tiny, processes=2)
@@ -337,6 +325,7 @@ def test_a_job_survives_a_kill_and_stops_at_a_sigterm(python, tiny, tmp_path, mo
     (run,) = (tmp_path / "runs").iterdir()
     died, stopped = errors_of(result)
     assert DIED in died
+    assert f'File "{tmp_path / "job.py"}"' not in result.stderr  # no traceback of the command
     assert stopped == f"Error: stopped; go on with: dhn train --resume {run.relative_to(tmp_path)}"
     assert result.stdout.count("epoch 1/3") == 1
     assert result.stdout.count("goes on after update 2") == 2

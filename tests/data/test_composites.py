@@ -133,10 +133,8 @@ def test_labels_follow_the_rules(seed, people, boxes, mask):
     if base.mask is None and over.mask is None:
         assert got.mask is None
     else:
-        for v in range(S):
-            for u in range(S):
-                own = over.mask if covered[v, u] else base.mask
-                assert got.mask[v, u] == (1 if own is None else own[v, u])
+        below_mask, above_mask = (1 if one.mask is None else one.mask for one in (base, over))
+        assert np.array_equal(got.mask, np.where(covered, above_mask, below_mask))
 
 
 @pytest.fixture(scope="module")

@@ -11,20 +11,20 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import yaml
 
 import doc_world as world
 from doc_pages import PAGES, Block, blocks, name
-from doc_stand_ins import serving, small
+from doc_stand_ins import make_path, small
 from locks import built_once, shared_folder
 
 
 @pytest.fixture(scope="session")
-def programs(tmp_path_factory):
+def programs(tmp_path_factory, python):
     """A folder for PATH, with the commands that pages may use."""
-    with serving(tmp_path_factory.mktemp("stand_ins")) as path:
-        yield path
+    return make_path(tmp_path_factory.mktemp("stand_ins"), python)
 
 
 @pytest.fixture(scope="session")
@@ -90,8 +90,20 @@ TREATMENT: dict[str, Callable[[Reader, Block], None]] = {
 }
 
 
+def check_the_guide(session: dict[str, Any], printed: str) -> None:
+    """What docs/python.md leaves behind."""
+    people = session["people"]
+    assert len(people) > 0
+    np.testing.assert_array_equal(session["first"].keypoints, session["second"].keypoints)
+    assert session["overlay"].shape == people.image.shape
+    assert session["best"] == Path("runs/first/best.pt")
+    assert 0 <= session["evaluation"].stats["AP"] <= 1
+    assert "missing.jpg: cannot be read" in printed
+    assert "on 2 images" in printed
+
+
 @pytest.mark.parametrize("page", PAGES, ids=name)
-def test_blocks_run(page, assumed, programs, tmp_path, monkeypatch):
+def test_blocks_run(page, assumed, programs, tmp_path, monkeypatch, capsys):
     unknown = [str(block) for block in blocks(page) if block.language not in TREATMENT]
     assert not unknown, f"no treatment for the language of these blocks: {unknown}"
     folder = tmp_path / "folder"
@@ -106,6 +118,8 @@ def test_blocks_run(page, assumed, programs, tmp_path, monkeypatch):
             (folder / block.title).write_text(block.text)
         else:
             TREATMENT[block.language](reader, block)
+    if name(page) == "docs/python.md":
+        check_the_guide(reader.session, capsys.readouterr().out)
 
 
 @pytest.mark.parametrize(

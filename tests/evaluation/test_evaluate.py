@@ -16,6 +16,7 @@ from dhn.data.annotations import load_annotations
 from dhn.data.joints import COCO, CROWDPOSE
 from dhn.evaluation.evaluate import evaluate, predict_dataset
 from dhn.inference.people import People
+from tiny_networks import save_network
 
 KEYS = ["AP", "AP50", "AP75", "AR", "AR50", "AR75", "AP_easy", "AP_medium", "AP_hard"]
 
@@ -223,11 +224,14 @@ def test_command_with_bad_images_exits_with_1(folder):
 
 def test_command_without_data(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    result = run()
+    save_network(tmp_path / "w.pt")
+    result = run("--checkpoint", "w.pt")  # a network of CrowdPose's joints
     assert result.exit_code == 1
     assert result.output.startswith("Error: data/crowdpose: has no annotations of CrowdPose")
     assert result.output.count("\n") == 1
-    assert run("--dataset", "coco").output.startswith("Error: data/coco: ")
+    result = run()  # the package's own, which finds those of COCO
+    assert result.output.startswith("Weights: people, the small network that dhn brings. ")
+    assert result.stderr.startswith("Error: data/coco: ")
 
 
 # Predictions of any system

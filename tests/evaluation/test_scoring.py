@@ -13,7 +13,7 @@ from dhn.base.errors import DhnError
 from dhn.data.joints import COCO, CROWDPOSE
 from dhn.evaluation.scoring import score
 
-ENGINES = ["pycocotools", "faster-coco-eval"]
+ENGINES = ["dhn", "pycocotools", "faster-coco-eval"]
 CROWDPOSE_KEYS = [
     *("AP", "AP50", "AP75", "AR", "AR50", "AR75"),
     *("AP_easy", "AP_medium", "AP_hard"),

@@ -1,11 +1,13 @@
-"""The scripts of examples/ and the pages python.md and outputs.md, run with a tiny network."""
+"""The scripts of examples/, and the page outputs.md with what one of them writes.
+
+tests/docs runs all pages.
+"""
 
 import json
 import re
-import subprocess
+import runpy
 import sys
 from fractions import Fraction
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -18,13 +20,6 @@ from dhn.media.video import VideoReader, VideoWriter
 from tiny_networks import save_network
 
 ROOT = Path(__file__).parents[2]
-
-
-def run_example(folder: Path, name: str, *arguments: object) -> str:
-    command = [sys.executable, ROOT / "examples" / name, *arguments, "--checkpoint", "best.pt"]
-    return subprocess.run(
-        [str(part) for part in command], cwd=folder, check=True, capture_output=True, text=True
-    ).stdout
 
 
 def run_page(name: str) -> dict[str, object]:
@@ -47,10 +42,19 @@ def random_image(seed: int, size: tuple[int, int]) -> np.ndarray:
 
 
 @pytest.fixture
-def run(tmp_path):
+def run(tmp_path, monkeypatch, capsys):
     """run(script, *arguments) in a folder that holds best.pt; returns what it printed."""
     save_network(tmp_path / "best.pt")
-    return partial(run_example, tmp_path)
+    monkeypatch.chdir(tmp_path)
+
+    def run(name: str, *arguments: str) -> str:
+        script = str(ROOT / "examples" / name)
+        monkeypatch.setattr(sys, "argv", [script, *arguments, "--checkpoint", "best.pt"])
+        capsys.readouterr()
+        runpy.run_path(script, run_name="__main__")
+        return capsys.readouterr().out
+
+    return run
 
 
 def test_predict_folder(run, tmp_path):
@@ -80,6 +84,7 @@ def test_draw_video(run, tmp_path):
         assert np.abs(before.image.astype(int) - after.image).mean() > 1
 
 
+@pytest.mark.slow
 def test_export_and_run_onnx_and_group_by_hand(run, tmp_path, monkeypatch):
     """The script, then docs/outputs.md on the file that it wrote: an export takes half a minute."""
     for package in ("onnx", "onnxscript", "onnxruntime"):
@@ -94,7 +99,6 @@ def test_export_and_run_onnx_and_group_by_hand(run, tmp_path, monkeypatch):
 
     asked = []
     monkeypatch.setattr(export, "export_checkpoint", lambda *a, **k: asked.append((a, k)))
-    monkeypatch.chdir(tmp_path)
     by_hand = run_page("outputs.md")["people"]
     assert asked == [(("best.pt", "model.onnx"), {"flip": True})]  # as the script did
     # Greedy grouping finds the same joints at the same places; only who has them may differ.
@@ -110,21 +114,6 @@ def assert_same_joints(ours, theirs):
     rows = [sorted(row for row in rows if row[3] > 0) for rows in (ours, theirs)]
     assert len(rows[0]) > 10
     np.testing.assert_allclose(*rows, rtol=1e-5)
-
-
-def test_the_guide_from_loading_to_training(tmp_path, monkeypatch, capsys):
-    write_image(tmp_path / "photo.jpg", random_image(0, (96, 72)))
-    save_network(tmp_path / "best.pt")
-    monkeypatch.chdir(tmp_path)
-    page = run_page("python.md")
-    assert len(page["people"]) > 0
-    np.testing.assert_array_equal(page["first"].keypoints, page["second"].keypoints)
-    assert page["overlay"].shape == (72, 96, 3)
-    assert page["best"] == Path("runs/first/best.pt")
-    assert 0 <= page["evaluation"].stats["AP"] <= 1
-    printed = capsys.readouterr().out
-    assert "missing.jpg: cannot be read" in printed
-    assert "on 2 images" in printed
 
 
 def test_they_are_short():

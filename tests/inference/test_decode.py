@@ -69,7 +69,8 @@ def test_equals_published_decode(device, people, levels, T):
     """4 x 2 x 2 x 18 scenes in all."""
     for seed in range(18):
         size, read_at = SIZES[seed % len(SIZES)]
-        joints = 14 if seed % 3 == 0 else 3
+        # Of a crowd fewer joints: the reference looks for each one that a person lacks.
+        joints = (5 if people == 40 else 14) if seed % 3 == 0 else 3
         heatmaps, tags = random_scene(seed, people, joints, T, size, levels)
         config = DecodeConfig(
             refine=seed % 4 != 3,

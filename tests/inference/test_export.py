@@ -65,6 +65,7 @@ def check(file: Path, inference: PoseInference, images: Tensor) -> Peaks:
 CASES = [("onnx", True, True), ("onnx", False, False), ("torch", True, True)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("format", "flip", "halves"), CASES)
 def test_any_batch_and_size(files, format, flip, halves):
     inference = pixels_inference(flip, halves)
@@ -179,12 +180,15 @@ def run(*arguments):
 @pytest.mark.parametrize(
     ("name", "format", "flip", "joints"),
     [
+        ("hrnet", "torch", ["--flip"], COCO),  # the smallest graph
         ("doublehighernet", "torch", ["--flip"], CROWDPOSE),
         ("higherhrnet", "onnx", [], COCO),
-        ("hrnet", "torch", ["--flip"], CROWDPOSE),
     ],
 )
-def test_predictions_are_those_of_the_checkpoint(tmp_path, name, format, flip, joints):
+def test_predictions_are_those_of_the_checkpoint(tmp_path, thorough, name, format, flip, joints):
+    """tests/examples exports DoubleHigherNet to ONNX."""
+    if name != "hrnet" and not thorough:
+        pytest.skip("takes up to half a minute: only with --thorough")
     save_network(tmp_path / "last.pt", name, joints)
     file = tmp_path / f"model{SUFFIXES[format]}"
     result = run("export", "--checkpoint", tmp_path / "last.pt", *flip, "-o", file, "--quiet")

@@ -16,6 +16,7 @@ from dhn.data.joints import COCO
 from dhn.inference.decode import DecodeConfig
 from dhn.media.images import write_image
 from dhn.weights import load as weights
+from dhn.weights.choice import BUNDLED
 from tiny_networks import SMALL, save_network
 from tiny_runs import assert_same
 
@@ -34,12 +35,14 @@ def test_settings_come_from_the_training(tmp_path):
     assert dhn.load(path).input_size == 512
 
 
-def test_the_newest_run_is_the_default(tmp_path, monkeypatch):
+def test_the_newest_run_is_taken_where_it_is_asked_for(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(DhnError, match="no checkpoint in runs/"):
-        dhn.load()
+        dhn.load("last")
     save_network(tmp_path / "runs" / "one" / "last.pt")
-    assert dhn.load(device="cpu").source == "runs/one/last.pt"
+    for checkpoint in ("last", "runs/one"):
+        assert dhn.load(checkpoint, device="cpu").source == "runs/one/last.pt"
+    assert dhn.load(device="cpu").source == str(BUNDLED)
 
 
 @pytest.mark.parametrize("device", ["gpu", "cuda:99", "meta", "cpu0"])

@@ -7,12 +7,11 @@ out, in a copy, and that must be caught.
 
 import json
 import os
-import platform
-import shutil
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
-from types import SimpleNamespace
+from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 import torch
@@ -20,15 +19,13 @@ from torch import Tensor
 from torch.utils._pytree import tree_leaves, tree_map_only
 
 from dhn.ops import reference
+from locks import built_once, shared_folder
 from simt import harness
 from simt.bug_table import BUGS, UNSEEN
 from simt.bugs import BARRIER, Bug, plant
 from simt.cases import cases
 
-needs_gcc = pytest.mark.skipif(
-    platform.system() != "Linux" or platform.machine() != "x86_64" or not shutil.which("g++"),
-    reason="the SIMT runner needs g++ on Linux x86-64",
-)
+needs_gcc = pytest.mark.skipif(not harness.RUNS_HERE, reason=harness.NEEDS)
 MAP_TYPES = [torch.float32, torch.bfloat16, torch.float16]
 
 # What each catcher says of a bug.
@@ -48,13 +45,16 @@ def libraries() -> dict[str, str]:
         return {flavour: str(path) for flavour, path in zip(harness.FLAGS, built, strict=True)}
 
 
-def run_sanitized(flavour: str, library: str, *bugs: str, option: str = "") -> SimpleNamespace:
-    """Runs these bugs, then every case without one, which ends where the sanitizer finds something.
+class Sanitized(NamedTuple):
+    """What a sanitizer found."""
 
-    Returns:
-        bugs: by number, `status` (0: not seen) and `log` of each.
-        status, log: of the whole; the log ends with the name of a case and what was found in it.
-    """
+    bugs: dict[str, dict]  # by number, `status` (0: not seen) and `log` of each
+    status: int  # of the cases without a bug
+    log: str  # ends with the name of a case and what was found in it
+
+
+def run_sanitized(flavour: str, library: str, *bugs: str, option: str = "") -> Sanitized:
+    """Runs these bugs, then every case without one, which ends where something is found."""
     runtime = subprocess.run(
         ["g++", f"-print-file-name={harness.PRELOADS[flavour]}"], capture_output=True, text=True
     ).stdout.strip()
@@ -71,25 +71,29 @@ def run_sanitized(flavour: str, library: str, *bugs: str, option: str = "") -> S
         text=True,
     )
     assert run.stdout, run.stderr
-    found = {int(n): outcome for n, outcome in json.loads(run.stdout).items()}
-    return SimpleNamespace(bugs=found, status=run.returncode, log=run.stderr)
+    return Sanitized(json.loads(run.stdout), run.returncode, run.stderr)
 
 
 @pytest.fixture(scope="session")
-def sanitized(libraries) -> dict[str, SimpleNamespace]:
+def sanitized(libraries, request) -> dict[str, Sanitized]:
     """Every bug and every case under its sanitizer, the two of them side by side."""
 
-    def run(flavour: str) -> SimpleNamespace:
+    def run(flavour: str) -> Sanitized:
         bugs = [str(n) for n, bug in enumerate(BUGS, 1) if bug.flavour == flavour]
         # Looking up the functions' names takes half a second for each bug's report.
         return run_sanitized(flavour, libraries[flavour], *bugs, option="symbolize=0")
 
-    with ThreadPoolExecutor() as pool:
-        return dict(zip(harness.PRELOADS, pool.map(run, harness.PRELOADS), strict=True))
+    def write(path: Path) -> None:
+        with ThreadPoolExecutor() as pool:
+            found = zip(harness.PRELOADS, pool.map(run, harness.PRELOADS), strict=True)
+        path.write_text(json.dumps({flavour: one._asdict() for flavour, one in found}))
+
+    path = built_once(shared_folder(request) / "sanitized.json", write)
+    return {flavour: Sanitized(**one) for flavour, one in json.loads(path.read_text()).items()}
 
 
 @needs_gcc
-@pytest.mark.parametrize("flavour", harness.PRELOADS)
+@pytest.mark.parametrize("flavour", [pytest.param("address", marks=pytest.mark.slow), "thread"])
 def test_sanitizers_find_nothing(sanitized, libraries, flavour):
     if sanitized[flavour].status != 0:  # once more, for the names
         pytest.fail(run_sanitized(flavour, libraries[flavour]).log[-6000:])
@@ -99,7 +103,7 @@ def test_sanitizers_find_nothing(sanitized, libraries, flavour):
 @pytest.mark.parametrize("n", range(1, len(BUGS) + 1), ids=lambda n: f"{n}-{BUGS[n - 1].file}")
 def test_bugs_are_caught(sanitized, n):
     bug = BUGS[n - 1]
-    outcome = sanitized[bug.flavour].bugs[n]
+    outcome = sanitized[bug.flavour].bugs[str(n)]
     assert outcome["status"] != 0, bug
     assert any(report in outcome["log"] for report in REPORTS[bug.caught_by]), outcome["log"]
 
@@ -141,11 +145,6 @@ class OnGpu:
             return tree_map_only(Tensor, Tensor.cpu, getattr(torch.ops.dhn, name)(*arguments))
 
         return run
-
-
-@pytest.fixture(scope="session")
-def simt(libraries):
-    return harness.load(libraries["plain"])
 
 
 @pytest.fixture(

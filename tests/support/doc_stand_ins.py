@@ -10,31 +10,28 @@ fails until somebody decides here what becomes of it:
     pip            installs nothing; what it would install must be named in pyproject.toml
     make           prints what it would do (make -n)
 
-Importing torch takes seconds. So one process imports it and forks for each command: `serving`
-starts that process, and each stand-in is this file, which asks it.
+Each stand-in is this file, run by a process that has imported torch already (forked_python.py).
 """
 
-import contextlib
-import json
 import os
 import re
 import runpy
-import select
+import shlex
 import shutil
-import signal
-import socket
 import subprocess
 import sys
-import traceback
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from forked_python import ForkedPython
+
 ROOT = Path(__file__).resolve().parents[2]
 TOOLS = ("bash", "cat", "cp", "head", "ls", "mkdir", "mv", "sed", "tail", "wc")
 
+NETWORK = ("network.width=8", "network.modules=[1,1,1]", "network.blocks=1", "network.stem=8")
 TRAINING = (
-    *("network.width=8", "network.modules=[1,1,1]", "network.blocks=1", "network.stem=8"),
+    *NETWORK,
     *("data.input_size=64", "data.workers=0", "data.synthetic=10"),
     *("train.epochs=1", "train.batch_size=4", "train.amp=off"),
 )
@@ -51,12 +48,19 @@ SMALLER = {
 # --- what a page's command becomes --------------------------------------------------------------
 
 
+def _allowed(smaller: Sequence[str], arguments: Sequence[str]) -> list[str]:
+    """Fine-tuning starts from dhn's own network, whose size is what it is."""
+    kept = NETWORK if "finetune" in arguments else ()
+    return [option for option in smaller if option not in kept]
+
+
 def dhn(arguments: list[str]) -> None:
     from dhn.cli import main
 
     command = arguments[1] if arguments[:1] == ["data"] else arguments[0]
     files = "--results" in arguments  # eval of somebody's predictions takes no network
-    main([*arguments, *(() if files else SMALLER.get(command, ()))], prog_name="dhn")
+    smaller = () if files else SMALLER.get(command, ())
+    main([*arguments, *_allowed(smaller, arguments)], prog_name="dhn")
 
 
 def python(arguments: list[str]) -> None:
@@ -96,12 +100,13 @@ def small() -> Iterator[tuple[Any, str, Any]]:
     """What makes scripts and exports small: (module, name, what takes its place) each."""
     from dhn.bench.untrained import ColourNetwork
     from dhn.inference import export
+    from dhn.pages import report
     from dhn.training import config
 
     load_config, write = config.load_config, export.export
 
     def load_small(source: str = config.DEFAULT_PRESET, overrides: Sequence[str] = ()) -> Any:
-        return load_config(source, [*overrides, *TRAINING])
+        return load_config(source, [*overrides, *_allowed(TRAINING, [source])])
 
     def write_small(inference: Any, joints: Any, *arguments: Any, **settings: Any) -> Any:
         # Tracing an HRNet takes half a minute; tests/inference/test_export.py exports one.
@@ -110,112 +115,27 @@ def small() -> Iterator[tuple[Any, str, Any]]:
 
     yield config, "load_config", load_small
     yield export, "export", write_small
+    yield report, "SAMPLES", 20
 
 
 PROGRAMS = {"dhn": dhn, "python": python, "torchrun": torchrun, "pip": pip, "make": make}
 
 
-# --- the process that has imported torch --------------------------------------------------------
-
-
-@contextlib.contextmanager
-def serving(folder: Path) -> Iterator[Path]:
-    """A folder for PATH, with the stand-ins and the tools, as long as the context lasts."""
-    path, address = folder / "bin", folder / "socket"
+def make_path(folder: Path, forked: ForkedPython) -> Path:
+    """A folder for PATH, with the stand-ins and the tools, as long as `forked` lasts."""
+    path = folder / "bin"
     path.mkdir()
     for tool in TOOLS:
         (path / tool).symlink_to(shutil.which(tool) or f"/bin/{tool}")
     for program in PROGRAMS:
         script = path / program
-        script.write_text(
-            f'#!/bin/sh\nexec "{sys.executable}" -S -E "{__file__}" "{address}" {program} "$@"\n'
-        )
+        command = shlex.join([*forked.command, __file__, program])
+        script.write_text(f'#!/bin/sh\nexec {command} "$@"\n')
         script.chmod(0o755)
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    server = subprocess.Popen(
-        [sys.executable, __file__, str(address)],
-        env=environment,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-    )
-    assert server.stdin is not None
-    assert server.stdout is not None
-    with server:
-        assert server.stdout.readline() == b"ready\n"
-        yield path
-        server.stdin.close()  # which ends it
-
-
-def _serve(address: str) -> None:
-    import torch._dynamo  # noqa: F401, which optimisers import when they are made
-
-    import dhn.cli
-    import dhn.evaluation.evaluate
-    import dhn.inference.predictor
-    import dhn.prediction.run
-    import dhn.training.loop  # noqa: F401
-
-    for module, name, substitute in small():
-        setattr(module, name, substitute)
-
-    # Children that have ended leave nothing behind.
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)
-    with socket.socket(socket.AF_UNIX) as listener:
-        listener.bind(address)
-        listener.listen()
-        print("ready", flush=True)
-        while True:
-            ready, _, _ = select.select([listener, sys.stdin], [], [])
-            if sys.stdin in ready:
-                return
-            connection, _ = listener.accept()
-            with connection:
-                if os.fork() == 0:
-                    _answer(connection)
-
-
-def _answer(connection: socket.socket) -> None:
-    """Runs one command with the asker's arguments, folder, environment, input and output."""
-    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-    message, standard, _, _ = socket.recv_fds(connection, 1 << 16, 3)
-    while part := connection.recv(1 << 16):
-        message += part
-    program, arguments, folder, environment = json.loads(message)
-    for number, descriptor in enumerate(standard):
-        os.dup2(descriptor, number)
-    os.chdir(folder)
-    os.environ.clear()
-    os.environ.update(environment)
-    code = 1
-    try:
-        PROGRAMS[program](arguments)
-        code = 0
-    except SystemExit as end:
-        code = end.code if isinstance(end.code, int) else 0 if end.code is None else 1
-        if isinstance(end.code, str):
-            print(end.code, file=sys.stderr)
-    except BaseException:
-        traceback.print_exc()
-    finally:
-        sys.stdout.flush()
-        sys.stderr.flush()
-        connection.sendall(bytes([code]))
-        os._exit(code)
-
-
-def _ask(address: str, program: str, *arguments: str) -> int:
-    """Has a command run, with this process's input and output; returns its exit status."""
-    message = json.dumps([program, arguments, os.getcwd(), dict(os.environ)]).encode()
-    with socket.socket(socket.AF_UNIX) as connection:
-        connection.connect(address)
-        sent = socket.send_fds(connection, [message], [0, 1, 2])
-        connection.sendall(message[sent:])
-        connection.shutdown(socket.SHUT_WR)
-        answer = connection.recv(1)
-    return answer[0] if answer else 1
+    return path
 
 
 if __name__ == "__main__":
-    if len(sys.argv) > 2:
-        sys.exit(_ask(*sys.argv[1:]))
-    _serve(sys.argv[1])
+    for module, name, substitute in small():
+        setattr(module, name, substitute)
+    PROGRAMS[sys.argv[1]](sys.argv[2:])

@@ -1,28 +1,34 @@
 """`python ARGUMENTS`, once or as the processes of a job, without importing torch each time.
 
-As a script this is a server: a process with one thread that has imported everything and forks for
-each request. `ForkedPython` starts it and talks to it.
+    python forked_python.py SOCKET                  serves: imports everything, forks per request
+    python forked_python.py SOCKET ARGUMENTS ...    `python ARGUMENTS ...`, by that server
+
+`ForkedPython` starts the server, a process with one thread, and talks to it.
 """
 
 import contextlib
 import json
 import os
 import runpy
+import select
+import signal
+import socket
 import subprocess
 import sys
 import tempfile
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
-from tiny_runs import one_thread
+ROOT = Path(__file__).resolve().parents[2]
+KILLED = -1
 
 
 class Finished(NamedTuple):
     """What the processes left, in the order of their ranks."""
 
-    codes: list[int]  # negative: of the signal that killed it
+    codes: list[int]  # KILLED: by a signal
     stdout: str
     stderr: str
 
@@ -31,17 +37,26 @@ class ForkedPython:
     """The client; a context manager."""
 
     def __enter__(self) -> "ForkedPython":
+        self._folder = tempfile.TemporaryDirectory()
+        self._address = str(Path(self._folder.name) / "socket")
         self._server = subprocess.Popen(
-            [sys.executable, __file__],
+            [sys.executable, __file__, self._address],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            text=True,
-            env=one_thread(),
+            env=os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
         )
+        assert self._server.stdout is not None
+        assert self._server.stdout.readline() == b"ready\n"
         return self
 
     def __exit__(self, *_: object) -> None:
         self._server.communicate()  # the end of its input ends it
+        self._folder.cleanup()
+
+    @property
+    def command(self) -> list[str]:
+        """What takes the place of `python` in a command."""
+        return [sys.executable, "-S", "-E", __file__, self._address]
 
     def run(self, *arguments: object, processes: int = 1, folder: Path | None = None) -> Finished:
         """Waits for `python ARGUMENTS`.
@@ -51,120 +66,139 @@ class ForkedPython:
                 would start it.
             folder: where they run.
         """
-        request = {
-            "arguments": [str(argument) for argument in arguments],
-            "processes": processes,
-            "folder": str(folder or Path.cwd()),
-        }
-        assert self._server.stdin is not None
-        assert self._server.stdout is not None
-        self._server.stdin.write(json.dumps(request) + "\n")
-        self._server.stdin.flush()
-        return Finished(**json.loads(self._server.stdout.readline()))
+        texts, place = list(map(str, arguments)), str(folder or Path.cwd())
+        with contextlib.ExitStack() as stack:
+            nothing = stack.enter_context(open(os.devnull, "rb"))
+            job = stack.enter_context(_job(processes) if processes > 1 else _alone())
+            streams: list[list[BinaryIO]] = []
+            answers = []
+            for variables in job:
+                streams.append([stack.enter_context(tempfile.TemporaryFile()) for _ in range(2)])
+                files = [nothing.fileno(), *(stream.fileno() for stream in streams[-1])]
+                answers.append(_ask(self._address, texts, place, os.environ | variables, files))
+            codes = [_answer(answer) for answer in answers]
+            for stream in (stream for pair in streams for stream in pair):
+                stream.seek(0)
+            out, err = (b"".join(s.read() for s in each) for each in zip(*streams, strict=True))
+        return Finished(codes, out.decode(), err.decode())
 
 
-def serve() -> None:
+@contextlib.contextmanager
+def _alone() -> Iterator[list[dict[str, str]]]:
+    yield [{}]
+
+
+@contextlib.contextmanager
+def _job(size: int) -> Iterator[list[dict[str, str]]]:
+    """The environment variables of each rank, as torchrun sets them; holds the job's store."""
+    from torch.distributed import TCPStore
+
+    store = TCPStore("localhost", 0, is_master=True, wait_for_workers=False)
+    shared = {
+        "TORCHELASTIC_RUN_ID": "test",
+        "TORCHELASTIC_RESTART_COUNT": "0",
+        "TORCHELASTIC_USE_AGENT_STORE": "True",
+        "MASTER_ADDR": "localhost",
+        "MASTER_PORT": str(store.port),
+        "WORLD_SIZE": str(size),
+    }
+    yield [shared | {"RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(size)]
+    del store
+
+
+def _ask(
+    address: str,
+    arguments: Sequence[str],
+    folder: str,
+    environment: Mapping[str, str],
+    streams: Sequence[int],
+) -> socket.socket:
+    """Has `python ARGUMENTS` run with these streams; the connection will give the exit status."""
+    message = json.dumps([arguments, folder, dict(environment)]).encode()
+    connection = socket.socket(socket.AF_UNIX)
+    connection.connect(address)
+    sent = socket.send_fds(connection, [message], streams)
+    connection.sendall(message[sent:])
+    connection.shutdown(socket.SHUT_WR)
+    return connection
+
+
+def _answer(connection: socket.socket) -> int:
+    with connection:
+        code = connection.recv(1)
+    return code[0] if code else KILLED
+
+
+# --- the server ---------------------------------------------------------------------------------
+
+
+def _serve(address: str) -> None:
     import cv2
     import torch
-    import torch._dynamo  # which optimisers import
+    import torch._dynamo  # which optimisers import when they are made
 
     import dhn.cli
     import dhn.evaluation.evaluate
+    import dhn.inference.predictor
     import dhn.prediction.run
     import dhn.training.loop  # noqa: F401
 
     # Threads would not be there in a fork.
     torch.set_num_threads(1)
     cv2.setNumThreads(0)
-    replies = os.fdopen(os.dup(1), "w")
-    for line in sys.stdin:
-        request = json.loads(line)
-        with tempfile.TemporaryDirectory() as folder:
-            finished = _run(request, Path(folder))
-        replies.write(json.dumps(finished._asdict()) + "\n")
-        replies.flush()
+    # Children that have ended leave nothing behind.
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(address)
+        listener.listen()
+        print("ready", flush=True)
+        while True:
+            ready, _, _ = select.select([listener, sys.stdin], [], [])
+            if sys.stdin in ready:
+                return
+            connection, _ = listener.accept()
+            with connection:
+                if os.fork() == 0:
+                    _become(connection)
 
 
-def _run(request: dict[str, Any], outputs: Path) -> Finished:
-    size = request["processes"]
-    with _store() if size > 1 else contextlib.nullcontext() as port:
-        children = []
-        for rank in range(size):
-            child = os.fork()
-            if child == 0:
-                _become(request["arguments"], request["folder"], outputs, rank, size, port)
-            children.append(child)
-        codes = [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
-    texts = [
-        "".join((outputs / f"{stream}{rank}").read_text() for rank in range(size))
-        for stream in ("out", "err")
-    ]
-    return Finished(codes, *texts)
-
-
-def _become(
-    arguments: Sequence[str], folder: str, outputs: Path, rank: int, size: int, port: int | None
-) -> None:
-    """Turns this fork into `python ARGUMENTS`, and ends it."""
-    for stream, number in (("out", 1), ("err", 2)):
-        file = os.open(outputs / f"{stream}{rank}", os.O_WRONLY | os.O_CREAT)
-        os.dup2(file, number)
-    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+def _become(connection: socket.socket) -> None:
+    """Turns this fork into `python ARGUMENTS` with the asker's folder, environment and streams."""
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    message, streams, _, _ = socket.recv_fds(connection, 1 << 16, 3)
+    while part := connection.recv(1 << 16):
+        message += part
+    arguments, folder, environment = json.loads(message)
+    for number, stream in enumerate(streams):
+        os.dup2(stream, number)
     os.chdir(folder)
-    if port is not None:
-        os.environ |= {
-            "TORCHELASTIC_RUN_ID": "test",
-            "TORCHELASTIC_RESTART_COUNT": "0",
-            "TORCHELASTIC_USE_AGENT_STORE": "True",
-            "MASTER_ADDR": "localhost",
-            "MASTER_PORT": str(port),
-            "RANK": str(rank),
-            "LOCAL_RANK": str(rank),
-            "WORLD_SIZE": str(size),
-        }
+    os.environ.clear()
+    os.environ.update(environment)
+    code: Any = 0
     try:
-        code: Any = 0
         if arguments[0] == "-m":
-            sys.argv = list(arguments[1:])
+            sys.argv = arguments[1:]
             runpy.run_module(arguments[1], run_name="__main__", alter_sys=True)
         else:
-            sys.argv = list(arguments)
+            sys.argv = arguments
             runpy.run_path(arguments[0], run_name="__main__")
-    except SystemExit as error:
-        code = error.code or 0
+    except SystemExit as end:
+        code = end.code or 0
+        if isinstance(code, str):
+            print(code, file=sys.stderr)
+            code = 1
     except BaseException:
         traceback.print_exc()
         code = 1
     sys.stdout.flush()
     sys.stderr.flush()
+    connection.sendall(bytes([code & 255]))
     os._exit(code)
 
 
-@contextlib.contextmanager
-def _store() -> Iterator[int]:
-    """The store of a job, as torchrun holds it, in a process of its own for its threads."""
-    from torch.distributed import TCPStore
-
-    told, tell = os.pipe()
-    waits, end = os.pipe()
-    keeper = os.fork()
-    if keeper == 0:
-        os.close(end)
-        store = TCPStore("localhost", 0, is_master=True, wait_for_workers=False)
-        os.write(tell, str(store.port).encode())
-        os.close(tell)
-        os.read(waits, 1)  # until the other end is closed
-        os._exit(0)
-    os.close(tell)
-    os.close(waits)
-    with os.fdopen(told) as answer:
-        port = int(answer.read())
-    try:
-        yield port
-    finally:
-        os.close(end)
-        os.waitpid(keeper, 0)
-
-
 if __name__ == "__main__":
-    serve()
+    if len(sys.argv) > 2:
+        streams = [0, 1, 2]
+        code = _answer(_ask(sys.argv[1], sys.argv[2:], os.getcwd(), os.environ, streams))
+        sys.exit(1 if code == KILLED else code)
+    _serve(sys.argv[1])

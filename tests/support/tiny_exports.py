@@ -11,6 +11,7 @@ from dhn.inference.aggregate import PoseInference
 from dhn.inference.export import export
 from dhn.inference.exported import SUFFIXES
 from dhn.model import PoseMaps
+from locks import built_once
 
 J = len(CROWDPOSE)
 FORMATS = ("onnx", "torch")
@@ -39,18 +40,15 @@ def pixels_inference(flip: bool, halves: bool = True, joints=CROWDPOSE) -> PoseI
 
 def exporter(folder: Path) -> Callable[..., Path]:
     """file(format, flip, halves): a `Pixels` network as a file in `folder`; exported once."""
-    made: dict[tuple, Path] = {}
 
     def file(format: str, flip: bool = True, halves: bool = True) -> Path:
-        key = (format, flip, halves)
-        if key not in made:
-            path = folder / f"{flip}-{halves}{SUFFIXES[format]}"
+        def build(path: Path) -> None:
             inference = pixels_inference(flip, halves)
             differences = export(inference, CROWDPOSE, path, format, name="Pixels", input_size=128)
             assert set(differences) == {"heatmaps", "tags", "peaks"}
             assert max(differences.values()) < 1e-5
-            assert [p for p in folder.iterdir() if p not in made.values()] == [path]
-            made[key] = path
-        return made[key]
+            assert list(path.parent.iterdir()) == [path]
+
+        return built_once(folder / f"{flip}-{halves}{SUFFIXES[format]}", build)
 
     return file

@@ -10,6 +10,7 @@ from dhn.base.errors import DhnError
 from dhn.model import build_model
 from dhn.training.config import DEFAULT_PRESET, load_config, override_config, presets
 from dhn.training.settings import Config
+from dhn.weights.choice import BUNDLED_NAME
 from dhn.weights.zoo import PUBLISHED
 
 
@@ -95,8 +96,8 @@ def test_recipes_differ_from_the_papers_in_nothing_else(name, settings):
 def test_every_recipe_starts_from_published_weights():
     for name in presets():
         init = load_config(name).train.init
-        assert (init is None) == (name in ("demo", "finetune", "people"))
-        assert init is None or init in PUBLISHED
+        assert (init is None) == (name in ("demo", "people"))
+        assert init in {None, BUNDLED_NAME, *PUBLISHED}
 
 
 def test_to_yaml_goes_round(tmp_path):
@@ -220,6 +221,14 @@ def test_a_split_outside_trainval_may_be_held_out():
     assert load_config(overrides=["data.eval_split=test"]).data.eval_split == "test"
     config = load_config(overrides=["data.split=train", "data.eval_split=val"])
     assert config.data.eval_split == "val"
+
+
+@pytest.mark.parametrize("path", ["other/test.json", "set/data.yaml", "set.yml", "./set", "a/b"])
+def test_another_data_set_may_be_held_out(path):
+    config = load_config(overrides=["data.dataset=mine", f"data.eval_split={path}"])
+    assert config.data.held_out == (path, "val")
+    own = load_config(overrides=["data.dataset=mine", "data.eval_split=test"])
+    assert own.data.held_out == ("mine", "test")
 
 
 def test_wrong_files_are_named(tmp_path):

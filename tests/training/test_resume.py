@@ -5,7 +5,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -54,17 +53,14 @@ def do_at_update(monkeypatch, number, action):
     monkeypatch.setattr(Learner, "update", and_act)
 
 
-def test_sigkill_at_any_event_changes_nothing(crowds, tmp_path):
+def test_sigkill_at_any_event_changes_nothing(python, crowds, tmp_path):
     small = ["network.name=hrnet", "train.batch_size=4", "train.epochs=3", "train.eval_every=1"]
     config = settings(crowds, *EVERYTHING, *small)
     (tmp_path / "settings.yaml").write_text(config.to_yaml())
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     script = Path(__file__).parents[1] / "support" / "killed_runs.py"
-    command = [sys.executable, script, tmp_path / "settings.yaml", whole, killed, "1"]
-    result = subprocess.run(
-        [*map(str, command)], capture_output=True, text=True, env=one_thread(), check=False
-    )
-    assert result.returncode == 0, result.stderr
+    result = python.run(script, tmp_path / "settings.yaml", whole, killed, "1")
+    assert result.codes == [0], result.stderr
     kills = json.loads(result.stdout)
     assert len(set(kills)) == len(kills) == 16
     assert_same_run(killed, whole)

@@ -1,7 +1,6 @@
 import itertools
 import json
 import math
-import subprocess
 import time
 from collections import Counter
 from pathlib import Path
@@ -16,7 +15,6 @@ from dhn.base.distributed import ALONE
 from dhn.base.errors import DhnError
 from dhn.base.progress import silent
 from dhn.cli import main
-from dhn.model import build_model
 from dhn.synth import CrowdConfig, generate
 from dhn.training import loop, setup, validation
 from dhn.training.config import load_config
@@ -31,23 +29,15 @@ from tiny_runs import (
     assert_same_run,
     invoke,
     lines_of,
-    one_thread,
     settings,
-    train_command,
 )
 
 
-def test_the_real_command_makes_a_run_folder(crowds, tmp_path):
+def test_the_real_command_makes_a_run_folder(python, crowds, tmp_path):
     arguments = [*TINY, f"data.dataset={crowds}", "train.epochs=2"]
-    result = subprocess.run(
-        train_command("--output", "runs/one", *arguments),
-        capture_output=True,
-        text=True,
-        cwd=tmp_path,
-        env=one_thread(),
-        check=False,
-    )
-    assert result.returncode == 0, result.stderr
+    command = ["-m", "dhn", "train", "--device", "cpu", "--output", "runs/one"]
+    result = python.run(*command, *arguments, folder=tmp_path)
+    assert result.codes == [0], result.stderr
     run = tmp_path / "runs" / "one"
     names = {path.name for path in run.iterdir()}
     assert names == {"config.yaml", "environment.json", "last.pt", "metrics.jsonl"}  # no best.pt
@@ -366,73 +356,3 @@ def test_the_same_seed_gives_the_same_run(crowds, tmp_path):
         loop.train(config, tmp_path / name, CPU)
     assert_same_run(tmp_path / "one", tmp_path / "again")
     assert lines_of(tmp_path / "one")[0]["loss"] != lines_of(tmp_path / "other")[0]["loss"]
-
-
-# Weights to start from
-
-
-@pytest.fixture
-def no_cache(tmp_path, monkeypatch):
-    monkeypatch.setenv("DHN_HOME", str(tmp_path / "cache"))
-
-
-def first_weights(crowds, run, monkeypatch, *arguments):
-    """Runs the command up to its first update; the weights before it, and what was said."""
-    seen = {}
-
-    def stop(learner, *_):
-        seen.update({k: v.clone() for k, v in learner.model.state_dict().items()})
-        raise DhnError("enough")
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Learner, "update", stop)
-        result = invoke("--output", run, *TINY, f"data.dataset={crowds}", *arguments)
-    return seen, result
-
-
-def test_a_file_to_start_from(crowds, tmp_path, monkeypatch):
-    torch.manual_seed(5)
-    other = build_model("higherhrnet_w4", 3, modules=(1, 1, 1), blocks=1, stem=4)
-    torch.save(other.state_dict(), tmp_path / "other.pth")
-    init = f"train.init={tmp_path / 'other.pth'}"
-    seen, result = first_weights(crowds, tmp_path / "run", monkeypatch, init)
-    assert "enough" in result.stderr
-    assert "loaded" in result.output
-    for name, value in other.state_dict().items():
-        assert not name.startswith("backbone.") or torch.equal(seen[name], value)
-
-
-@pytest.mark.parametrize(
-    ("init", "named"),
-    [
-        ("none.pth", "none.pth: cannot be read"),
-        ("hrnet_w32_imagenett", "do you mean hrnet_w32_imagenet?"),
-    ],
-)
-def test_weights_that_are_not_there_are_an_error(crowds, tmp_path, monkeypatch, init, named):
-    seen, result = first_weights(crowds, tmp_path / "run", monkeypatch, f"train.init={init}")
-    assert not seen
-    assert result.exit_code == 1
-    assert result.stderr.count("\n") == 1
-    assert named in result.stderr
-
-
-def test_published_weights_that_cannot_be_had_stop_the_run(crowds, tmp_path, monkeypatch, no_cache):
-    arguments = ["--offline", "train.init=hrnet_w32_imagenet"]
-    seen, result = first_weights(crowds, tmp_path / "run", monkeypatch, *arguments)
-    assert not seen
-    assert result.exit_code == 1
-    (line,) = result.stderr.splitlines()
-    assert line.startswith("Error: hrnet_w32_imagenet: is not in the cache")
-    assert line.endswith("train.init=null starts from scratch")
-    assert not (tmp_path / "run").exists()
-
-
-def test_weights_of_another_width_say_what_to_set(crowds, tmp_path, monkeypatch):
-    other = build_model("hrnet_w8", 3, modules=(1, 1, 1), blocks=1, stem=4)
-    torch.save(other.state_dict(), tmp_path / "other.pth")
-    init = f"train.init={tmp_path / 'other.pth'}"
-    seen, result = first_weights(crowds, tmp_path / "run", monkeypatch, init)
-    assert not seen
-    assert "its backbone is another one" in result.stderr
-    assert "train.init=null starts from scratch" in result.stderr

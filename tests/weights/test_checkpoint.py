@@ -13,7 +13,6 @@ from dhn.data.joints import COCO, CROWDPOSE
 from dhn.weights.checkpoint import (
     Checkpoint,
     load_checkpoint,
-    newest_checkpoint,
     read_file,
     save_checkpoint,
 )
@@ -161,24 +160,6 @@ def test_a_full_disk_keeps_the_old_checkpoint(tmp_path, full_disk):
     assert list(tmp_path.iterdir()) == [path]
     assert load_checkpoint(path).progress == {"epoch": 1}
     assert_same_weights(load_checkpoint(path).build(), network(seed=1))
-
-
-def test_newest_checkpoint_is_the_newest_runs_best_else_last(tmp_path):
-    def run(name, time, *files):
-        (tmp_path / name).mkdir(exist_ok=True)
-        for file in files:
-            (tmp_path / name / file).touch()
-            os.utime(tmp_path / name / file, (time, time))
-
-    assert "no checkpoint in" in complaint(newest_checkpoint, tmp_path)
-    assert "the preset `demo` needs no data" in complaint(newest_checkpoint, tmp_path / "none")
-    run("without", 900)
-    run("zebra", 100, "last.pt", "best.pt")
-    assert newest_checkpoint(tmp_path) == tmp_path / "zebra" / "best.pt"
-    run("apple", 200, "last.pt")
-    assert newest_checkpoint(tmp_path) == tmp_path / "apple" / "last.pt"
-    run("zebra", 300, "last.pt")  # it was resumed; its best is older than apple's last
-    assert newest_checkpoint(tmp_path) == tmp_path / "zebra" / "best.pt"
 
 
 def test_joints_of_a_custom_set_survive(tmp_path):

@@ -7,7 +7,9 @@ import ctypes
 import hashlib
 import json
 import os
+import platform
 import re
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -26,6 +28,11 @@ from simt.bug_table import BUGS  # noqa: E402
 from simt.bugs import plant  # noqa: E402
 from simt.cases import cases  # noqa: E402
 
+NEEDS = "the SIMT runner needs g++ on Linux x86-64"
+RUNS_HERE = (
+    platform.system() == "Linux" and platform.machine() == "x86_64" and bool(shutil.which("g++"))
+)
+
 ORDERS = {"forward": 0, "reverse": 1, "random": 2}
 # The plain library is made of csrc as it stands, the sanitized ones of a copy with bugs in it.
 FLAGS = {
@@ -40,7 +47,11 @@ PRELOADS = {"address": "libasan.so", "thread": "libtsan.so"}
 
 
 def build(flavour: str) -> Path:
-    """Compiles library.cpp plain or with a sanitizer, or finds it in build/simt."""
+    """Compiles library.cpp plain or with a sanitizer, or finds it in build/simt.
+
+    Of several processes that ask for it at once, one compiles it.
+    """
+    from filelock import FileLock
     from torch.utils.cpp_extension import include_paths, library_paths  # slow under a sanitizer
 
     command = ["g++", "-std=c++17", "-fPIC", "-shared", "-ffp-contract=off", *FLAGS[flavour]]
@@ -55,18 +66,23 @@ def build(flavour: str) -> Path:
     for source in sorted([*sources, *HERE.glob("*.h"), *HERE.glob("*.cpp"), HERE / "bugs.py"]):
         digest.update(source.read_bytes())
     library = ROOT / "build" / "simt" / f"{flavour}-{digest.hexdigest()[:16]}.so"
-    if not library.exists():
-        library.parent.mkdir(parents=True, exist_ok=True)
-        for stale in library.parent.glob(f"{flavour}-*.so"):
-            stale.unlink()
-        with tempfile.TemporaryDirectory(dir=library.parent) as folder:
-            copy, made = Path(folder) / "csrc", Path(folder) / "library.so"
-            if flavour in PRELOADS:
-                plant(CSRC, copy, BUGS)
-            include = copy if flavour in PRELOADS else CSRC
-            subprocess.run([*command, f"-I{include}", "-o", str(made)], check=True)
-            made.replace(library)
+    library.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(library.parent / f".{flavour}.lock"):
+        if not library.exists():
+            for stale in library.parent.glob(f"{flavour}-*.so"):
+                stale.unlink()
+            _compile(flavour, command, library)
     return library
+
+
+def _compile(flavour: str, command: list[str], library: Path) -> None:
+    with tempfile.TemporaryDirectory(dir=library.parent) as folder:
+        copy, made = Path(folder) / "csrc", Path(folder) / "library.so"
+        if flavour in PRELOADS:
+            plant(CSRC, copy, BUGS)
+        include = copy if flavour in PRELOADS else CSRC
+        subprocess.run([*command, f"-I{include}", "-o", str(made)], check=True)
+        made.replace(library)
 
 
 def load(library: Path | str) -> SimpleNamespace:
