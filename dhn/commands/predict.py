@@ -12,12 +12,21 @@ from dhn.commands import options
 from dhn.commands.console import count, progress, weights_line
 
 if TYPE_CHECKING:
+    from collections import Counter
+
     from dhn.prediction.outputs import Outputs
     from dhn.prediction.run import Summary
 
 
 @click.command()
-@click.argument("sources", nargs=-1, required=True, metavar="SOURCE...")
+@click.argument("sources", nargs=-1, metavar="SOURCE...")
+@click.option("--source", "more_sources", multiple=True, metavar="SOURCE", help="Another source.")
+@click.option("--recursive", is_flag=True, help="Take what is in sub-folders of folders, too.")
+@click.option(
+    "--skip-existing",
+    is_flag=True,
+    help="Leave out sources whose output files are all there: goes on with a half-done folder.",
+)
 @options.network
 @click.option(
     "-o",
@@ -92,6 +101,19 @@ if TYPE_CHECKING:
     help="Take every n-th frame of videos.",
 )
 @click.option(
+    "--start",
+    type=options.TIME,
+    default=0.0,
+    metavar="TIME",
+    help="Where to begin in videos: seconds, or M:SS, or H:MM:SS.",
+)
+@click.option(
+    "--end",
+    type=options.TIME,
+    metavar="TIME",
+    help="Where to end in videos; of a camera, after how long.",
+)
+@click.option(
     "--track",
     is_flag=True,
     help="Give the people of videos ids that stay the same from frame to frame.",
@@ -104,6 +126,9 @@ if TYPE_CHECKING:
 @options.common
 def predict(
     sources: tuple[str, ...],
+    more_sources: tuple[str, ...],
+    recursive: bool,
+    skip_existing: bool,
     image_output: Path | None,
     json_output: Path | None,
     video_output: Path | None,
@@ -116,6 +141,8 @@ def predict(
     conf: float,
     joint_conf: float,
     vid_stride: int,
+    start: float,
+    end: float | None,
     track: bool,
     smooth: bool,
     batch_size: int,
@@ -124,7 +151,8 @@ def predict(
 ) -> None:
     """Find the poses of people in images and videos.
 
-    SOURCE is an image, a video, a folder, a quoted glob, or - for an image on standard input.
+    SOURCE is an image, a video, a folder, a quoted glob, an http:// or https:// address, the number
+    of a camera (0), or - for an image, a video or a list of sources on standard input.
 
     Without an output option, overlays and JSON go to the folder predictions. Each file is named
     after its source: photo.jpg.predictions.jpg and .json, clip.mp4.predictions.mp4 and .jsonl.
@@ -136,11 +164,16 @@ def predict(
     the header and one for each image or frame.
     """
     from dhn.base.distributed import connect
-    from dhn.media.sources import list_sources
+    from dhn.media.frames import Excerpt
+    from dhn.media.sources import find_sources
     from dhn.prediction.outputs import Outputs
     from dhn.prediction.run import predict as predict_sources
     from dhn.weights.choice import chosen
 
+    if not sources and not more_sources:
+        raise click.UsageError("Missing argument 'SOURCE...'.")
+    if end is not None and end <= start:
+        raise click.UsageError("--end must be later than --start")
     named = network["checkpoint"]
     network["checkpoint"] = chosen(named)
     if save_txt:
@@ -159,8 +192,18 @@ def predict(
         outputs = Outputs(images=Path("predictions"), json=Path("predictions"))
     # A video is one process's business; the others may be done hours before.
     with connect(network.pop("device"), patience=timedelta(days=7)) as world:
-        inputs = list_sources(sources)
+        inputs, passed_over = find_sources((*sources, *more_sources), recursive=recursive)
         outputs.check(inputs, network["checkpoint"])
+        if world.main:
+            _report_passed_over(passed_over)
+        if skip_existing:
+            todo = outputs.without_done(inputs)
+            if world.main and len(todo) < len(inputs):
+                done = count(len(inputs) - len(todo), "source")
+                click.echo(f"{done} skipped: the results are there", err=True)
+            inputs = todo
+            if not inputs:
+                return
         predictor = dhn.load(
             **network, device=world.device, progress=progress(quiet or not world.main)
         )
@@ -173,7 +216,7 @@ def predict(
             batch_size=batch_size,
             conf=conf,
             joint_conf=joint_conf,
-            vid_stride=vid_stride,
+            excerpt=Excerpt(vid_stride, start, end),
             track=track or smooth,
             smooth=smooth,
             progress=progress(quiet),
@@ -181,6 +224,17 @@ def predict(
         )
         if world.main:
             _report(summary, outputs, len(inputs), quiet)
+
+
+def _report_passed_over(passed_over: "Counter[str]") -> None:
+    """Says what folders hold besides the images and videos that are taken."""
+    if not passed_over:
+        return
+    from dhn.media.sources import IN_SUB_FOLDERS
+
+    kinds = ", ".join(f"{number} {kind}" for kind, number in passed_over.items())
+    advice = "; --recursive takes those in sub-folders" if IN_SUB_FOLDERS in passed_over else ""
+    click.echo(f"{sum(passed_over.values())} skipped: {kinds}{advice}", err=True)
 
 
 def _report(summary: "Summary", outputs: "Outputs", sources: int, quiet: bool) -> None:

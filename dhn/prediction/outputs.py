@@ -1,13 +1,14 @@
 """Which files `dhn predict` writes, and where; docs/outputs.md describes what is in them."""
 
 import contextlib
+import glob
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import NamedTuple
 
-from dhn.base.errors import DhnError
+from dhn.base.errors import DhnError, SettingError
 from dhn.base.files import check_outputs, is_special
 from dhn.data.joints import JointSet
 from dhn.media.sources import Source
@@ -126,6 +127,28 @@ class Outputs:
                 _check_kind(path, kind)
         if [getattr(self, name) for name in _KINDS].count(STDOUT) > 1:
             raise DhnError("-: standard output takes one output only; name files for the others")
+
+    def without_done(self, sources: Sequence[Source]) -> list[Source]:
+        """The sources whose files are not all there yet.
+
+        Raises:
+            DhnError: an output is one file for all sources, or somewhere else than in a file.
+        """
+        for _, path in self._shared():
+            raise SettingError(
+                "skip_existing", True, f"{path} is one file for all sources; name a folder instead"
+            )
+        return [source for source in sources if not self._is_done(source)]
+
+    def _is_done(self, source: Source) -> bool:
+        files = self.source_files(source)
+        frames = [folder for folder in (self.openpose, self.yolo) if folder and source.is_video]
+        first = [
+            next(folder.glob(f"{glob.escape(source.stem)}_[0-9]*"), None) is not None
+            for folder in frames
+        ]
+        own = [path for path in files if not any(path.is_relative_to(f) for f in frames)]
+        return all(path.exists() for path in own) and all(first)
 
     def check_joints(self, joints: JointSet) -> None:
         """Raises DhnError if people with these joints cannot be written here."""

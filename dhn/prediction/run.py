@@ -14,15 +14,16 @@ from dhn.base.progress import Progress, silent, tracked
 from dhn.data.joints import JointSet
 from dhn.inference.batches import people_or_errors
 from dhn.inference.people import People
+from dhn.media.frames import Excerpt, VideoFrame
 from dhn.media.sources import Source
-from dhn.media.video import VideoReader
 from dhn.prediction.outputs import Outputs, closed_by
 from dhn.prediction.sinks import Frame, Run
-from dhn.tracking import Tracker, smooth_video
+from dhn.tracking import LiveSmoother, Tracker, smooth_video
 
 if TYPE_CHECKING:
     from dhn.inference.predictor import Predictor
 
+_ALL_FRAMES = Excerpt()
 _NO_PIXELS = np.empty((0, 0, 3), np.uint8)
 
 
@@ -66,7 +67,7 @@ def predict(
     batch_size: int = 1,
     conf: float = 0.0,
     joint_conf: float = 0.0,
-    vid_stride: int = 1,
+    excerpt: Excerpt = _ALL_FRAMES,
     track: bool = False,
     smooth: bool = False,
     progress: Progress = silent,
@@ -89,7 +90,7 @@ def predict(
         batch_size: how many images or frames the predictor gets at a time.
         conf: people who score less are left out.
         joint_conf: joints that score less count as missing.
-        vid_stride: only every n-th frame of a video is taken.
+        excerpt: which frames of videos are taken.
         track: gives the people of videos ids, by `dhn.tracking.Tracker`. Weak people, who are left
             out afterwards, help it.
         smooth: steadies the joints in videos; needs `track`. A video is then read twice, because
@@ -108,17 +109,19 @@ def predict(
     choices = {
         "conf": conf,
         "joint_conf": joint_conf,
-        "vid_stride": vid_stride,
+        "vid_stride": excerpt.stride,
+        "start": excerpt.start,
+        "end": excerpt.end,
         "track": track,
         "smooth": smooth,
     }
     run = Run(predictor.source, predictor.settings | choices, predictor.joints, sources)
     outcomes = {source: _Outcome() for source in world.share(sources)}
     frames = tracked(
-        _frames(outcomes, vid_stride),
+        _frames(outcomes, excerpt),
         progress if world.main else silent,
         "Predicting",
-        total=_frame_count(list(outcomes), vid_stride),
+        total=_frame_count(list(outcomes), excerpt),
     )
     results = _results(predictor, frames, batch_size, outcomes)
     with contextlib.ExitStack() as whole_run:
@@ -129,8 +132,10 @@ def predict(
             outcome = outcomes[source]
             if source.is_video and track:
                 group = _tracked(group, predictor.joints)
-                if smooth:
-                    group = _smoothed(group, vid_stride, pixels=outputs.need_pixels)
+                if smooth and source.is_live:
+                    group = _steadied(group)
+                elif smooth:
+                    group = _smoothed(group, excerpt, pixels=outputs.need_pixels)
             with contextlib.ExitStack() as one_source:
                 own = closed_by(one_source, outputs.source_sinks(source, run))
                 for frame, everybody in group:
@@ -171,7 +176,14 @@ def _tracked(results: Results, joints: JointSet) -> Results:
         yield frame, tracker(people, float(frame.time))
 
 
-def _smoothed(results: Results, stride: int, *, pixels: bool) -> Results:
+def _steadied(results: Results) -> Results:
+    """The results of a camera with steady joints, each at once."""
+    smoother = LiveSmoother()
+    for frame, people in results:
+        yield frame, smoother(people, float(frame.time))
+
+
+def _smoothed(results: Results, excerpt: Excerpt, *, pixels: bool) -> Results:
     """The results of one video with steady joints, once all of them are there.
 
     Ctrl-C, too, has to wait until what was found so far is written.
@@ -188,7 +200,9 @@ def _smoothed(results: Results, stride: int, *, pixels: bool) -> Results:
         images: Iterable[np.ndarray] = itertools.repeat(_NO_PIXELS)
         with contextlib.ExitStack() as stack:
             if pixels:
-                video = stack.enter_context(VideoReader(frames[0].source.path, stride))
+                video: Iterable[VideoFrame] = stack.enter_context(
+                    frames[0].source.open_video(excerpt)
+                )
                 images = (again.image for again in video)
             for frame, image, people in zip(
                 frames, images, smooth_video([people for _, people in kept]), strict=False
@@ -203,7 +217,7 @@ def _without_pixels(frame: Frame, people: People) -> tuple[Frame, People]:
     return replace(frame, image=_NO_PIXELS), replace(people, image=None)
 
 
-def _frames(outcomes: Mapping[Source, _Outcome], stride: int) -> Iterator[Frame]:
+def _frames(outcomes: Mapping[Source, _Outcome], excerpt: Excerpt) -> Iterator[Frame]:
     """The images and frames of all sources; failures go to the outcome of their source."""
     for source, outcome in outcomes.items():
         try:
@@ -211,7 +225,7 @@ def _frames(outcomes: Mapping[Source, _Outcome], stride: int) -> Iterator[Frame]
                 image = source.read_image()
                 yield Frame(source, image, size=_size(image))
                 continue
-            with VideoReader(source.path, stride) as video:
+            with source.open_video(excerpt) as video:
                 for frame in video:
                     size = _size(frame.image)
                     yield Frame(source, frame.image, frame.index, frame.time, video.fps, size)
@@ -224,13 +238,15 @@ def _size(image: np.ndarray) -> tuple[int, int]:
     return width, height
 
 
-def _frame_count(sources: Sequence[Source], stride: int) -> int | None:
+def _frame_count(sources: Sequence[Source], excerpt: Excerpt) -> int | None:
     """How many frames will come, for the progress bar; None if a video does not state it."""
     total = sum(not source.is_video for source in sources)
     for source in sources:
+        if source.is_live:
+            return None
         if source.is_video:
             try:
-                with VideoReader(source.path, stride) as video:
+                with source.open_video(excerpt) as video:
                     if video.frame_count is None:
                         return None
                     total += video.frame_count

@@ -108,8 +108,9 @@ class OverlayVideo:
     def write(self, frame: Frame, people: People) -> None:
         if self._writer is None:
             self._writer = VideoWriter(self._path, frame.fps, frame.size)
+            self._start = frame.time  # an excerpt begins at once
         colours = self._colours(people.keypoints) if people.ids is None else people.ids - 1
-        self._writer.write(people.plot(frame.image, colours=colours), frame.time)
+        self._writer.write(people.plot(frame.image, colours=colours), frame.time - self._start)
 
     def close(self) -> None:
         if self._writer is not None:

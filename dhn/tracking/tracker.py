@@ -1,6 +1,7 @@
 """Follows people through a video by their poses."""
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 
@@ -36,8 +37,7 @@ class TrackerConfig:
     patience: float = 2.0
 
 
-@dataclass(frozen=True)
-class _Tracks:
+class _Tracks(NamedTuple):
     """N tracks, each as it was when it was last seen.
 
     Attributes:
@@ -57,11 +57,17 @@ class _Tracks:
     poses: np.ndarray
     motion: Motion
 
-    def __len__(self) -> int:
-        return len(self.ids)
-
-    def __getitem__(self, chosen: np.ndarray) -> "_Tracks":
-        return _Tracks(*(getattr(self, field.name)[chosen] for field in fields(self)))
+    def of(self, chosen: np.ndarray) -> "_Tracks":
+        """Some of them, chosen as NumPy chooses."""
+        return _Tracks(
+            self.ids[chosen],
+            self.hits[chosen],
+            self.time[chosen],
+            self.frame[chosen],
+            self.sizes[chosen],
+            self.poses[chosen],
+            self.motion.of(chosen),
+        )
 
 
 class Tracker:
@@ -87,6 +93,7 @@ class Tracker:
     def __init__(self, joints: JointSet, config: TrackerConfig | None = None) -> None:
         self.joints = joints
         self.config = config or TrackerConfig()
+        self._sigmas = np.array(joints.sigmas)
         self._tracks: _Tracks | None = None
         self._frame = -1
         self._time = -_FRAME
@@ -116,7 +123,7 @@ class Tracker:
             old = tracks.time > self._time - self.config.patience
             shown = np.where(tracks.hits >= self.config.hits, tracks.ids, 0)
             ids[mine] = shown[track_of[mine]]
-            tracks = tracks[old]
+            tracks = tracks.of(old)
         new = self._begun(people.keypoints[begins], sizes[begins])
         if self._frame == 0:
             ids[begins] = new.ids
@@ -126,19 +133,19 @@ class Tracker:
     def _assign(self, people: People) -> np.ndarray:
         """The track of each person, int [P]; -1 for none."""
         track_of = np.full(len(people), -1)
-        if self._tracks is None or not len(people) or not len(self._tracks):
+        if self._tracks is None or not len(people) or not len(self._tracks.ids):
             return track_of
         tracks, config = self._tracks, self.config
         lost = self._frame - tracks.frame > 1
         motion = tracks.motion
-        steady = np.where(lost[:, None, None], motion.body_velocity(), motion.velocity)
-        expected = predicted(
-            replace(motion, velocity=steady), self._time - tracks.time, tracks.sizes
-        )
+        if lost.any():
+            velocity = np.where(lost[:, None, None], motion.body_velocity(), motion.velocity)
+            motion = motion._replace(velocity=velocity)
+        expected = predicted(motion, self._time - tracks.time, tracks.sizes)
         there = np.concatenate([expected.xy, expected.known[..., None]], -1)
         strong = people.scores >= config.strong
         oks = self._similarity(there, people)
-        everyone = np.ones(len(tracks), bool)
+        everyone = np.ones(len(tracks.ids), bool)
         _match(oks, everyone, strong, config.similar, track_of)
         _match(oks, ~lost, ~strong, config.similar_weak, track_of)
         if (strong & (track_of < 0)).any():
@@ -158,10 +165,10 @@ class Tracker:
         )
 
     def _seen(self, chosen: np.ndarray, poses: np.ndarray, sizes: np.ndarray) -> _Tracks:
-        """The tracks, of which the `chosen` ones [M] were seen in `poses` [M, J, 3]."""
+        """The tracks, after the `chosen` ones [M] were seen in `poses` [M, J, 3]."""
         assert self._tracks is not None
-        tracks, sigmas = self._tracks, self.joints.sigmas
-        before = tracks[chosen]
+        tracks = self._tracks
+        before = tracks.of(chosen)
         sizes = np.maximum(before.sizes + 0.2 * (sizes - before.sizes), 1)  # boxes are jumpy
         motion, steps = before.motion, self._frame - before.frame
         dt = (self._time - before.time) / steps
@@ -173,18 +180,19 @@ class Tracker:
             share = (step / steps[late])[:, None, None]
             way = before.poses[late] + (poses[late] - before.poses[late]) * share
             way[..., 2] = between[late]
-            moved = predicted(motion[late], dt[late], sizes[late])
-            motion = _put_motion(motion, late, corrected(moved, way, sizes[late], sigmas))
-        motion = corrected(predicted(motion, dt, sizes), poses, sizes, sigmas)
-        return _Tracks(
-            tracks.ids,
-            _put(tracks.hits, chosen, before.hits + 1),
-            _put(tracks.time, chosen, self._time),
-            _put(tracks.frame, chosen, self._frame),
-            _put(tracks.sizes, chosen, sizes),
-            _put(tracks.poses, chosen, poses),
-            _put_motion(tracks.motion, chosen, motion),
-        )
+            moved = predicted(motion.of(late), dt[late], sizes[late])
+            after = corrected(moved, way, sizes[late], self._sigmas)
+            for values, new in zip(motion, after, strict=True):
+                values[late] = new
+        motion = corrected(predicted(motion, dt, sizes), poses, sizes, self._sigmas)
+        tracks.hits[chosen] += 1
+        tracks.time[chosen] = self._time
+        tracks.frame[chosen] = self._frame
+        tracks.sizes[chosen] = sizes
+        tracks.poses[chosen] = poses
+        for values, new in zip(tracks.motion, motion, strict=True):
+            values[chosen] = new
+        return tracks
 
     def _begun(self, poses: np.ndarray, sizes: np.ndarray) -> _Tracks:
         count = len(poses)
@@ -198,7 +206,7 @@ class Tracker:
             np.full(count, self._frame),
             sizes,
             np.asarray(poses, float),
-            at_rest(poses, sizes, self.joints.sigmas),
+            at_rest(poses, sizes, self._sigmas),
         )
 
 
@@ -232,31 +240,13 @@ def _sizes(boxes: np.ndarray) -> np.ndarray:
     return np.sqrt(AREA_OF_BOX * boxes[:, 2] * boxes[:, 3]).astype(float)
 
 
-def _put(values: np.ndarray, chosen: np.ndarray, new: "np.ndarray | float") -> np.ndarray:
-    values = values.copy()
-    values[chosen] = new
-    return values
-
-
-def _put_motion(motion: Motion, chosen: np.ndarray, new: Motion) -> Motion:
-    return Motion(
-        *(
-            _put(getattr(motion, field.name), chosen, getattr(new, field.name))
-            for field in fields(Motion)
-        )
-    )
-
-
 def _joined(first: _Tracks, second: _Tracks) -> _Tracks:
-    motion = Motion(
-        *(
-            np.concatenate([getattr(first.motion, field.name), getattr(second.motion, field.name)])
-            for field in fields(Motion)
-        )
+    return _Tracks(
+        np.concatenate([first.ids, second.ids]),
+        np.concatenate([first.hits, second.hits]),
+        np.concatenate([first.time, second.time]),
+        np.concatenate([first.frame, second.frame]),
+        np.concatenate([first.sizes, second.sizes]),
+        np.concatenate([first.poses, second.poses]),
+        Motion(*(np.concatenate(pair) for pair in zip(first.motion, second.motion, strict=True))),
     )
-    others: dict[str, np.ndarray] = {
-        field.name: np.concatenate([getattr(first, field.name), getattr(second, field.name)])
-        for field in fields(_Tracks)
-        if field.name != "motion"
-    }
-    return _Tracks(**others, motion=motion)

@@ -426,3 +426,71 @@ def test_a_video_is_smoothed_in_two_passes(run, tmp_path, predictor):
     predictor.interrupt_after = predictor.timing.images + 4
     run("clip.mp4", "--smooth", "--json-output", "cut.json", code=1)
     assert len(images(tmp_path / "cut.json")) == 4
+
+
+def test_outputs_of_a_folder_mirror_its_sub_folders(run, tmp_path):
+    write_image(tmp_path / "photos" / "a.png", image(1))
+    write_image(tmp_path / "photos" / "monday" / "a.png", image(2))
+    (tmp_path / "photos" / "notes.txt").write_text("")
+    result = run("photos", "--json-output", "out")
+    assert "2 skipped: 1 in sub-folders, 1 TXT; --recursive takes those" in result.stderr
+    assert names("out") == ["a.png.predictions.json"]
+    run("--source", "photos", "--recursive", "-o", "out", "--save-txt")
+    assert names("out/monday") == ["a.png.predictions.jpg"]
+    assert names("predictions/labels/monday") == ["a.txt"]
+
+
+def test_a_half_done_folder_goes_on(run, tmp_path, predictor):
+    for name in "abc":
+        write_image(tmp_path / "photos" / f"{name}.png", image(1))
+    make_video(tmp_path / "photos" / "clip.mp4", [1, 1])
+    options = ("--json-output", "out", "--yolo-output", "labels", "--skip-existing")
+    run("photos", *options)
+    assert predictor.timing.images == 5
+    os.remove(tmp_path / "out" / "b.png.predictions.json")
+    result = run("photos", *options)
+    assert "3 sources skipped: the results are there" in result.stderr
+    assert predictor.timing.images == 6
+    assert "4 sources skipped" in run("photos", *options).stderr
+    result = run("photos", "--csv-output", "t.csv", "--skip-existing", code=1)
+    assert "--skip-existing: t.csv is one file for all sources" in result.stderr
+
+
+def test_a_part_of_a_video(run, tmp_path):
+    make_video(tmp_path / "clip.mp4", [1] * 10)
+    run(
+        *("clip.mp4", "--start", "0:00.1", "--end", "0.3", "--json-output", "out.json"),
+        *("--video-output", "out.mp4"),
+    )
+    assert [entry["frame"] for entry in images(tmp_path / "out.json")] == [3, 4, 5, 6, 7]
+    assert [frame.time for frame in VideoReader("out.mp4")] == [Fraction(k, 25) for k in range(5)]
+    run("clip.mp4", "--start", "2", "--end", "1", code=2)
+    run("clip.mp4", "--start", "soon", code=2)
+
+
+def test_habits_of_fingers(run, tmp_path, monkeypatch, predictor):
+    """Options by the names that other tools have for them."""
+    write_image(tmp_path / "a.png", image(1))
+    asked = {}
+
+    def load(checkpoint, **options):
+        asked.update(options)
+        return predictor
+
+    monkeypatch.setattr("dhn.load", load)
+    run("--source", "a.png", "--imgsz", "256", "--half", "--max-det", "7", "--json-output", "out")
+    expected = {"input_size": 256, "precision": "bfloat16", "max_people": 7}
+    assert asked.items() >= expected.items()
+
+
+def test_a_camera(run, tmp_path, monkeypatch):
+    monkeypatch.setattr(
+        "dhn.media.camera._camera",
+        lambda number: ("color=c=0x64640a:size=64x48:rate=50,realtime", "lavfi"),
+    )
+    run("0", "--end", "0.3", "--smooth", "--json-output", "out.jsonl", "--video-output", "videos")
+    frames = lines(tmp_path / "out.jsonl")
+    assert frames
+    assert {frame["source"] for frame in frames} == {"0"}
+    assert {len(frame["predictions"]) for frame in frames} == {1}
+    assert names("videos") == ["camera-0.predictions.mp4"]

@@ -11,9 +11,10 @@ from dhn.data.joints import CROWDPOSE
 from dhn.inference.people import People
 from dhn.synth.video import FPS, VideoConfig, draw_video
 from dhn.tracking import Tracker, TrackerConfig
-from dhn.tracking.motion import Motion, at_rest, corrected, predicted
+from dhn.tracking.motion import at_rest, corrected, predicted
 
 J = len(CROWDPOSE)
+SIGMAS = np.array(CROWDPOSE.sigmas)
 BODY = np.column_stack([np.linspace(-15, 15, J) % 11, np.linspace(0, 80, J)])
 
 
@@ -118,26 +119,26 @@ def test_the_filter_is_kalmans(seed):
     times = np.cumsum(rng.uniform(0.02, 0.3, 6))
     places, sizes = rng.uniform(0, 100, (6, 3, J, 2)), rng.uniform(5, 50, 3)
     poses = np.concatenate([places, np.ones((6, 3, J, 1))], -1)
-    motion = at_rest(poses[0], sizes, CROWDPOSE.sigmas)
+    motion = at_rest(poses[0], sizes, SIGMAS)
     for k in range(1, 6):
         later = np.full(3, times[k] - times[k - 1])
-        motion = corrected(predicted(motion, later, sizes), poses[k], sizes, CROWDPOSE.sigmas)
+        motion = corrected(predicted(motion, later, sizes), poses[k], sizes, SIGMAS)
     for n, j, axis in ((0, 0, 0), (1, 5, 1), (2, J - 1, 0)):
         steps = list(zip(times, places[:, n, j, axis], strict=True))
         state, covariance = kalman(steps, CROWDPOSE.sigmas[j], sizes[n])
         assert motion.xy[n, j, axis] == pytest.approx(state[0])
         assert motion.velocity[n, j, axis] == pytest.approx(state[1])
-        expected = covariance[[0, 0, 1], [0, 1, 1]]
-        np.testing.assert_allclose(motion.covariance[n, j], expected, rtol=1e-6)
+        ours = [values[n, j] for values in (motion.place, motion.both, motion.speed)]
+        np.testing.assert_allclose(ours, covariance[[0, 0, 1], [0, 1, 1]], rtol=1e-6)
 
 
 def test_joints_that_are_not_seen_move_with_the_body():
     poses = np.ones((1, J, 3))
     poses[..., :2] = BODY
-    motion = at_rest(poses, np.array([40.0]), CROWDPOSE.sigmas)
-    motion = Motion(motion.xy, motion.velocity + np.array([10, 0]), motion.covariance, motion.known)
+    motion = at_rest(poses, np.array([40.0]), SIGMAS)
+    motion = motion._replace(velocity=motion.velocity + np.array([10, 0]))
     poses[0, 3] = 0
-    later = corrected(motion, poses, np.array([40.0]), CROWDPOSE.sigmas)
+    later = corrected(motion, poses, np.array([40.0]), SIGMAS)
     np.testing.assert_allclose(later.velocity[0, 3], later.body_velocity()[0, 0])
     assert later.known[0, 3]
 
