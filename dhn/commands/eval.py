@@ -98,6 +98,7 @@ def _score_network(
     from dhn.base.distributed import connect
     from dhn.base.files import check_outputs
     from dhn.data.annotations import load_annotations
+    from dhn.data.layouts import images_among
     from dhn.evaluation.evaluate import evaluate
 
     dataset = dataset or "crowdpose"
@@ -106,7 +107,7 @@ def _score_network(
         if limit is not None:
             truth = truth.first(limit)
         read = [*truth.files, *(image.path for image in truth.images), network["checkpoint"]]
-        check_outputs([save_json, output], read)
+        check_outputs([save_json, output], [*read, *images_among(dataset, [save_json, output])])
         predictor = dhn.load(
             **network, device=world.device, progress=progress(quiet or not world.main)
         )

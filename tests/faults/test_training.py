@@ -159,7 +159,6 @@ def test_damaged_state_is_one_line(run: Path, name: str) -> None:
         "data.scale=[.nan,1]",
         "data.workers=-1",
         "data.eval_split=nowhere",
-        "data.eval_split=",
         "train=[" + "[" * 500,
         "train={a: &a [1,1], b: [*a,*a]}",
         "train.lr={a: 1}",
