@@ -150,6 +150,8 @@ def test_damaged_state_is_one_line(run: Path, name: str) -> None:
         "train.epochs=2020-01-01",
         "train.epochs=2020-13-45",
         "train.epochs=010",
+        "train.epochs=yes",
+        "train.lr=on",
         "train.epochs=1:30",
         "network.modules=[1e9,1,1]",
         "train.lr=.nan",
