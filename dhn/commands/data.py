@@ -150,10 +150,11 @@ def check(
     from dhn.base.errors import DhnError
     from dhn.base.files import check_outputs, write_json
     from dhn.data.check import check_dataset
-    from dhn.data.layouts import find_splits, split_files
+    from dhn.data.layouts import find_splits, images_among, split_files
 
     read = [split_files(dataset, split) for split in splits or find_splits(dataset)]
-    check_outputs([json_output], [file.path for files in read for file in files])
+    inputs = [file.path for files in read for file in files]
+    check_outputs([json_output], [*inputs, *images_among(dataset, [json_output])])
     report = check_dataset(
         dataset, splits, decode=not quick, max_people=max_people, progress=progress(quiet)
     )

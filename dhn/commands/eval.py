@@ -140,6 +140,7 @@ def _score_network(
     from dhn.base.files import check_outputs
     from dhn.data.annotations import load_annotations
     from dhn.data.joints import COCO
+    from dhn.data.layouts import images_among
     from dhn.evaluation.evaluate import evaluate
     from dhn.weights.choice import chosen
 
@@ -156,7 +157,8 @@ def _score_network(
         if limit is not None:
             truth = truth.first(limit)
         read = [*truth.files, *(image.path for image in truth.images), network["checkpoint"]]
-        check_outputs([save_json, *outputs], read)
+        outputs = [save_json, *outputs]
+        check_outputs(outputs, [*read, *images_among(dataset, outputs)])
         evaluation = evaluate(
             predictor,
             truth,

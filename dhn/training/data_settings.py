@@ -1,6 +1,6 @@
 """The settings of the data that a training learns from; see `dhn.training.settings`."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import pydantic
 from pydantic import Field
@@ -12,6 +12,14 @@ class Section(pydantic.BaseModel):
     """Settings that belong together."""
 
     model_config = pydantic.ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    @pydantic.field_validator("*", mode="before")
+    @classmethod
+    def _no_truth_for_a_number(cls, value: Any, info: pydantic.ValidationInfo) -> Any:
+        field = cls.model_fields[info.field_name or ""]
+        if isinstance(value, bool) and field.annotation in (int, float):
+            raise ValueError("must be a number; YAML reads yes, no, on and off as true and false")
+        return value
 
 
 class Source(Section):
