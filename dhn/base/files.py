@@ -1,6 +1,7 @@
 """Files that appear whole or not at all, and outputs that never replace an input."""
 
 import contextlib
+import errno
 import json
 import os
 import re
@@ -36,6 +37,8 @@ def written_whole(path: str | os.PathLike[str]) -> Iterator[Path]:
             yield path
             return
         target = Path(os.path.realpath(path))
+        if target.is_symlink():  # what lies behind a circle of links cannot be told
+            raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))
         target.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(prefix=".", suffix="." + target.name, dir=target.parent)
         os.close(handle)
@@ -116,6 +119,8 @@ def _is_run(folder: Path) -> bool:
 
 
 def _check_writable(path: Path, real: Path) -> None:
+    if real.is_symlink():
+        raise DhnError(f"{path}: cannot be written ({os.strerror(errno.ELOOP).lower()})")
     folder = next(parent for parent in real.parents if parent.exists())
     if not folder.is_dir():
         raise DhnError(f"{path}: cannot be written ({folder} is a file)")

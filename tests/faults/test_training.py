@@ -181,7 +181,7 @@ def test_wrong_settings_are_one_line(override: str) -> None:
 def test_held_out_images_must_not_be_trained_on(world: Path, refused: Refused) -> None:
     file = "crowds/json/crowdpose_train.json"
     command = refused(1, "8 of its 8 images are trained on", "data.hold_out=0.1")
-    refused(1, "data.eval_split", "nowhere")(
+    refused(1, "nowhere: no such folder")(
         "train", *TINY, "data.dataset=crowds", "data.eval_split=./nowhere"
     )
     for split in ("val", file):

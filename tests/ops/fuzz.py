@@ -3,9 +3,8 @@
     python tests/ops/fuzz.py --seconds 600            the CPU operators
     python tests/ops/fuzz.py --seconds 600 --simt     the CUDA kernels, in the SIMT runner
 
-Each call is made from one number, which is printed before the call where something is found;
-`--first NUMBER --calls 1` makes it again. A call may be refused in one line, and must do nothing
-else that a sanitizer sees.
+Each call is made from one number. The number of the call that ends the process is printed last,
+and `--first NUMBER --calls 1` makes it again. A call may be refused in one line.
 """
 
 import argparse
@@ -168,7 +167,7 @@ def decoding(ops, d: Draw):
 
 
 def aggregation(ops, d: Draw):
-    B, J, stages, h, w = d.size(2), d.size(4), d.size(2), d.side(), d.side()
+    B, J, stages, h, w = d.size(2), d.size(4), d.random.randint(1, 2), d.side(), d.side()
     dtype = d.random.choice(FLOATS)
     full = (2 * h, 2 * w) if d.flag() else (d.side(), d.side())
     lists = [[d.tensor(B, J, *size, dtype=dtype) for _ in range(stages)] for size in [(h, w), full]]

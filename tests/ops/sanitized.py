@@ -33,17 +33,15 @@ def build() -> Path:
     """Compiles the operators in one translation unit, or finds them in build/sanitized."""
     from torch.utils.cpp_extension import include_paths, library_paths
 
+    from dhn.base.native import CPU_PARTS, source_hash
+
     sources = [CSRC / "ops.cpp", *sorted(CSRC.glob("cpu/*.cpp"))]
-    digest = hashlib.sha256(f"{FLAGS} {include_paths()}".encode())
-    for file in sorted(
-        [*sources, CSRC / "checks.h", *CSRC.glob("common/*"), *CSRC.glob("cpu/*.h")]
-    ):
-        digest.update(file.read_bytes())
-    name = digest.hexdigest()[:16]
+    content = source_hash(CSRC, *CPU_PARTS)
+    name = hashlib.sha256(f"{FLAGS} {include_paths()} {content}".encode()).hexdigest()[:16]
 
     def compile_to(library: Path) -> None:
         folder = library.parent
-        (folder / "source_hash.h").write_text('#define DHN_SOURCE_HASH "sanitized"\n')
+        (folder / "source_hash.h").write_text(f'#define DHN_SOURCE_HASH "{content}"\n')
         everything = folder / "everything.cpp"
         everything.write_text("".join(f'#include "{path}"\n' for path in sources))
         command = ["g++", *FLAGS, f"-I{CSRC}", f"-I{folder}", str(everything), "-o", str(library)]

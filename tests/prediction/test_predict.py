@@ -112,7 +112,7 @@ def test_without_output_options_everything_goes_to_predictions(run, tmp_path):
     ]
     assert "4 images, 5 people -> predictions" in result.stdout
     assert "network 100.0 ms, decode 10.0 ms" in result.stdout
-    assert "Weights: people, the small network that dhn brings." in result.stdout
+    assert "Weights: people, the small network that dhn brings (" in result.stdout
     result = run("two.png", "--checkpoint", "runs/test/best.pt")
     assert "Weights: runs/test/best.pt\n" in result.stdout
 
