@@ -143,7 +143,7 @@ def network(command: Callable[..., Any]) -> Callable[..., Any]:
                 type=Number(0, 1),
                 metavar="OKS",
                 help="Of two people who are more similar, keep the better one; 1 keeps all.  "
-                "[default: 0.7; 1 with --parity]",
+                "[default: 0.8; 1 with --parity]",
             ),
             click.option(
                 "--min-seen",

@@ -55,7 +55,7 @@ def load(
         max_people: candidates per joint, and people a candidate is matched with.
         parity: give the official HigherHRNet code's results, its artefacts included.
         nms_oks: of two people whose poses have a higher OKS, only the better one stays. None is
-            0.7, and 1 (everybody stays) under `parity`.
+            0.8, and 1 (everybody stays) under `parity`.
         min_seen: people of whom fewer joints were found before refinement are left out.
         offline: download nothing.
         trust: run a .pt2 file. Such a file is a program and can do anything on this machine, so

@@ -30,7 +30,7 @@ from dhn.model.fold import folded
 if TYPE_CHECKING:
     from PIL import Image
 
-NMS_OKS = 0.7  # of two people with a higher OKS, one is a duplicate
+NMS_OKS = 0.8  # of two people with a higher OKS, one is a duplicate
 
 AnyImage: TypeAlias = "str | os.PathLike[str] | np.ndarray | Tensor | Image.Image"
 
