@@ -299,7 +299,7 @@ class _Wire(io.RawIOBase):
         if left <= 0:
             raise OSError("it takes too long")
         self._socket.settimeout(min(TIMEOUT, left))
-        return self._received.readinto(buffer)  # type: ignore[attr-defined, no-any-return]
+        return self._received.readinto(buffer)
 
     def close(self) -> None:
         self._received.close()
