@@ -209,7 +209,8 @@ def main() -> int:
     if options.library is None:
         return supervise(options)
     if options.simt:
-        ops = harness.load(options.library).ops
+        simt = harness.load(options.library)  # the operators are there for as long as this is
+        ops = simt.ops
     else:
         torch.ops.load_library(options.library)
         ops = torch.ops.dhn
