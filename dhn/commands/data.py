@@ -1,4 +1,4 @@
-"""`dhn data synth`, `dhn data check` and `dhn data overlap`."""
+"""`dhn data`: synth, check, overlap and sigmas."""
 
 import os
 from collections.abc import Sequence
@@ -205,6 +205,49 @@ def overlap(
         click.echo(f"{len(pairs)} of {len(a.images)} images of {a.source} are in {b.source}")
     if found.failures:
         raise DhnError(f"{len(found.failures)} images could not be read and were not compared")
+
+
+@data.command()
+@click.argument(
+    "files", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="FILE..."
+)
+@click.option(
+    "--json-output",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="PATH",
+    help="Write the table.",
+)
+@options.common
+def sigmas(files: tuple[Path, ...], json_output: Path | None, quiet: bool) -> None:
+    """Estimate the OKS constant of each joint from repeated labels.
+
+    \b
+    dhn data sigmas by_ann.json by_ben.json
+
+    Each FILE is what one annotator made of the same images, in COCO's keypoint format. The sigma of
+    a joint is the spread of its labels in units of the square root of the person's area. The last
+    line can be copied into the category of an annotation file.
+    """
+    from rich.table import Table
+    from rich.text import Text
+
+    from dhn.base.files import check_outputs, write_json
+    from dhn.evaluation.sigmas import estimate_sigmas
+
+    check_outputs([json_output], files)
+    rows = estimate_sigmas(files)
+    table = Table("joint")
+    for column in ("people", "sigma", "given"):
+        table.add_column(column, justify="right")
+    for row in rows:
+        sigma = "-" if row.sigma is None else f"{row.sigma:.4f}"
+        table.add_row(Text(row.name), str(row.people), sigma, f"{row.given:g}")
+    table_console().print(table)
+    if json_output is not None:
+        write_json(json_output, [row._asdict() for row in rows], indent=1)
+    if not quiet and all(row.sigma for row in rows):
+        numbers = ", ".join(f"{row.sigma:.4f}" for row in rows)
+        click.echo(f'"sigmas": [{numbers}]')
 
 
 def _split_table(splits: dict[str, dict[str, Any]]) -> "Table":
