@@ -7,6 +7,7 @@
 #include <torch/headeronly/core/ScalarType.h>
 #include <torch/headeronly/util/Exception.h>
 
+#include <algorithm>
 #include <cstdint>
 #include <optional>
 #include <string>
@@ -16,6 +17,7 @@
 
 namespace dhn {
 
+using torch::headeronly::IntHeaderOnlyArrayRef;
 using torch::headeronly::ScalarType;
 using torch::stable::Tensor;
 
@@ -28,8 +30,36 @@ inline void check_floating(const Tensor& t, const char* name) {
                   name, " must be floating point");
 }
 
+// The number of elements of an array, whose sizes are checked before they are multiplied: each is
+// an int with room to spare, and the product is an int64 even in bytes. A size of 0 does not hide
+// the others, which end loops, too.
+inline int64_t checked_count(const char* shape, IntHeaderOnlyArrayRef sizes) {
+  constexpr int64_t kMostOfOne = int64_t{1} << 30, kMost = int64_t{1} << 40;
+  int64_t count = 1;
+  for (const int64_t size : sizes) {
+    const int64_t factor = std::max<int64_t>(size, 1);
+    STD_TORCH_CHECK(size >= 0 && size <= kMostOfOne && factor <= kMost / count, shape,
+                    " is too large: sizes may be up to ", kMostOfOne, " and their product up to ",
+                    kMost, ", got ", size, " times ", count);
+    count *= factor;
+  }
+  return count;
+}
+
 inline void check_dim(const Tensor& t, int64_t dim, const char* shape) {
   STD_TORCH_CHECK(t.dim() == dim, "expected ", shape, ", got ", t.dim(), " dimensions");
+  checked_count(shape, t.sizes());
+}
+
+// Of candidates of a joint and of people: their pairs are counted by an int.
+constexpr int64_t kMostPeople = (1 << 15) - 1;
+
+// Of a map: common/bilinear.h counts in 32 bits.
+constexpr int64_t kMostPixels = (1 << 15) - 1;
+
+inline void check_side(int64_t pixels) {
+  STD_TORCH_CHECK(pixels >= 0 && pixels <= kMostPixels, "maps may have ", kMostPixels,
+                  " pixels a side, got ", pixels);
 }
 
 // Maps [B, J, h, w] read at height x width: at least a pixel on either side, indices within int32.
@@ -38,9 +68,7 @@ inline void check_maps(const Tensor& maps, int64_t height, int64_t width) {
   check_dim(maps, 4, "heatmaps [B, J, h, w]");
   STD_TORCH_CHECK(maps.size(2) > 0 && maps.size(3) > 0, "heatmaps have no pixels");
   STD_TORCH_CHECK(height > 0 && width > 0, "size must be positive, got ", height, " x ", width);
-  STD_TORCH_CHECK(height * width < (int64_t{1} << 31) && maps.size(2) < (1 << 15) &&
-                      maps.size(3) < (1 << 15) && height < (1 << 15) && width < (1 << 15),
-                  "maps may have 32767 pixels a side");
+  for (const int64_t pixels : {maps.size(2), maps.size(3), height, width}) check_side(pixels);
 }
 
 // Heatmaps [B, J, h, w] and tags [B, J, T, h, w] read at height x width.
@@ -66,14 +94,23 @@ inline Gaussian<double> checked_gaussian(double stride, double sigma, double tau
   STD_TORCH_CHECK(target == "disc" || target == "square",
                   "target must be 'disc' or 'square', got '", target, "'");
   const bool disc = target == "disc";
-  STD_TORCH_CHECK(stride > 0 && sigma > 0 && (tau > 0 || !disc),
-                  "stride, sigma and tau must be positive");
+  // In between, nothing that is computed from them overflows in float32.
+  const auto sensible = [](double length) { return length >= 1e-6 && length <= 1e6; };
+  STD_TORCH_CHECK(sensible(stride) && sensible(sigma) && (sensible(tau) || !disc),
+                  "stride, sigma and tau must lie in 1e-6..1e6");
   return {stride, sigma, tau, disc ? Target::disc : Target::square};
 }
 
-inline void check_peaks(int64_t k, int64_t kernel, double threshold) {
-  STD_TORCH_CHECK(k > 0, "k must be positive, got ", k);
-  STD_TORCH_CHECK(kernel > 0 && kernel % 2 == 1, "kernel must be odd, got ", kernel);
+inline void check_people(const char* name, int64_t count) {
+  STD_TORCH_CHECK(count > 0 && count <= kMostPeople, name, " must lie in 1..", kMostPeople,
+                  ", got ", count);
+}
+
+inline void check_peaks(const char* name, int64_t k, int64_t kernel, double threshold) {
+  constexpr int64_t kMostKernel = 255;
+  check_people(name, k);
+  STD_TORCH_CHECK(kernel > 0 && kernel % 2 == 1 && kernel <= kMostKernel,
+                  "kernel must be odd and lie in 1..", kMostKernel, ", got ", kernel);
   STD_TORCH_CHECK(threshold >= 0, "threshold must not be negative, got ", threshold);
 }
 
@@ -103,6 +140,10 @@ inline std::vector<Gaussian<double>> check_render_heatmaps(
                   "heights, widths, strides, sigmas and taus must be of one length");
   std::vector<Gaussian<double>> gaussians;
   for (size_t i = 0; i < maps; ++i) {
+    check_side(heights[i]);
+    check_side(widths[i]);
+    checked_count("targets [B, J, h, w]",
+                  {keypoints.size(0), keypoints.size(2), heights[i], widths[i]});
     gaussians.push_back(checked_gaussian(strides[i], sigmas[i], taus[i], target));
   }
   return gaussians;
@@ -113,6 +154,8 @@ inline void check_heatmap_mse(const Tensor& prediction, const Tensor& keypoints,
                               const std::optional<Tensor>& boxes) {
   check_floating(prediction, "prediction");
   check_dim(prediction, 4, "prediction [B, J, h, w]");
+  check_side(prediction.size(2));
+  check_side(prediction.size(3));
   check_keypoints(keypoints);
   STD_TORCH_CHECK(
       keypoints.size(0) == prediction.size(0) && keypoints.size(2) == prediction.size(1),
@@ -140,7 +183,8 @@ inline void check_heatmap_mse_backward(const Tensor& grad, const Tensor& predict
 inline void check_topk_peaks(const Tensor& heatmaps, int64_t k, int64_t kernel, int64_t height,
                              int64_t width, double threshold) {
   check_maps(heatmaps, height, width);
-  check_peaks(k, kernel, threshold);
+  check_peaks("k", k, kernel, threshold);
+  checked_count("peaks [B, J, K]", {heatmaps.size(0), heatmaps.size(1), k});
 }
 
 // The kernels check the values of the indices.
@@ -151,6 +195,9 @@ inline void check_read_peaks(const Tensor& heatmaps, const Tensor& tags, const T
   STD_TORCH_CHECK(indices.scalar_type() == ScalarType::Long, "indices must be int64");
   STD_TORCH_CHECK(indices.size(0) == heatmaps.size(0) && indices.size(1) == heatmaps.size(1),
                   "indices [B, J, K] do not fit heatmaps [B, J, h, w]");
+  checked_count("xy [B, J, K, 2]", {indices.size(0), indices.size(1), indices.size(2), 2});
+  checked_count("tags [B, J, K, T]",
+                {indices.size(0), indices.size(1), indices.size(2), tags.size(2)});
 }
 
 inline void check_group_tags(const Tensor& scores, const Tensor& xy, const Tensor& tags,
@@ -163,8 +210,12 @@ inline void check_group_tags(const Tensor& scores, const Tensor& xy, const Tenso
                     "scores [B, J, K], xy [B, J, K, 2] and tags [B, J, K, T] do not fit");
   }
   STD_TORCH_CHECK(xy.size(3) == 2, "xy must be [B, J, K, 2]");
-  STD_TORCH_CHECK(max_people > 0, "max_people must be positive, got ", max_people);
+  STD_TORCH_CHECK(scores.size(2) <= kMostPeople, "scores may have ", kMostPeople,
+                  " candidates a joint, got ", scores.size(2));
+  check_people("max_people", max_people);
   check_order(order, scores.size(1));
+  checked_count("people [B, J K, J, 3 + T]",
+                {scores.size(0), scores.size(1), scores.size(2), scores.size(1), 3 + tags.size(3)});
 }
 
 // The kernels check the values of the counts.
@@ -183,8 +234,11 @@ inline void check_decode_poses(const Tensor& heatmaps, const Tensor& tags, int64
                                int64_t width, const std::vector<int64_t>& order, int64_t max_people,
                                int64_t kernel, double detection_threshold) {
   check_maps_with_tags(heatmaps, tags, height, width);
-  check_peaks(max_people, kernel, detection_threshold);
+  check_peaks("max_people", max_people, kernel, detection_threshold);
   check_order(order, heatmaps.size(1));
+  const int64_t B = heatmaps.size(0), J = heatmaps.size(1);
+  checked_count("tags [B, J, K, T]", {B, J, max_people, tags.size(2)});
+  checked_count("people [B, J K, J, 3 + T]", {B, J, max_people, J, 3 + tags.size(2)});
 }
 
 // As many quarter as half maps, all alike, and the same number of flipped ones or none.

@@ -98,13 +98,15 @@ STABLE_TORCH_LIBRARY(dhn, m) {
   // All of decode (CPU only): what topk_peaks, read_peaks, group_tags and, if `refine`,
   // refine_people give one after the other. Heatmaps are read one time fewer, and on a CPU starting
   // an operator costs as much as a step of it.
-  //   -> per image keypoints [N, J, 3] float32: x, y, score, zeros where missing, and scores
-  //      [N]: mean over all J joints before refinement, missing ones as 0; finite [B] bool: whether
-  //      every value that was looked at was finite.
+  //   -> per image keypoints [N, J, 3] float32: x, y, score, zeros where missing; grouped [N, J]
+  //      bool: whether the joint was there before refinement; and scores [N]: mean over all J
+  //      joints before refinement, missing ones as 0. finite [B] bool: whether every value that was
+  //      looked at was finite.
   m.def(
       "decode_poses(Tensor heatmaps, Tensor tags, int height, int width, int[] order, "
       "int max_people, int kernel, float tag_threshold, float detection_threshold, bool refine, "
-      "bool subpixel, bool munkres) -> (Tensor[] keypoints, Tensor[] scores, Tensor finite)");
+      "bool subpixel, bool munkres) -> (Tensor[] keypoints, Tensor[] grouped, Tensor[] scores, "
+      "Tensor finite)");
 
   // Inference heatmaps of one image batch in one pass:
   //   one(q, f) = (mean(f) + upsample(mean(q))) / 2, bilinear to the size of f;

@@ -89,7 +89,7 @@ bool all_finite(const float* values, int64_t count) {
   return std::all_of(values, values + count, [](float value) { return std::isfinite(value); });
 }
 
-std::tuple<std::vector<Tensor>, std::vector<Tensor>, Tensor> decode_poses(
+std::tuple<std::vector<Tensor>, std::vector<Tensor>, std::vector<Tensor>, Tensor> decode_poses(
     Tensor heatmaps, Tensor tags, int64_t height, int64_t width, std::vector<int64_t> order,
     int64_t max_people, int64_t kernel, double tag_threshold, double detection_threshold,
     bool refined, bool subpixel, bool munkres) {
@@ -105,7 +105,7 @@ std::tuple<std::vector<Tensor>, std::vector<Tensor>, Tensor> decode_poses(
                             {order, max_people, static_cast<float>(tag_threshold),
                              static_cast<float>(detection_threshold), munkres});
 
-  std::vector<Tensor> keypoints, scores;
+  std::vector<Tensor> keypoints, grouped, scores;
   std::vector<Crowd> crowds;
   for (int64_t b = 0; b < B; ++b) {
     const int64_t count = people[b].count;
@@ -115,6 +115,9 @@ std::tuple<std::vector<Tensor>, std::vector<Tensor>, Tensor> decode_poses(
                       found.bounds.data() + b * J * tiles.count(), joints, count,
                       keypoints.back().mutable_data_ptr<float>()});
     copy_found(crowds.back(), J, T);
+    grouped.push_back(torch::stable::new_empty(floats, {count, J}, ScalarType::Bool));
+    bool* has = grouped.back().mutable_data_ptr<bool>();
+    for (int64_t i = 0; i < count * J; ++i) has[i] = joints[i * (3 + T) + 2] > 0;
     scores.push_back(torch::stable::new_empty(floats, {count}));
     float* score = scores.back().mutable_data_ptr<float>();
     for (int64_t m = 0; m < count; ++m) score[m] = person_score(joints + m * J * (3 + T), J, T);
@@ -129,7 +132,7 @@ std::tuple<std::vector<Tensor>, std::vector<Tensor>, Tensor> decode_poses(
         all_finite(found.tags.data() + b * J * K * T, J * K * T) &&
         all_finite(crowds[b].keypoints, people[b].count * J * 3);
   }
-  return {keypoints, scores, finite};
+  return {keypoints, grouped, scores, finite};
 }
 
 STABLE_TORCH_LIBRARY_IMPL(dhn, CPU, m) { m.impl("decode_poses", TORCH_BOX(&decode_poses)); }

@@ -45,8 +45,7 @@ class Grouping {
         settings_(settings),
         work_(std::max(sizes.K, settings.max_people)),
         candidates_(sizes.K),
-        person_of_(sizes.K),
-        distance_(sizes.K * settings.max_people) {}
+        person_of_(sizes.K) {}
 
   // scores [J, K], xy [J, K, 2], tags [J, K, T] -> people [count, J, 3 + T], until the next run.
   const std::vector<float>& run(const float* scores, const float* xy, const float* tags) {
@@ -89,6 +88,7 @@ class Grouping {
     std::fill_n(person_of_.begin(), found, -1);
     const int people = static_cast<int>(std::min<int64_t>(joints_.size(), settings_.max_people));
     if (people == 0) return;
+    distance_.resize(static_cast<size_t>(found) * people);
     for (int i = 0; i < found; ++i) {
       for (int p = 0; p < people; ++p) {
         distance_[i * people + p] = distance(tags + candidates_[i] * sizes_.T, p);
@@ -161,7 +161,7 @@ class Grouping {
   GroupingSettings settings_;
   AssignmentWork work_;
   std::vector<int> candidates_, person_of_;
-  std::vector<float> distance_;
+  std::vector<float> distance_;  // [found, people] of one joint
   Munkres munkres_;
   std::vector<double> padded_costs_;
   std::vector<int> column_of_row_;

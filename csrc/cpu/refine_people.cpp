@@ -110,7 +110,9 @@ class JointSearch {
       finite &= bounds_.range(tags + t * grid_.area(), low(t), high(t));
     }
     const int count = tiles_.count();
-    score_slack_ = magnitude(highest_.data(), count) * kBlendSlack;
+    // A bound that overflowed is infinite, and must not become NaN.
+    const float most_score = magnitude(highest_.data(), count);
+    score_slack_ = min_of(most_score, std::numeric_limits<float>::max()) * kBlendSlack;
     tag_slack_ = 0;
     for (int64_t t = 0; t < T_; ++t) {
       const float most = max_of(magnitude(low(t), count), magnitude(high(t), count));

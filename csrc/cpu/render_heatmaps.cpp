@@ -1,6 +1,6 @@
 #include <torch/csrc/stable/library.h>
 
-#include <cstring>
+#include <algorithm>
 #include <string>
 #include <vector>
 
@@ -29,7 +29,7 @@ void render(const Tensor& keypoints, const std::vector<Map<scalar_t>>& maps) {
       const size_t size = size_t(map.height) * map.width;
       for (int64_t plane = begin; plane < end; ++plane) {
         scalar_t* pixels = map.pixels + plane * size;
-        std::memset(pixels, 0, size * sizeof(scalar_t));
+        std::fill_n(pixels, size, scalar_t(0));
         shapes.assign(points + (plane / J * P * J + plane % J) * 3, P, J * 3);
         for (const Shape<scalar_t>& shape : shapes.all()) {
           for (int v = shape.top; v < shape.bottom; ++v) {

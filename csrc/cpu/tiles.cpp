@@ -1,10 +1,14 @@
 #include "cpu/tiles.h"
 
+#include <algorithm>
 #include <cmath>
+#include <initializer_list>
 #include <limits>
 
 namespace dhn {
 namespace {
+
+constexpr float kLargest = std::numeric_limits<float>::max();
 
 DHN_INLINE float lesser(float a, float b) { return b < a ? b : a; }
 DHN_INLINE float greater(float a, float b) { return a < b ? b : a; }
@@ -34,12 +38,17 @@ DHN_INLINE void join_columns(float* line, int width, float* out) {
   for (int tile = 0; tile < tiles; ++tile) out[tile] = extreme(out[tile], line[tile]);
 }
 
-// Whether every pixel was finite. `residue` holds, for each column, the sum of its pixels less
-// itself: 0 unless one of them is NaN or infinite.
-DHN_INLINE bool all_finite(const float* residue, int width) {
+// Whether every pixel of the maps is finite. `residue` holds, for each column, the sum of its
+// pixels less itself: 0 unless one of them is NaN or infinite, or so large that the sum overflows.
+// Only then is each pixel looked at.
+DHN_INLINE bool all_finite(const float* residue, int width,
+                           std::initializer_list<const float*> maps, size_t area) {
   float sum = 0;
   for (int x = 0; x < width; ++x) sum += residue[x];
-  return sum == 0.0f;
+  if (sum == 0.0f) return true;
+  const auto finite = [](float pixel) { return std::isfinite(pixel); };
+  return std::all_of(maps.begin(), maps.end(),
+                     [&](const float* map) { return std::all_of(map, map + area, finite); });
 }
 
 // Extremes and sum of one column of a row of tiles.
@@ -72,7 +81,7 @@ DHN_CLONES bool bound(const float* map, int h, int w, ColumnBuffers& buffers, fl
     join_columns<lesser>(low, w, out_low);
     join_columns<greater>(high, w, out_high);
   }
-  return all_finite(residue, w);
+  return all_finite(residue, w, {map}, size_t(h) * w);
 }
 
 DHN_CLONES bool bound_pair(const float* map_a, const float* map_b, int h, int w,
@@ -102,12 +111,12 @@ DHN_CLONES bool bound_pair(const float* map_a, const float* map_b, int h, int w,
       join_columns<greater>(buffers.high[i].data(), w, out.high[i] + first);
     }
   }
-  return all_finite(residue, w);
+  return all_finite(residue, w, {map_a, map_b}, size_t(h) * w);
 }
 
 // The greatest of all blends of a and b whose weights are between `share` and 1 - share.
 DHN_INLINE float greatest_blend(float a, float b, float share) {
-  return share * (a + b) + (1.0f - 2 * share) * greater(a, b);
+  return share * a + share * b + (1.0f - 2 * share) * greater(a, b);  // a + b might overflow
 }
 
 // Bounds the blends along every column of a tile, then blends these bounds along the row.
@@ -133,7 +142,7 @@ DHN_CLONES bool bound_blends(const float* map, int h, int w, float share_x, floa
         sum += middle + below;
         above = below;
       }
-      column[x] = most;
+      column[x] = greater(-kLargest, lesser(most, kLargest));  // rounding might have overflowed
       residue[x] += sum - sum;
     }
     for (int x = 0; x < w - 1; ++x) high[x] = greatest_blend(column[x], column[x + 1], share_x);
@@ -141,7 +150,7 @@ DHN_CLONES bool bound_blends(const float* map, int h, int w, float share_x, floa
     high[0] = greater(high[0], column[0]);
     join_columns<greater, /*kWithNextColumn=*/false>(high, w, out);
   }
-  return all_finite(residue, w);
+  return all_finite(residue, w, {map}, size_t(h) * w);
 }
 
 }  // namespace

@@ -41,11 +41,12 @@ Tensor aggregate_heatmaps(std::vector<Tensor> quarter, std::vector<Tensor> half,
   const std::vector<Tensor> q = contiguous(quarter), f = contiguous(half);
   const std::vector<Tensor> q_flipped = contiguous(quarter_flipped);
   const std::vector<Tensor> f_flipped = contiguous(half_flipped);
-  const int tiles_x = ceil_div(w, kAggregateTileW), tiles = tiles_x * ceil_div(h, kAggregateTileH);
+  const int tiles_x = ceil_div(static_cast<int>(w), kAggregateTileW);
+  const int tiles = tiles_x * ceil_div(static_cast<int>(h), kAggregateTileH);
   const Launcher launch(f[0]);
   Tensor out = torch::stable::new_empty(f[0], {B, J, h, w}, ScalarType::Float);
   DHN_DISPATCH_MAPS(f[0].scalar_type(), "aggregate_heatmaps", [&] {
-    launch(aggregate_heatmaps_kernel<scalar_t>, grid_of(B * J * tiles), dim3(kAggregateThreads),
+    launch(aggregate_heatmaps_kernel<scalar_t>, grid_of({B, J, tiles}), dim3(kAggregateThreads),
            pass_of<scalar_t>(q, f), pass_of<scalar_t>(q_flipped, f_flipped), opposite, has_flipped,
            static_cast<int>(stages), static_cast<int>(J), static_cast<int>(h), static_cast<int>(w),
            tiles_x, tiles, out.mutable_data_ptr<float>());

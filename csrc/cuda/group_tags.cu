@@ -31,7 +31,7 @@ std::tuple<Tensor, Tensor> group_tags(const Tensor& scores, const Tensor& xy, co
   const Launcher launch(s);
   Tensor people = torch::stable::new_zeros(s, {B, J * K, J, 3 + T});
   Tensor counts = torch::stable::new_empty(s, {B}, ScalarType::Long);
-  launch(group_tags_kernel, grid_of(B), dim3(32), s.const_data_ptr<float>(),
+  launch(group_tags_kernel, grid_of({B}), dim3(32), s.const_data_ptr<float>(),
          p.const_data_ptr<float>(), t.const_data_ptr<float>(), settings,
          people.mutable_data_ptr<float>(), counts.mutable_data_ptr<std::int64_t>());
   return {people, counts};

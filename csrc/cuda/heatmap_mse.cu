@@ -65,13 +65,13 @@ Tensor heatmap_mse(const Tensor& prediction, const Tensor& keypoints, std::optio
     using compute_t = decltype(compute);
     using map_t = decltype(map);
     const auto inputs = p.inputs<compute_t>();
+    const dim3 grid = grid_of({p.images(), inputs.J, inputs.tiles});
     const int parts = inputs.J * inputs.tiles;
     Tensor partial =
         torch::stable::new_empty(p.prediction, {p.images(), parts}, ScalarType::Double);
-    launch(heatmap_mse_kernel<compute_t, map_t>, grid_of(p.images() * parts), dim3(kRenderThreads),
-           inputs, p.prediction.template const_data_ptr<map_t>(),
-           partial.mutable_data_ptr<double>());
-    launch(mean_error_kernel<compute_t>, grid_of(p.images()), dim3(32),
+    launch(heatmap_mse_kernel<compute_t, map_t>, grid, dim3(kRenderThreads), inputs,
+           p.prediction.template const_data_ptr<map_t>(), partial.mutable_data_ptr<double>());
+    launch(mean_error_kernel<compute_t>, grid_of({p.images()}), dim3(32),
            partial.const_data_ptr<double>(), parts, p.count(), loss.mutable_data_ptr<compute_t>());
   });
   return loss;
@@ -90,7 +90,7 @@ Tensor heatmap_mse_backward(const Tensor& grad, const Tensor& prediction, const 
     using map_t = decltype(map);
     const auto inputs = p.inputs<compute_t>();
     launch(heatmap_mse_backward_kernel<compute_t, map_t>,
-           grid_of(p.images() * inputs.J * inputs.tiles), dim3(kRenderThreads), inputs,
+           grid_of({p.images(), inputs.J, inputs.tiles}), dim3(kRenderThreads), inputs,
            p.prediction.template const_data_ptr<map_t>(), scales.const_data_ptr<compute_t>(),
            p.count(), result.mutable_data_ptr<map_t>());
   });

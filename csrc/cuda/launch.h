@@ -26,7 +26,10 @@
 
 namespace dhn::cuda {
 
-constexpr int ceil_div(std::int64_t a, std::int64_t b) { return static_cast<int>((a + b - 1) / b); }
+template <typename T>
+constexpr T ceil_div(T a, T b) {
+  return (a + b - 1) / b;
+}
 
 // The type in which kernels read network maps: their own, but float64 maps are converted.
 inline ScalarType map_type(const Tensor& maps) {
@@ -37,9 +40,13 @@ inline ScalarType map_type(const Tensor& heatmaps, const Tensor& tags) {
   return map_type(heatmaps) == map_type(tags) ? map_type(tags) : ScalarType::Float;
 }
 
-inline dim3 grid_of(std::int64_t blocks) {
-  STD_TORCH_CHECK(blocks <= 0x7fffffff, "the batch is too large for one launch: ", blocks,
-                  " blocks");
+// As many blocks as the product of `counts`. Where this passes, each count, and the product of any
+// of them, fits an int.
+inline dim3 grid_of(IntHeaderOnlyArrayRef counts) {
+  const std::int64_t most = checked_count("the batch", counts);
+  STD_TORCH_CHECK(most <= 0x7fffffff, "the batch is too large for one launch: ", most, " blocks");
+  std::int64_t blocks = 1;
+  for (const std::int64_t count : counts) blocks *= count;
   return dim3(static_cast<unsigned>(blocks));
 }
 

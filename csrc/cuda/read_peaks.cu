@@ -19,7 +19,7 @@ std::tuple<Tensor, Tensor> read_peaks(const Tensor& heatmaps_, const Tensor& tag
   Tensor xy = torch::stable::new_empty(heatmaps, {B, J, K, 2}, ScalarType::Float);
   Tensor values = torch::stable::new_empty(heatmaps, {B, J, K, T}, ScalarType::Float);
   DHN_DISPATCH_MAPS(type, "read_peaks", [&] {
-    launch(read_peaks_kernel<scalar_t>, grid_of(ceil_div(B * J * K, kReadThreads)),
+    launch(read_peaks_kernel<scalar_t>, grid_of({ceil_div<std::int64_t>(B * J * K, kReadThreads)}),
            dim3(kReadThreads), heatmaps.const_data_ptr<scalar_t>(), tags.const_data_ptr<scalar_t>(),
            indices.const_data_ptr<std::int64_t>(), B * J * K, static_cast<int>(K),
            static_cast<int>(T), static_cast<int>(heatmaps.size(2)),

@@ -34,10 +34,11 @@ Tensor refine_people(const Tensor& heatmaps_, const Tensor& tags_, const Tensor&
   DHN_DISPATCH_MAPS(type, "refine_people", [&] {
     const scalar_t* const scores = heatmaps.const_data_ptr<scalar_t>();
     const scalar_t* const tag_maps = tags.const_data_ptr<scalar_t>();
-    launch(tile_bounds_kernel<scalar_t>, grid_of(ceil_div(warps, kRefineThreads / 32)),
-           dim3(kRefineThreads), scores, tag_maps, people.const_data_ptr<float>(),
-           counts.const_data_ptr<std::int64_t>(), sizes, warps, bounds.mutable_data_ptr<float>());
-    launch(refine_people_kernel<scalar_t>, grid_of(B * J * kRefineSlots), dim3(kRefineThreads),
+    launch(tile_bounds_kernel<scalar_t>,
+           grid_of({ceil_div<std::int64_t>(warps, kRefineThreads / 32)}), dim3(kRefineThreads),
+           scores, tag_maps, people.const_data_ptr<float>(), counts.const_data_ptr<std::int64_t>(),
+           sizes, warps, bounds.mutable_data_ptr<float>());
+    launch(refine_people_kernel<scalar_t>, grid_of({B, J, kRefineSlots}), dim3(kRefineThreads),
            scores, tag_maps, people.const_data_ptr<float>(), counts.const_data_ptr<std::int64_t>(),
            sizes, bounds.const_data_ptr<float>(), subpixel, keypoints.mutable_data_ptr<float>());
   });

@@ -27,7 +27,7 @@ void render(const Tensor& keypoints, std::vector<Tensor>& outs,
                                scalar_t(gaussian_rate(gaussians[i]))};
       all.tiles += tiles_x * ceil_div(height, kTileH);
     }
-    launch(render_heatmaps_kernel<scalar_t>, grid_of(B * J * all.tiles), dim3(kRenderThreads),
+    launch(render_heatmaps_kernel<scalar_t>, grid_of({B, J, all.tiles}), dim3(kRenderThreads),
            keypoints.const_data_ptr<scalar_t>(), static_cast<int>(P), static_cast<int>(J), all);
   }
 }

@@ -21,8 +21,8 @@ std::tuple<Tensor, Tensor> topk_peaks(const Tensor& heatmaps_, std::int64_t k, s
   const int h = static_cast<int>(heatmaps.size(2)), w = static_cast<int>(heatmaps.size(3));
   const int H = static_cast<int>(height), W = static_cast<int>(width), K = static_cast<int>(k);
   const int tiles = ceil_div(W, kPeakTileW) * ceil_div(H, kPeakTileH);
-  const int strips =
-      std::min({tiles, kMaxStrips, ceil_div(kPeakBlocks, std::max<std::int64_t>(maps, 1))});
+  const std::int64_t enough = ceil_div<std::int64_t>(kPeakBlocks, std::max<std::int64_t>(maps, 1));
+  const int strips = static_cast<int>(std::min<std::int64_t>({tiles, kMaxStrips, enough}));
 
   const Launcher launch(heatmaps);
   Tensor strip_best = torch::stable::new_empty(heatmaps, {maps, strips, k}, ScalarType::Long);
@@ -30,11 +30,11 @@ std::tuple<Tensor, Tensor> topk_peaks(const Tensor& heatmaps_, std::int64_t k, s
   Tensor indices = torch::stable::new_empty(heatmaps, {B, J, k}, ScalarType::Long);
   Key* const keys = static_cast<Key*>(strip_best.mutable_data_ptr());
   DHN_DISPATCH_MAPS(heatmaps.scalar_type(), "topk_peaks", [&] {
-    launch(find_peaks_kernel<scalar_t>, grid_of(maps * strips), dim3(kBestThreads),
+    launch(find_peaks_kernel<scalar_t>, grid_of({maps, strips}), dim3(kBestThreads),
            heatmaps.const_data_ptr<scalar_t>(), h, w, H, W, strips, K, static_cast<int>(kernel / 2),
            static_cast<float>(threshold), keys);
   });
-  launch(merge_peaks_kernel, grid_of(maps), dim3(kBestThreads), keys, strips, K,
+  launch(merge_peaks_kernel, grid_of({maps}), dim3(kBestThreads), keys, strips, K,
          scores.mutable_data_ptr<float>(), indices.mutable_data_ptr<std::int64_t>());
   return {scores, indices};
 }

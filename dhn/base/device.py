@@ -20,7 +20,7 @@ _KNOWN = "must be auto, cpu, cuda, cuda:N or mps"
 def select_device(name: str = "auto") -> torch.device:
     """Finds a device by its name: `auto`, `cpu`, `cuda`, `cuda:N` or `mps`.
 
-    `auto` takes CUDA where there is a GPU, else MPS, else the CPU.
+    `auto` takes CUDA where there is a GPU, else MPS, else the CPU. `N` is short for `cuda:N`.
 
     Raises:
         SettingError: the name is none of these, or this machine has no such device.
@@ -30,7 +30,7 @@ def select_device(name: str = "auto") -> torch.device:
             return torch.device("cuda")
         return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
     try:
-        device = torch.device(name)
+        device = torch.device(f"cuda:{name}" if name.isdecimal() else name)
     except RuntimeError as error:
         raise SettingError("device", name, _KNOWN) from error
     if device.type not in ("cpu", "cuda", "mps"):

@@ -1,6 +1,7 @@
 """Files that appear whole or not at all, and outputs that never replace an input."""
 
 import contextlib
+import errno
 import json
 import os
 import re
@@ -32,10 +33,12 @@ def written_whole(path: str | os.PathLike[str]) -> Iterator[Path]:
     path = Path(path)
     temporary = None
     try:
-        if _is_special(path):
+        if is_special(path):
             yield path
             return
         target = Path(os.path.realpath(path))
+        if target.is_symlink():  # what lies behind a circle of links cannot be told
+            raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))
         target.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(prefix=".", suffix="." + target.name, dir=target.parent)
         os.close(handle)
@@ -50,7 +53,7 @@ def written_whole(path: str | os.PathLike[str]) -> Iterator[Path]:
             temporary.unlink(missing_ok=True)
 
 
-def _is_special(path: Path) -> bool:
+def is_special(path: Path) -> bool:
     """Whether `path` is there, and neither a regular file nor a folder.
 
     /dev/stdout may lead to a regular file, but the shell that opened it would not see another one
@@ -93,7 +96,7 @@ def check_outputs(
     for path in (Path(output) for output in outputs if output is not None):
         real = os.path.realpath(path)
         try:
-            if _is_special(path):
+            if is_special(path):
                 continue
             mode = path.stat().st_mode if path.exists() else None
         except (OSError, ValueError) as error:
@@ -116,6 +119,8 @@ def _is_run(folder: Path) -> bool:
 
 
 def _check_writable(path: Path, real: Path) -> None:
+    if real.is_symlink():
+        raise DhnError(f"{path}: cannot be written ({os.strerror(errno.ELOOP).lower()})")
     folder = next(parent for parent in real.parents if parent.exists())
     if not folder.is_dir():
         raise DhnError(f"{path}: cannot be written ({folder} is a file)")

@@ -8,7 +8,7 @@ from dhn.ops import DecodeConfig, reference
 
 def published_decode(
     heatmaps: Tensor, tags: Tensor, size: tuple[int, int]
-) -> tuple[list[Tensor], list[Tensor]]:
+) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
     """Decodes as HigherHRNet's paper and code describe it, step by step in plain PyTorch.
 
     It is our own reference, not the official code: maps are upsampled to the network input by
@@ -21,7 +21,7 @@ def published_decode(
         size: (H, W) of the network input, in pixels.
 
     Returns:
-        keypoints and scores of each of the B images, as `ops.decode_poses` returns them.
+        keypoints, `grouped` and scores of each of the B images, as `ops.decode_poses` returns them.
     """
     return reference.decode_poses(heatmaps, tags, size, DecodeConfig(), _interpolate)
 

@@ -28,9 +28,13 @@ def weights_line(checkpoint: str | None, source: str) -> str:
     """Says which network is used; `checkpoint` is what the user named, `source` the file."""
     if checkpoint is not None:
         return f"Weights: {source}"
+    from dhn.weights.choice import BUNDLED
+    from dhn.weights.compact import read_description
+
+    about = read_description(BUNDLED)["config"]["about"]
     return (
-        "Weights: people, the small network that dhn brings. Larger ones find more: "
-        "--checkpoint higherhrnet_w32_crowdpose (a download of 115 MB), or your own: "
+        f"Weights: people, the small network that dhn brings ({about['summary']}). Larger ones "
+        "find more: --checkpoint higherhrnet_w32_crowdpose (a download of 115 MB), or your own: "
         "--checkpoint last"
     )
 

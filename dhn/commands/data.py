@@ -40,6 +40,21 @@ def data() -> None:
     help="Draw in this many processes; by default one per CPU core. The images stay the same.",
 )
 @click.option("--overwrite", is_flag=True, help="Replace an earlier folder of procedural crowds.")
+@click.option(
+    "--video",
+    is_flag=True,
+    help="Draw a video of people who cross and hide each other instead: OUT is an .mp4 file.",
+)
+@click.option(
+    "--frames",
+    type=options.COUNT,
+    default=150,
+    show_default=True,
+    help="Of a video, at 25 a second.",
+)
+@click.option(
+    "--people", type=click.IntRange(1, 100), default=6, show_default=True, help="In a video."
+)
 @options.common
 def synth(
     out: Path,
@@ -48,13 +63,22 @@ def synth(
     size: int,
     processes: int | None,
     overwrite: bool,
+    video: bool,
+    frames: int,
+    people: int,
     quiet: bool,
 ) -> None:
     """Draw procedural crowds and write them as a CrowdPose folder OUT.
 
     Of ten images, eight are for training, one for validation and one for the test. The same seed
     draws the same crowds in any number of processes.
+
+    With --video, OUT is a video. Beside OUT.mp4 lie the people of each frame: OUT.json has joints
+    and ids (COCO's format, track_id), OUT.txt boxes and ids (MOTChallenge's format).
     """
+    if video:
+        _draw_video(out, seed, (round(size * 4 / 3), size), frames, people, quiet)
+        return
     from dhn.synth import CrowdConfig, generate
 
     generate(
@@ -67,6 +91,21 @@ def synth(
         progress=progress(quiet),
     )
     click.echo(f"{out}: {images} images")
+
+
+def _draw_video(
+    out: Path, seed: int, size: tuple[int, int], frames: int, people: int, quiet: bool
+) -> None:
+    from dhn.base.errors import DhnError
+    from dhn.base.files import check_outputs
+    from dhn.synth.video import VideoConfig, write_video
+
+    if out.suffix.lower() != ".mp4":
+        raise DhnError(f"{out}: a video is an .mp4 file; name one, or leave out --video")
+    check_outputs([out, out.with_suffix(".json"), out.with_suffix(".txt")])
+    config = VideoConfig(size=size, frames=frames, people=people)
+    write_video(out, seed, config, progress=progress(quiet))
+    click.echo(f"{out}: {frames} frames")
 
 
 @data.command()
@@ -111,10 +150,11 @@ def check(
     from dhn.base.errors import DhnError
     from dhn.base.files import check_outputs, write_json
     from dhn.data.check import check_dataset
-    from dhn.data.layouts import find_splits, split_files
+    from dhn.data.layouts import find_splits, images_among, split_files
 
     read = [split_files(dataset, split) for split in splits or find_splits(dataset)]
-    check_outputs([json_output], [file.path for files in read for file in files])
+    inputs = [file.path for files in read for file in files]
+    check_outputs([json_output], [*inputs, *images_among(dataset, [json_output])])
     report = check_dataset(
         dataset, splits, decode=not quick, max_people=max_people, progress=progress(quiet)
     )
@@ -184,10 +224,13 @@ def overlap(
     from dhn.base.errors import DhnError
     from dhn.base.files import check_outputs, write_json, written_whole
     from dhn.data.annotations import load_annotations
+    from dhn.data.layouts import images_among
     from dhn.data.overlap import find_overlap
 
     a, b = load_annotations(first, split_a), load_annotations(second, split_b)
-    check_outputs([ids_output, json_output], [*a.files, *b.files])
+    outputs = [ids_output, json_output]
+    inside = [path for dataset in (first, second) for path in images_among(dataset, outputs)]
+    check_outputs(outputs, [*a.files, *b.files, *inside])
     found = find_overlap(a.images, b.images, progress=progress(quiet))
     for failure in found.failures:
         click.echo(f"Error: {failure}", err=True)

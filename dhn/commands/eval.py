@@ -147,6 +147,7 @@ def _score_network(
     from dhn.base.files import check_outputs
     from dhn.data.annotations import load_annotations, read_ids
     from dhn.data.joints import COCO
+    from dhn.data.layouts import images_among
     from dhn.evaluation.evaluate import evaluate
     from dhn.weights.choice import chosen
 
@@ -164,13 +165,9 @@ def _score_network(
             truth = truth.without(read_ids(exclude))
         if limit is not None:
             truth = truth.first(limit)
-        read = [
-            exclude,
-            *truth.files,
-            *(image.path for image in truth.images),
-            network["checkpoint"],
-        ]
-        check_outputs([save_json, *outputs], read)
+        read = [*truth.files, *(image.path for image in truth.images), network["checkpoint"]]
+        outputs = [save_json, *outputs]
+        check_outputs(outputs, [exclude, *read, *images_among(dataset, outputs)])
         evaluation = evaluate(
             predictor,
             truth,

@@ -1,6 +1,8 @@
 """Options that several commands share, as decorators."""
 
+import functools
 import math
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -40,6 +42,23 @@ class Number(click.FloatRange):
         return number
 
 
+class Time(click.ParamType):
+    """A place in a video: seconds, M:SS or H:MM:SS."""
+
+    name = "time"
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> float:
+        if isinstance(value, float):
+            return value
+        match = re.fullmatch(r"(?:(?:(\d+):)?(\d+):)?(\d+(?:\.\d*)?)", value)
+        if match is None:
+            self.fail(f"{value!r} is no time; give seconds, M:SS or H:MM:SS.", param, ctx)
+        hours, minutes, seconds = (float(part or 0) for part in match.groups())
+        return 3600 * hours + 60 * minutes + seconds
+
+
+TIME = Time()
+
 # Larger numbers mean nothing, and overflow somewhere below.
 COUNT = click.IntRange(1, 2**31 - 1)
 PARALLEL = click.IntRange(1, 1024)
@@ -60,7 +79,7 @@ device = click.option(
     default="auto",
     show_default=True,
     metavar="auto|cpu|cuda:N|mps",
-    help="Where to compute; auto takes CUDA, else MPS, else the CPU.",
+    help="Where to compute; auto takes CUDA, else MPS, else the CPU; N is short for cuda:N.",
 )
 
 
@@ -96,6 +115,12 @@ def graph(command: Callable[..., Any]) -> Callable[..., Any]:
 
 def network(command: Callable[..., Any]) -> Callable[..., Any]:
     """Options of commands that run a network: the keywords of `dhn.load`, and batch size."""
+
+    @functools.wraps(command)
+    def with_half(*arguments: Any, half: bool, precision: str, **others: Any) -> Any:
+        return command(*arguments, precision="bfloat16" if half else precision, **others)
+
+    command_with_half: Callable[..., Any] = with_half
     for option in reversed(
         (
             click.option(
@@ -107,7 +132,12 @@ def network(command: Callable[..., Any]) -> Callable[..., Any]:
                 help="Do not search for the missing joints of a person.",
             ),
             click.option(
-                "--max-people", type=click.IntRange(1, 1000), default=30, show_default=True
+                "--max-people",
+                "--max-det",
+                "max_people",
+                type=click.IntRange(1, 1000),
+                default=30,
+                show_default=True,
             ),
             click.option(
                 "--subpixel", is_flag=True, help="Fit peaks to fractions of a pixel (after DARK)."
@@ -118,11 +148,31 @@ def network(command: Callable[..., Any]) -> Callable[..., Any]:
                 help="Reproduce the official HigherHRNet code, including its artefacts.",
             ),
             click.option(
+                "--nms-oks",
+                type=Number(0, 1),
+                metavar="OKS",
+                help="Of two people who are more similar, keep the better one; 1 keeps all.  "
+                "[default: 0.8; 1 with --parity]",
+            ),
+            click.option(
+                "--min-seen",
+                type=click.IntRange(1, 1000),
+                default=1,
+                show_default=True,
+                metavar="JOINTS",
+                help="Leave out people with fewer joints seen; refined joints do not count.",
+            ),
+            click.option(
                 "--precision",
                 type=click.Choice(["auto", "float32", "bfloat16"]),
                 default="auto",
                 show_default=True,
                 help="auto is bfloat16 where the hardware multiplies it.",
+            ),
+            click.option(
+                "--half",
+                is_flag=True,
+                help="The same as --precision bfloat16.",
             ),
             click.option(
                 "--compile",
@@ -139,5 +189,5 @@ def network(command: Callable[..., Any]) -> Callable[..., Any]:
             device,
         )
     ):
-        command = option(command)
-    return graph(command)
+        command_with_half = option(command_with_half)
+    return graph(command_with_half)

@@ -12,12 +12,21 @@ from dhn.commands import options
 from dhn.commands.console import count, progress, weights_line
 
 if TYPE_CHECKING:
+    from collections import Counter
+
     from dhn.prediction.outputs import Outputs
     from dhn.prediction.run import Summary
 
 
 @click.command()
-@click.argument("sources", nargs=-1, required=True, metavar="SOURCE...")
+@click.argument("sources", nargs=-1, metavar="SOURCE...")
+@click.option("--source", "more_sources", multiple=True, metavar="SOURCE", help="Another source.")
+@click.option("--recursive", is_flag=True, help="Take what is in sub-folders of folders, too.")
+@click.option(
+    "--skip-existing",
+    is_flag=True,
+    help="Leave out sources whose output files are all there: goes on with a half-done folder.",
+)
 @options.network
 @click.option(
     "-o",
@@ -30,7 +39,7 @@ if TYPE_CHECKING:
     "--json-output",
     type=click.Path(path_type=Path),
     metavar="PATH",
-    help="Folder for one file per source, or one .json or .jsonl file.",
+    help="Folder for one file per source, one .json or .jsonl file, or - for standard output.",
 )
 @click.option(
     "--video-output",
@@ -42,8 +51,34 @@ if TYPE_CHECKING:
     "--csv-output",
     type=click.Path(path_type=Path, dir_okay=False),
     metavar="PATH",
-    help="One table, a row per person.",
+    help="One table, a row per person; - for standard output.",
 )
+@click.option(
+    "--coco-output",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE",
+    help="COCO results of all sources as one .json file.",
+)
+@click.option(
+    "--openpose-output",
+    type=click.Path(path_type=Path, file_okay=False),
+    metavar="DIR",
+    help="Folder for OpenPose's JSON files (BODY_25), one per image or frame.",
+)
+@click.option(
+    "--mot-output",
+    type=click.Path(path_type=Path),
+    metavar="PATH",
+    help="Boxes of people in videos as MOTChallenge's text: a .txt file (for one video), or a "
+    "folder.",
+)
+@click.option(
+    "--yolo-output",
+    type=click.Path(path_type=Path, file_okay=False),
+    metavar="DIR",
+    help="Folder for YOLO-pose labels, a file per image or frame.",
+)
+@click.option("--save-txt", is_flag=True, help="The same as --yolo-output predictions/labels.")
 @click.option(
     "--conf",
     type=options.Number(0, 1),
@@ -52,64 +87,138 @@ if TYPE_CHECKING:
     help="Leave out people who score less.",
 )
 @click.option(
+    "--joint-conf",
+    type=options.Number(0, 1),
+    default=0.0,
+    show_default=True,
+    help="Count joints that score less as missing. Overlays leave out those of 0.1 in any case.",
+)
+@click.option(
     "--vid-stride",
     type=options.COUNT,
     default=1,
     show_default=True,
     help="Take every n-th frame of videos.",
 )
+@click.option(
+    "--start",
+    type=options.TIME,
+    default=0.0,
+    metavar="TIME",
+    help="Where to begin in videos: seconds, or M:SS, or H:MM:SS.",
+)
+@click.option(
+    "--end",
+    type=options.TIME,
+    metavar="TIME",
+    help="Where to end in videos; of a camera, after how long.",
+)
+@click.option(
+    "--track",
+    is_flag=True,
+    help="Give the people of videos ids that stay the same from frame to frame.",
+)
+@click.option(
+    "--smooth",
+    is_flag=True,
+    help="Steady the joints in videos, and fill in short gaps. Includes --track.",
+)
 @options.common
 def predict(
     sources: tuple[str, ...],
+    more_sources: tuple[str, ...],
+    recursive: bool,
+    skip_existing: bool,
     image_output: Path | None,
     json_output: Path | None,
     video_output: Path | None,
     csv_output: Path | None,
+    coco_output: Path | None,
+    openpose_output: Path | None,
+    mot_output: Path | None,
+    yolo_output: Path | None,
+    save_txt: bool,
     conf: float,
+    joint_conf: float,
     vid_stride: int,
+    start: float,
+    end: float | None,
+    track: bool,
+    smooth: bool,
     batch_size: int,
     quiet: bool,
     **network: Any,
 ) -> None:
     """Find the poses of people in images and videos.
 
-    SOURCE is an image, a video, a folder, a quoted glob, or - for an image on standard input.
+    SOURCE is an image, a video, a folder, a quoted glob, an http:// or https:// address, the number
+    of a camera (0), or - for an image, a video or a list of sources on standard input.
 
     Without an output option, overlays and JSON go to the folder predictions. Each file is named
     after its source: photo.jpg.predictions.jpg and .json, clip.mp4.predictions.mp4 and .jsonl.
 
-    An image's JSON is a list of people as OpenPifPaf writes it: keypoints (x, y, score of each
-    joint; zeros where none was found), bbox, score, category_id. A video gives one line per
-    frame, with file, frame and predictions. So does a single .json or .jsonl file for several
-    sources, a line per image.
+    JSON begins with a header: version, weights, settings, joint_names, skeleton, sources. Each
+    image or frame has source, frame, time, width, height and predictions, a list of people:
+    keypoints (x, y, score of each joint; zeros where none was found), states (seen, refined or
+    missing), bbox, score, category_id. A .json file is one document, a .jsonl file has a line for
+    the header and one for each image or frame.
     """
     from dhn.base.distributed import connect
-    from dhn.media.sources import list_sources
+    from dhn.media.frames import Excerpt
+    from dhn.media.sources import find_sources
     from dhn.prediction.outputs import Outputs
     from dhn.prediction.run import predict as predict_sources
     from dhn.weights.choice import chosen
 
+    if not sources and not more_sources:
+        raise click.UsageError("Missing argument 'SOURCE...'.")
+    if end is not None and end <= start:
+        raise click.UsageError("--end must be later than --start")
     named = network["checkpoint"]
     network["checkpoint"] = chosen(named)
-    outputs = Outputs(image_output, json_output, video_output, csv_output)
+    if save_txt:
+        yolo_output = yolo_output or Path("predictions/labels")
+    outputs = Outputs(
+        images=image_output,
+        json=json_output,
+        video=video_output,
+        csv=csv_output,
+        coco=coco_output,
+        openpose=openpose_output,
+        mot=mot_output,
+        yolo=yolo_output,
+    )
     if outputs == Outputs():
         outputs = Outputs(images=Path("predictions"), json=Path("predictions"))
     # A video is one process's business; the others may be done hours before.
     with connect(network.pop("device"), patience=timedelta(days=7)) as world:
-        inputs = list_sources(sources)
+        inputs, passed_over = find_sources((*sources, *more_sources), recursive=recursive)
         outputs.check(inputs, network["checkpoint"])
+        if world.main:
+            _report_passed_over(passed_over)
+        if skip_existing:
+            todo = outputs.without_done(inputs)
+            if world.main and len(todo) < len(inputs):
+                done = count(len(inputs) - len(todo), "source")
+                click.echo(f"{done} skipped: the results are there", err=True)
+            inputs = todo
+            if not inputs:
+                return
         predictor = dhn.load(
             **network, device=world.device, progress=progress(quiet or not world.main)
         )
         if world.main and not quiet:
-            click.echo(weights_line(named, predictor.source))
+            click.echo(weights_line(named, predictor.source), err=outputs.on_stdout)
         summary = predict_sources(
             predictor,
             inputs,
             outputs,
             batch_size=batch_size,
             conf=conf,
-            vid_stride=vid_stride,
+            joint_conf=joint_conf,
+            excerpt=Excerpt(vid_stride, start, end),
+            track=track or smooth,
+            smooth=smooth,
             progress=progress(quiet),
             world=world,
         )
@@ -117,18 +226,32 @@ def predict(
             _report(summary, outputs, len(inputs), quiet)
 
 
+def _report_passed_over(passed_over: "Counter[str]") -> None:
+    """Says what folders hold besides the images and videos that are taken."""
+    if not passed_over:
+        return
+    from dhn.media.sources import IN_SUB_FOLDERS
+
+    kinds = ", ".join(f"{number} {kind}" for kind, number in passed_over.items())
+    advice = "; --recursive takes those in sub-folders" if IN_SUB_FOLDERS in passed_over else ""
+    click.echo(f"{sum(passed_over.values())} skipped: {kinds}{advice}", err=True)
+
+
 def _report(summary: "Summary", outputs: "Outputs", sources: int, quiet: bool) -> None:
     """Prints what was done and how long it took, lists the failures, and fails if there are any."""
     if summary.images:
         images = count(summary.images, "image")
         people = count(summary.people, "person", "people")
-        click.echo(f"{images}, {people} -> {', '.join(str(path) for path in outputs.paths())}")
+        stderr = outputs.on_stdout  # where results are, nothing else may be
+        places = ("standard output" if str(path) == "-" else str(path) for path in outputs.paths())
+        click.echo(f"{images}, {people} -> {', '.join(places)}", err=stderr)
         if not quiet:
             network, decode = (
                 1000 * seconds / summary.images
                 for seconds in (summary.network_seconds, summary.decode_seconds)
             )
-            click.echo(f"Time per image: network {network:.1f} ms, decode {decode:.1f} ms")
+            line = f"Time per image: network {network:.1f} ms, decode {decode:.1f} ms"
+            click.echo(line, err=stderr)
     if summary.failures and sources == 1:
         raise DhnError(summary.failures[0])
     for failure in summary.failures:

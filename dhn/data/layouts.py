@@ -1,6 +1,7 @@
 """Where data sets keep their files: layouts of CrowdPose, COCO, Roboflow and Ultralytics."""
 
 import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -66,6 +67,23 @@ def find_splits(dataset: str | Path) -> list[str]:
         raise _nothing_found(dataset, root, "train")
     doubled = ("trainval",) if "train" in there else ("val",) if "trainval" in there else ()
     return [split for split in there if split not in doubled]
+
+
+def images_among(dataset: str | Path, paths: Iterable[str | Path | None]) -> list[Path]:
+    """Those of the paths that are files of a data set's folder, and neither JSON nor CSV.
+
+    They may be images or labels of any of its splits, which no result may replace.
+    """
+    root, _ = data_root(dataset)
+    folder = root.resolve() if root.is_dir() else root.resolve().parent / "images"
+    given = [Path(path) for path in paths if path is not None]
+    return [
+        path
+        for path in given
+        if path.is_file()
+        and path.suffix.lower() not in (".json", ".jsonl", ".csv")
+        and path.resolve().is_relative_to(folder)
+    ]
 
 
 def split_files(dataset: str | Path, split: str) -> list[SplitFile]:

@@ -54,11 +54,14 @@ class Poses:
     Attributes:
         keypoints: float32 [P, J, 3]: x, y in input pixels (pixel centres at +.5), and score; all
             three are 0 where a joint was not found.
+        grouped: bool [P, J]: whether the joint was found by grouping (steps 1 to 4); one that has
+            a score all the same was filled in by refinement.
         scores: float32 [P]: the mean score of all J joints before refinement, where a missing
             one counts as 0.
     """
 
     keypoints: Tensor
+    grouped: Tensor
     scores: Tensor
 
     def __len__(self) -> int:
@@ -107,10 +110,10 @@ def decode_poses(
     if heatmaps.device.type == "cuda":
         peaks = find_peaks(heatmaps, tags, size, config)
         return _decode_by_steps(heatmaps, tags, size, config, peaks)
-    keypoints, scores, finite = ops.decode_poses(heatmaps, tags, size, config)
+    keypoints, grouped, scores, finite = ops.decode_poses(heatmaps, tags, size, config)
     if not all(finite.tolist()):
         raise DhnError(_BROKEN)
-    return [Poses(*fields) for fields in zip(keypoints, scores, strict=True)]
+    return [Poses(*fields) for fields in zip(keypoints, grouped, scores, strict=True)]
 
 
 def _decode_by_steps(
@@ -170,7 +173,11 @@ def _poses(
         raise DhnError(_BROKEN)
     scores = joints[..., 2].sum(axis=2) / np.float32(joints.shape[2])
     return [
-        Poses(torch.from_numpy(points[b, :n].copy()), torch.from_numpy(scores[b, :n].copy()))
+        Poses(
+            torch.from_numpy(points[b, :n].copy()),
+            torch.from_numpy(joints[b, :n, :, 2] > 0),
+            torch.from_numpy(scores[b, :n].copy()),
+        )
         for b, n in enumerate(found)
     ]
 

@@ -28,6 +28,8 @@ def load(
     subpixel: bool = False,
     max_people: int = 30,
     parity: bool = False,
+    nms_oks: float | None = None,
+    min_seen: int = 1,
     offline: bool = False,
     trust: bool = False,
     progress: Progress = silent,
@@ -52,6 +54,9 @@ def load(
         subpixel: fit peaks below the pixel; see `DecodeConfig`.
         max_people: candidates per joint, and people a candidate is matched with.
         parity: give the official HigherHRNet code's results, its artefacts included.
+        nms_oks: of two people whose poses have a higher OKS, only the better one stays. None is
+            0.8, and 1 (everybody stays) under `parity`.
+        min_seen: people of whom fewer joints were found before refinement are left out.
         offline: download nothing.
         trust: run a .pt2 file. Such a file is a program and can do anything on this machine, so
             none runs without `trust`. All other files are read as data.
@@ -84,6 +89,8 @@ def load(
             input_size=input_size or about.input_size,
             decode=decode,
             parity=parity,
+            nms_oks=nms_oks,
+            min_seen=min_seen,
             source=str(path),
         )
     network = open_file(path)
@@ -98,6 +105,8 @@ def load(
         compile=compile,
         decode=decode,
         parity=parity,
+        nms_oks=nms_oks,
+        min_seen=min_seen,
         source=network.source,
     )
 

@@ -1,7 +1,7 @@
 """The result of a prediction: the people of one image."""
 
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
@@ -29,22 +29,54 @@ class People:
         scores: float32 [P]: the mean score of all J joints before refinement, where a joint that
             was not found counts as 0.
         joints: names, limbs and pairs of the J joints.
+        refined: bool [P, J]: which joints grouping did not find and refinement filled in where the
+            maps support them best; False everywhere by default. See `states`.
         image: the image in which they were found, RGB uint8 [H, W, 3], which stays in memory as
             long as these people do; None where it is not kept, as in
             `dataclasses.replace(people, image=None)`.
+        ids: int [P]: who is the same person in other frames, from 1; 0 for somebody without an
+            identity. None, the default, unless a `dhn.tracking.Tracker` gave them.
     """
 
     keypoints: np.ndarray
     scores: np.ndarray
     joints: JointSet
     image: np.ndarray | None = field(default=None, repr=False)
+    refined: np.ndarray = field(default=cast("np.ndarray", None), repr=False)
+    ids: np.ndarray | None = field(default=None, repr=False)
+
+    def __post_init__(self) -> None:
+        if self.refined is None:
+            object.__setattr__(self, "refined", np.zeros(self.keypoints.shape[:2], bool))
 
     def __len__(self) -> int:
         return len(self.scores)
 
     def __getitem__(self, chosen: Any) -> "People":
-        keypoints = self.keypoints[chosen].reshape(-1, *self.keypoints.shape[1:])
-        return People(keypoints, np.atleast_1d(self.scores[chosen]), self.joints, self.image)
+        J = len(self.joints)
+        return replace(
+            self,
+            keypoints=self.keypoints[chosen].reshape(-1, J, 3),
+            scores=np.atleast_1d(self.scores[chosen]),
+            refined=self.refined[chosen].reshape(-1, J),
+            ids=None if self.ids is None else np.atleast_1d(self.ids[chosen]),
+        )
+
+    @property
+    def states(self) -> np.ndarray:
+        """How each joint came to be, str [P, J].
+
+        `seen`: found by grouping its peak in the heatmap with the person. `refined`: filled in by
+        refinement, often a guess. `missing`: not found; x, y and score are 0.
+        """
+        there = self.keypoints[..., 2] > 0
+        return np.where(there, np.where(self.refined, "refined", "seen"), "missing")
+
+    def without_weak_joints(self, joint_conf: float) -> "People":
+        """The same people, whose joints of scores below `joint_conf` are missing."""
+        strong = self.keypoints[..., 2] >= joint_conf
+        keypoints = np.where(strong[..., None], self.keypoints, np.float32(0))
+        return replace(self, keypoints=keypoints, refined=self.refined & strong)
 
     @property
     def joint_names(self) -> tuple[str, ...]:
@@ -57,10 +89,12 @@ class People:
 
         All four are 0 where a person has no joint.
         """
-        return _boxes(self.keypoints).astype(np.float32)
+        return boxes_of(self.keypoints).astype(np.float32)
 
     def plot(self, image: Any = None, *, colours: np.ndarray | None = None) -> np.ndarray:
-        """Draws the people over their image.
+        """Draws the people over their image: joints seen solid, refined ones hollow.
+
+        Joints that score 0.1 or less are left out. People with ids have them beside their heads.
 
         Args:
             image: another image of the same size to draw over, of any kind that `as_rgb` takes.
@@ -76,7 +110,14 @@ class People:
         canvas = self.image if image is None else as_rgb(image)
         if canvas is None:
             raise DhnError("plot: the image of these people was not kept; give it to plot(image)")
-        return draw_poses(canvas, self.keypoints, self.joints, colours=colours)
+        return draw_poses(
+            canvas,
+            self.keypoints,
+            self.joints,
+            refined=self.refined,
+            colours=colours,
+            labels=None if self.ids is None else [str(id) if id else "" for id in self.ids],
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """The people as plain values, which JSON can hold.
@@ -84,17 +125,28 @@ class People:
         Returns:
             `joint_names`, a list of J names, and `predictions`, a list of P dictionaries as
             OpenPifPaf writes them: `keypoints`, flat, has x, y and score of each joint, rounded
-            to four digits, and three zeros where it was not found; `bbox` is the box around the
-            joints found (left, top, width, height), `score` the person's score, and
-            `category_id` is 1.
+            to four digits, and three zeros where it was not found; `states` has `seen`,
+            `refined` or `missing` for each joint; `bbox` is the box around the joints found
+            (left, top, width, height), `score` the person's score, and `category_id` is 1. `id`
+            is there for people who have one.
         """
         found = self.keypoints[..., 2:] > 0
         keypoints = np.where(found, self.keypoints, 0).astype(float).round(4)
+        ids = [0] * len(self) if self.ids is None else self.ids.tolist()
         predictions = [
-            {"keypoints": person.ravel().tolist(), "bbox": box, "score": score, "category_id": 1}
-            for person, box, score in zip(
+            ({"id": id} if id else {})
+            | {
+                "keypoints": person.ravel().tolist(),
+                "states": states,
+                "bbox": box,
+                "score": score,
+                "category_id": 1,
+            }
+            for id, person, states, box, score in zip(
+                ids,
                 keypoints,
-                _boxes(keypoints).round(3).tolist(),
+                self.states.tolist(),
+                boxes_of(keypoints).round(3).tolist(),
                 self.scores.astype(float).round(4).tolist(),
                 strict=True,
             )
@@ -110,24 +162,27 @@ class People:
 
         Returns:
             P dictionaries of `image_id`, `category_id`, `keypoints` (3 J numbers: x, y, score)
-            and `score`, unrounded.
+            and `score`, unrounded; `track_id` for people who have an id.
         """
+        ids = [0] * len(self) if self.ids is None else self.ids.tolist()
         return [
-            {
+            ({"track_id": id} if id else {})
+            | {
                 "image_id": image_id,
                 "category_id": category_id,
                 "keypoints": person.ravel().tolist(),
                 "score": score,
             }
-            for person, score in zip(self.keypoints, self.scores.tolist(), strict=True)
+            for id, person, score in zip(ids, self.keypoints, self.scores.tolist(), strict=True)
         ]
 
     def to_dataframe(self) -> "pandas.DataFrame":
         """The people as a pandas table, a row for each: the columns of `dhn predict --csv-output`.
 
         Returns:
-            a table with the columns `score`, and for every joint `NAME_x`, `NAME_y` and
-            `NAME_score`, which are NaN where the joint was not found; its index is `person`.
+            a table with the columns `score`, and for every joint `NAME_x`, `NAME_y`,
+            `NAME_score`, which are NaN where the joint was not found, and `NAME_state`, one of
+            `states`; its index is `person`.
 
         Raises:
             DhnError: pandas is not installed.
@@ -137,9 +192,14 @@ class People:
         except ImportError as error:
             raise DhnError("to_dataframe needs pandas: pip install pandas") from error
         found = self.keypoints[..., 2:] > 0
-        values = np.where(found, self.keypoints, np.nan).reshape(len(self), 3 * len(self.joints))
-        table = pandas.DataFrame(values, columns=joint_columns(self.joints))
-        table.insert(0, "score", self.scores)
+        numbers = np.where(found, self.keypoints, np.nan)  # [P, J, 3]
+        by_joint = [
+            column
+            for values, states in zip(numbers.transpose(1, 2, 0), self.states.T, strict=True)
+            for column in (*values, states)
+        ]
+        columns = dict(zip(joint_columns(self.joints), by_joint, strict=True))
+        table = pandas.DataFrame({"score": self.scores} | columns)
         return table.rename_axis("person")
 
     def to_supervision(self) -> "supervision.KeyPoints":
@@ -167,12 +227,19 @@ class People:
 
 
 def joint_columns(joints: JointSet) -> list[str]:
-    """Names of 3 J columns of a table: `NAME_x`, `NAME_y` and `NAME_score` of each joint."""
-    return [f"{name}_{value}" for name in joints.names for value in ("x", "y", "score")]
+    """Names of 4 J columns of a table: `NAME_x`, `_y`, `_score` and `_state` of each joint."""
+    return [f"{name}_{value}" for name in joints.names for value in ("x", "y", "score", "state")]
 
 
-def _boxes(keypoints: np.ndarray) -> np.ndarray:
-    """Boxes around found joints [P, 4] in the dtype of keypoints [P, J, 3]."""
+def boxes_of(keypoints: np.ndarray) -> np.ndarray:
+    """Boxes around the joints found in poses.
+
+    Args:
+        keypoints: [P, J, 3]: x, y, and a score above 0 where the joint was found.
+
+    Returns:
+        [P, 4], in the same dtype: left, top, width, height; zeros where there is no joint.
+    """
     found = keypoints[..., 2:] > 0
     low = np.where(found, keypoints, np.inf)[..., :2].min(1, initial=np.inf)
     high = np.where(found, keypoints, -np.inf)[..., :2].max(1, initial=-np.inf)

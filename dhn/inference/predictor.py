@@ -20,6 +20,7 @@ from dhn.data.joints import JointSet, official_order
 from dhn.inference.accelerate import accelerated
 from dhn.inference.aggregate import PoseInference
 from dhn.inference.decode import DecodeConfig, decode_poses
+from dhn.inference.duplicates import without_duplicates, without_guesses
 from dhn.inference.exported import ExportedNetwork
 from dhn.inference.people import People
 from dhn.media.convert import as_rgb
@@ -28,6 +29,8 @@ from dhn.model.fold import folded
 
 if TYPE_CHECKING:
     from PIL import Image
+
+NMS_OKS = 0.8  # of two people with a higher OKS, one is a duplicate
 
 AnyImage: TypeAlias = "str | os.PathLike[str] | np.ndarray | Tensor | Image.Image"
 
@@ -63,9 +66,13 @@ class Predictor:
         parity: reproduce the official HigherHRNet code with its artefacts: how it places images
             (`official_transform`), in which order it groups CrowdPose's joints, and which of
             equally good groupings it takes; in float32 unless `precision` is bfloat16.
+        nms_oks: of two people with a higher OKS, only the better one stays; see
+            `without_duplicates`. None is `NMS_OKS`, and 1 (everybody stays) under `parity`.
+        min_seen: people of whom fewer joints were found before refinement are left out.
         source: where the weights came from, for messages.
 
     Attributes:
+        settings: what the people depend on besides the weights.
         timing: how many images were predicted so far, and how long that took.
 
     Raises:
@@ -85,6 +92,8 @@ class Predictor:
         compile: bool = False,
         decode: DecodeConfig | None = None,
         parity: bool = False,
+        nms_oks: float | None = None,
+        min_seen: int = 1,
         source: str = "network",
     ) -> None:
         if input_size < 64 or input_size % 64 != 0:
@@ -93,16 +102,22 @@ class Predictor:
         self.inference: PoseInference | ExportedNetwork
         if isinstance(model, ExportedNetwork):
             self.device = model.device
+            flip, fine_only = model.description.flip, model.description.fine_only
+            precision = "float32"
             self.inference = model
         else:
             self.device = device or torch.device("cpu")
             if parity and precision == "auto":
                 precision = "float32"
             dtype = inference_dtype(precision, self.device)
+            precision = "bfloat16" if dtype == torch.bfloat16 else "float32"
             network = channels_last(folded(model).to(self.device, dtype))
             self.inference = PoseInference(
                 network, joints.flip if flip else None, fine_only=fine_only, dtype=dtype
             )
+        self.flip = flip
+        self.fine_only = fine_only
+        self.precision = precision
         self.compile = compile
         self.joints = joints
         self.input_size = input_size
@@ -112,8 +127,26 @@ class Predictor:
             decode = replace(decode, joint_order=order)
         self.decode = replace(decode, munkres=True) if parity else decode
         self.parity = parity
+        self.nms_oks = nms_oks if nms_oks is not None else 1.0 if parity else NMS_OKS
+        self.min_seen = min_seen
         self.source = source
         self.timing = TimeSpent()
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What the people depend on besides weights and image: plain values, as of `dhn.load`."""
+        return {
+            "input_size": self.input_size,
+            "flip": self.flip,
+            "fine_only": self.fine_only,
+            "precision": self.precision,
+            "parity": self.parity,
+            "refine": self.decode.refine,
+            "subpixel": self.decode.subpixel,
+            "max_people": self.decode.max_people,
+            "nms_oks": self.nms_oks,
+            "min_seen": self.min_seen,
+        }
 
     @overload
     def __call__(self, images: list[Any] | tuple[Any, ...]) -> list[People]: ...
@@ -186,7 +219,11 @@ class Predictor:
             keypoints = poses.keypoints.numpy()
             there = keypoints[..., 2] > 0
             keypoints[there, :2] = affine.apply(keypoints[there, :2])
-            people.append(People(keypoints, poses.scores.numpy(), self.joints, image))
+            refined = there & ~poses.grouped.numpy()
+            scores = poses.scores.numpy()
+            everybody = People(keypoints, scores, self.joints, image, refined)
+            likely = without_guesses(everybody, self.min_seen)
+            people.append(without_duplicates(likely, self.nms_oks))
         self.timing.images += len(images)
         self.timing.network_seconds += inferred - started
         self.timing.decode_seconds += time.perf_counter() - inferred

@@ -22,6 +22,8 @@ _PALETTE = np.array(
     np.float32,
 )
 _OUTLINE = np.array((16, 18, 24), np.float32)
+_NOTHING = (0.0, 0.0, 0.0, 0.0)  # the ink that leaves the image as it is
+_THIN = 0.45  # the width of limbs that end in a hollow joint, over that of the others
 _SHIFT = 4  # cv2 then takes coordinates in sixteenths of a pixel
 
 
@@ -44,22 +46,27 @@ def draw_poses(
     poses: np.ndarray,
     joints: Joints,
     *,
+    refined: np.ndarray | None = None,
     joint_threshold: float = 0.1,
     colours: np.ndarray | None = None,
+    labels: Sequence[str] | None = None,
 ) -> np.ndarray:
     """Paints skeletons over an image.
 
     Each person has a hue, light on the left side and deep on the right. The width of the lines
     follows the person's size; they have a thin dark outline, and fade where a joint's score is
-    low. Larger people, who tend to stand nearer, are painted over smaller ones.
+    low. A joint that was seen is a solid disc, one that was filled in is a hollow ring at the end
+    of thin limbs. Larger people, who tend to stand nearer, are painted over smaller ones.
 
     Args:
         image: RGB uint8 [H, W, 3]; it is left as it is.
         poses: [P, J, 3]: x and y in image pixels, and score. Joints that score `joint_threshold`
             or less, or that are not finite, are left out.
         joints: the limbs and sides of the J joints.
+        refined: bool [P, J], which joints are drawn hollow; none by default.
         joint_threshold: see `poses`.
         colours: int [P], the number of each person's hue; 0, 1, ... by default.
+        labels: P short texts, each written above its person's topmost joint; "" for none.
 
     Returns:
         a new image, RGB uint8 [H, W, 3].
@@ -68,12 +75,16 @@ def draw_poses(
     poses = np.asarray(poses, np.float32).reshape(-1, len(joints), 3)
     found = np.isfinite(poses).all(-1) & (poses[..., 2] > joint_threshold)
     poses = np.where(found[..., None], poses, 0)
+    hollow = np.zeros(found.shape, bool) if refined is None else np.asarray(refined, bool)
     numbers = np.arange(len(poses)) if colours is None else colours
     sizes = _sizes(poses, found)
     for p in np.argsort(sizes, kind="stable"):
         if found[p].any():
             palette = _joint_colours(joints, numbers[p])
-            _paint_person(canvas, poses[p], found[p], sizes[p], joints, palette)
+            _paint_person(canvas, poses[p], found[p], hollow[p], sizes[p], joints, palette)
+    for p, label in enumerate(labels or ()):
+        if label and found[p].any():
+            _write_label(canvas, label, poses[p], found[p], sizes[p], numbers[p])
     return canvas
 
 
@@ -126,6 +137,7 @@ def _paint_person(
     canvas: np.ndarray,
     pose: np.ndarray,
     found: np.ndarray,
+    hollow: np.ndarray,
     size: float,
     joints: Joints,
     colours: np.ndarray,
@@ -144,15 +156,44 @@ def _paint_person(
     zoom = int(np.clip(900 / size, 1, 4)) if size else 4
     layer = np.zeros((window.shape[0] * zoom, window.shape[1] * zoom, 4), np.uint8)
     alpha = np.clip(0.35 + pose[:, 2], 0, 1)
-    _draw_skeleton(layer, (xy - (left, top)) * zoom, found, alpha, width * zoom, joints, colours)
+    _draw_skeleton(
+        layer, (xy - (left, top)) * zoom, found, hollow, alpha, width * zoom, joints, colours
+    )
     layer = cv2.resize(layer, window.shape[1::-1], interpolation=cv2.INTER_AREA).astype(np.uint16)
     window[:] = layer[..., :3] + (window * (255 - layer[..., 3:]) + 127) // 255
+
+
+def _write_label(
+    canvas: np.ndarray, label: str, pose: np.ndarray, found: np.ndarray, size: float, number: int
+) -> None:
+    """Writes a text above the topmost joint, in the person's light colour with a dark rim."""
+    top = pose[np.where(found, pose[:, 1], np.inf).argmin(), :2]
+    scale = float(np.clip(size / 280, 0.35, 3))
+    thin = max(1, round(1.6 * scale))
+    (width, height), _ = cv2.getTextSize(label, cv2.FONT_HERSHEY_SIMPLEX, scale, thin)
+    lowest = canvas.shape[0] - 2
+    x = int(np.clip(top[0] - width / 2, 1, max(1, canvas.shape[1] - width - 1)))
+    y = int(np.clip(top[1] - 0.06 * size, height + 1, max(height + 1, lowest)))
+    colour = _PALETTE[number % len(_PALETTE)][0]
+    for ink, thickness in ((_OUTLINE, 3 * thin + 1), (colour, thin)):
+        red, green, blue = (float(channel) for channel in ink)
+        cv2.putText(
+            canvas,
+            label,
+            (x, y),
+            cv2.FONT_HERSHEY_SIMPLEX,
+            scale,
+            (red, green, blue),
+            thickness,
+            cv2.LINE_AA,
+        )
 
 
 def _draw_skeleton(
     layer: np.ndarray,
     xy: np.ndarray,
     found: np.ndarray,
+    hollow: np.ndarray,
     alpha: np.ndarray,
     width: float,
     joints: Joints,
@@ -168,15 +209,20 @@ def _draw_skeleton(
     points = np.rint((xy - 0.5) * 2**_SHIFT).astype(int)
     limbs = [(a, b) for a, b in joints.skeleton if found[a] and found[b]]
     for outline in (True, False):  # all outlines first, so that they never cross a limb
-        thickness = max(1, round(width + 2 * rim * outline))
         for a, b in limbs:
+            across = _THIN * width if hollow[a] or hollow[b] else width
+            thickness = max(1, round(across + 2 * rim * outline))
             colour = _OUTLINE if outline else (colours[a] + colours[b]) / 2
             ink = _ink(colour, min(alpha[a], alpha[b]))
             cv2.line(layer, points[a], points[b], ink, thickness, cv2.LINE_AA, _SHIFT)
     for j in np.flatnonzero(found):
-        for radius, colour in ((0.7 * width + rim, _OUTLINE), (0.7 * width, colours[j])):
-            fixed = round(radius * 2**_SHIFT)
-            cv2.circle(layer, points[j], fixed, _ink(colour, alpha[j]), -1, cv2.LINE_AA, _SHIFT)
+        discs = [(0.7 * width + rim, _ink(_OUTLINE, alpha[j]))]
+        discs.append((0.7 * width, _ink(colours[j], alpha[j])))
+        if hollow[j]:
+            discs += [(0.46 * width, _ink(_OUTLINE, alpha[j])), (0.46 * width - rim / 2, _NOTHING)]
+        for radius, ink in discs:
+            fixed = max(0, round(radius * 2**_SHIFT))
+            cv2.circle(layer, points[j], fixed, ink, -1, cv2.LINE_AA, _SHIFT)
 
 
 def _ink(colour: np.ndarray, alpha: float) -> tuple[float, float, float, float]:

@@ -3,38 +3,29 @@
 import contextlib
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
 from fractions import Fraction
+from typing import BinaryIO
 
 import av
 import cv2
 import numpy as np
+from av.container import InputContainer
 
 from dhn.base.errors import DhnError
 from dhn.base.files import check_regular, written_whole
+from dhn.media.frames import Excerpt, VideoFrame
+from dhn.media.remote import is_address
 
-
-@dataclass(frozen=True)
-class VideoFrame:
-    """A frame of a video.
-
-    Attributes:
-        index: its number in the video, from 0.
-        time: when it is shown, in seconds from the first frame.
-        image: RGB uint8 [H, W, 3].
-    """
-
-    index: int
-    time: Fraction
-    image: np.ndarray
+_TIMEOUT = 30.0  # seconds without an answer from the web
 
 
 class VideoReader:
     """Iterates over the frames of a video, turned as the file's display matrix says.
 
     Args:
-        path: the file.
-        stride: only every n-th frame is given.
+        path: the file, or an http:// or https:// address.
+        excerpt: which frames are given; all by default.
+        file: where to read instead; `path` is what messages call it.
 
     Attributes:
         fps: how many frames are given for a second of the video, on average.
@@ -48,13 +39,25 @@ class VideoReader:
     # These formats state their duration; in others it is a guess, which proves nothing.
     _STATING_DURATION = ("mov", "matroska", "avi")
 
-    def __init__(self, path: str | os.PathLike[str], stride: int = 1) -> None:
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        excerpt: Excerpt | None = None,
+        *,
+        file: BinaryIO | None = None,
+    ) -> None:
         self.path = os.fspath(path)
-        self.stride = stride
-        check_regular(path)
+        self.excerpt = excerpt or Excerpt()
+        if file is None and not is_address(self.path):
+            check_regular(path)
         try:
             # Titles and the like may be in any encoding, and nobody here reads them.
-            self._container = av.open(self.path, metadata_errors="replace")
+            self._container: InputContainer = av.open(
+                self.path if file is None else file,
+                "r",
+                metadata_errors="replace",
+                timeout=_TIMEOUT if is_address(self.path) else None,
+            )
         except (av.FFmpegError, OSError) as error:
             reason = error.strerror or error
             raise DhnError(f"{path}: cannot be read as a video ({reason})") from error
@@ -65,8 +68,16 @@ class VideoReader:
         self._stream.thread_type = "AUTO"
         self._tick = self._stream.time_base or Fraction(1, av.time_base)
         self._rate = self._stream.average_rate or self._stream.guessed_rate or Fraction(25)
-        self.fps: Fraction = self._rate / stride
-        self.frame_count: int | None = -(-self._stream.frames // stride) or None
+        self.fps: Fraction = self._rate / self.excerpt.stride
+        self.frame_count: int | None = self._count()
+
+    def _count(self) -> int | None:
+        """How many of the frames that the file states are in the excerpt, about."""
+        start, end = self.excerpt.start, self.excerpt.end
+        frames: float = self._stream.frames
+        if end is not None:
+            frames = min(frames, float(end * self._rate))
+        return max(0, -(-int(frames - start * float(self._rate)) // self.excerpt.stride)) or None
 
     def __enter__(self) -> "VideoReader":
         return self
@@ -89,7 +100,9 @@ class VideoReader:
             for frame in frames:
                 time = count / self._rate if frame.pts is None else frame.pts * self._tick
                 start = time if count == 0 else start
-                if count % self.stride == 0:
+                if self.excerpt.is_over(time - start):
+                    return
+                if self.excerpt.takes(count, time - start):
                     yield VideoFrame(count, time - start, _upright(frame))
                 count += 1
         if broken or count == 0 or end < self._stated_end():

@@ -131,7 +131,7 @@ def refine_people(
 
 def decode_poses(
     heatmaps: Tensor, tags: Tensor, size: tuple[int, int], config: DecodeConfig
-) -> tuple[list[Tensor], list[Tensor], Tensor]:
+) -> tuple[list[Tensor], list[Tensor], list[Tensor], Tensor]:
     """`topk_peaks`, `read_peaks`, `group_tags` and `refine_people` in one call, on the CPU alone.
 
     The results are those of the four operators one after the other. The heatmaps are read once
@@ -144,6 +144,7 @@ def decode_poses(
     Returns:
         keypoints: B times [N, J, 3] float32: x, y in input pixels, score, of N people; zeros where
             a joint is missing.
+        grouped: B times [N, J] bool, whether a joint was there before refinement.
         scores: B times [N] float32, mean score over all J joints before refinement, missing ones
             as 0.
         finite: [B] bool, whether all that was looked at was finite.
@@ -221,8 +222,9 @@ def _(heatmaps, tags, height, width, order, *settings):
     B, J = heatmaps.shape[:2]
     counts = [torch.library.get_ctx().new_dynamic_size() for _ in range(B)]
     keypoints = [heatmaps.new_empty((N, J, 3), dtype=torch.float32) for N in counts]
-    scores = [points.new_empty((N,)) for points, N in zip(keypoints, counts, strict=True)]
-    return keypoints, scores, heatmaps.new_empty((B,), dtype=torch.bool)
+    grouped = [heatmaps.new_empty((N, J), dtype=torch.bool) for N in counts]
+    scores = [heatmaps.new_empty((N,), dtype=torch.float32) for N in counts]
+    return keypoints, grouped, scores, heatmaps.new_empty((B,), dtype=torch.bool)
 
 
 @torch.library.register_fake("dhn::aggregate_heatmaps")

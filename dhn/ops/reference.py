@@ -197,8 +197,14 @@ def _match(
 
 
 def _mean_tag(tags: Tensor) -> Tensor:
-    """[n, T] -> [T]. Where the sum overflows, the mean is the largest number, or 0 for NaN."""
-    return tags.mean(0).nan_to_num()
+    """[n, T] -> [T]. Where the sum overflows, the mean is the largest number, or 0 for NaN.
+
+    The sum is taken one after the other, as in csrc: whether it overflows depends on the order.
+    """
+    total = tags.new_zeros(tags.shape[1])
+    for tag in tags:
+        total = total + tag
+    return (total / len(tags)).nan_to_num()
 
 
 def _distance(differences: Tensor, dim: int) -> Tensor:
@@ -297,17 +303,17 @@ def decode_poses(
     size: tuple[int, int],
     config: DecodeConfig,
     resize: Callable[[Tensor, tuple[int, int]], Tensor] = upsample,
-) -> tuple[list[Tensor], list[Tensor]]:
+) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
     """The published decode, step by step over really upsampled maps (HigherHRNet's inference).
 
     `resize` may be torch's interpolate, which is faster (bench) but may break ties between mirrored
     pixels.
 
     Returns:
-        keypoints, scores: of every image, as `ops.decode_poses` returns them. The maps must be
-            finite.
+        keypoints, grouped, scores: of every image, as `ops.decode_poses` returns them. The maps
+            must be finite.
     """
-    keypoints, scores = [], []
+    keypoints, grouped, scores = [], [], []
     for b in range(len(heatmaps)):
         maps = resize(widen(heatmaps[b : b + 1]), size)  # [1, J, H, W]
         tag_maps = resize(widen(tags[b]), size)[None]  # [1, J, T, H, W]
@@ -329,12 +335,13 @@ def decode_poses(
             config.detection_threshold,
         )
         people = people[0, : int(counts)]
+        grouped.append(people[..., 2] > 0)
         scores.append(people[..., 2].mean(1))
         if config.refine:
             for person in people:
                 _refine_person(person, heatmaps[b], maps[0], tag_maps[0], size, config.subpixel)
         keypoints.append(people[..., :3])
-    return keypoints, scores
+    return keypoints, grouped, scores
 
 
 def _refine_person(

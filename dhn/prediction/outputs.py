@@ -1,60 +1,109 @@
-"""Writes predictions: overlays, videos, JSON and CSV, as docs/outputs.md describes them."""
+"""Which files `dhn predict` writes, and where; docs/outputs.md describes what is in them."""
 
 import contextlib
-import csv
-import io
-import json
+import glob
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from fractions import Fraction
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, Protocol
+from typing import NamedTuple
 
-import numpy as np
-
-from dhn.base.errors import DhnError
-from dhn.base.files import check_outputs, write_json
-from dhn.inference.people import People, joint_columns
-from dhn.media.draw import SteadyColours
-from dhn.media.images import write_image
+from dhn.base.errors import DhnError, SettingError
+from dhn.base.files import check_outputs, is_special
+from dhn.data.joints import JointSet
 from dhn.media.sources import Source
-from dhn.media.video import GrowingFile, VideoWriter
+from dhn.prediction.documents import JsonDocument, JsonLines, Table
+from dhn.prediction.exchange import (
+    CocoResults,
+    MotText,
+    OpenPoseFiles,
+    YoloLabels,
+    check_body_25,
+)
+from dhn.prediction.sinks import STDOUT, OverlayImage, OverlayVideo, Run, Sink
+
+
+class _Kind(NamedTuple):
+    """What a path of one kind of output may be.
+
+    Attributes:
+        what: what the output is called in messages.
+        suffixes: the endings that its file may have; none where it must be a folder.
+        folder: whether it may be a folder.
+    """
+
+    what: str
+    suffixes: tuple[str, ...]
+    folder: bool
+
+
+_KINDS = {
+    "images": _Kind("overlays", (), True),
+    "json": _Kind("JSON", (".json", ".jsonl"), True),
+    "video": _Kind("a video", (".mp4",), True),
+    "csv": _Kind("CSV", (".csv",), False),
+    "coco": _Kind("COCO results", (".json",), False),
+    "openpose": _Kind("OpenPose's files", (), True),
+    "mot": _Kind("MOT text", (".txt",), True),
+    "yolo": _Kind("YOLO labels", (), True),
+}
 
 
 @dataclass(frozen=True)
 class Outputs:
     """Where results go; a kind of output that is None is not written.
 
+    NAME is the source's name with its suffix (`photo.jpg`), STEM is without (`photo`). `-` is
+    standard output, where a file may be named.
+
     Attributes:
-        images: a folder for overlays of images, `NAME.predictions.jpg`, where NAME is the file
-            name of the input (`photo.jpg`), and, unless `video` is given, for overlays of
-            videos, `NAME.predictions.mp4`.
-        json: a folder for `NAME.predictions.json` (of an image: a list of people) and
-            `NAME.predictions.jsonl` (of a video: a line per frame); or one .json or .jsonl file
-            for all sources.
+        images: a folder for overlays of images, `NAME.predictions.jpg`, and, unless `video` is
+            given, for overlays of videos, `NAME.predictions.mp4`.
+        json: a folder for `NAME.predictions.json` (of an image) and `NAME.predictions.jsonl` (of
+            a video); or one .json or .jsonl file for all sources. Standard output gets lines.
         video: an .mp4 file, or a folder for `NAME.predictions.mp4`.
         csv: one table for all sources.
+        coco: one .json file of COCO results for all sources.
+        openpose: a folder for `STEM_keypoints.json`, and `STEM_000000000000_keypoints.json` of
+            each frame of a video.
+        mot: a .txt file for one video, or a folder for `STEM.txt`.
+        yolo: a folder for `STEM.txt` of images and `STEM_000000.txt` of each frame of a video.
     """
 
     images: Path | None = None
     json: Path | None = None
     video: Path | None = None
     csv: Path | None = None
+    coco: Path | None = None
+    openpose: Path | None = None
+    mot: Path | None = None
+    yolo: Path | None = None
 
     def paths(self) -> list[Path]:
         """All files and folders that are written to, each of them once."""
-        paths = (self.images, self.json, self.video, self.csv)
+        paths = (getattr(self, field.name) for field in fields(self))
         return list(dict.fromkeys(path for path in paths if path is not None))
 
+    @property
+    def need_pixels(self) -> bool:
+        """Whether something is drawn."""
+        return self.images is not None or self.video is not None
+
+    @property
+    def on_stdout(self) -> bool:
+        """Whether results go to standard output, so that nothing else may."""
+        return STDOUT in self.paths()
+
     def files(self, sources: Sequence[Source]) -> list[Path]:
-        """Every file that will be written for `sources`."""
-        files = [self.csv] if self.csv else []
-        if self.json and _is_file(self.json):
-            files.append(self.json)
+        """Every file that will be written for `sources`, except those of single frames."""
+        files = [path for _, path in self._shared()]
         for source in sources:
-            files += source_files(self, source).values()
-        return files
+            files += self.source_files(source)
+        return [file for file in files if file != STDOUT]
+
+    def source_files(self, source: Source) -> list[Path]:
+        """The files of one source alone, except those of single frames."""
+        return [path for _, path in self._own(source)]
 
     def check(
         self, sources: Sequence[Source], checkpoint: str | os.PathLike[str] | None = None
@@ -66,42 +115,112 @@ class Outputs:
             checkpoint: the network's file, which must not be overwritten either.
         """
         videos = sum(source.is_video for source in sources)
-        if self.video and not videos:
-            raise DhnError(f"{self.video}: there is no video among the sources; leave it out")
-        if self.video and self.video.suffix:
-            if self.video.suffix.lower() != ".mp4":
-                raise DhnError(f"{self.video}: videos are written as .mp4; name an .mp4 file")
-            if videos > 1:
-                raise DhnError(f"{self.video}: is one file for {videos} videos; name a folder")
+        for path, kind in ((self.video, _KINDS["video"]), (self.mot, _KINDS["mot"])):
+            if path is not None and not videos:
+                raise DhnError(f"{path}: there is no video among the sources; leave it out")
+            if path is not None and videos > 1 and _is_file(path, kind):
+                raise DhnError(f"{path}: is one file for {videos} videos; name a folder")
         inputs = [source.path for source in sources if source.path != "-"]
         check_outputs(self.files(sources), [*inputs, checkpoint])
+        for name, kind in _KINDS.items():
+            if (path := getattr(self, name)) is not None:
+                _check_kind(path, kind)
+        if [getattr(self, name) for name in _KINDS].count(STDOUT) > 1:
+            raise DhnError("-: standard output takes one output only; name files for the others")
+
+    def without_done(self, sources: Sequence[Source]) -> list[Source]:
+        """The sources whose files are not all there yet.
+
+        Raises:
+            DhnError: an output is one file for all sources, or somewhere else than in a file.
+        """
+        for _, path in self._shared():
+            raise SettingError(
+                "skip_existing", True, f"{path} is one file for all sources; name a folder instead"
+            )
+        return [source for source in sources if not self._is_done(source)]
+
+    def _is_done(self, source: Source) -> bool:
+        files = self.source_files(source)
+        frames = [folder for folder in (self.openpose, self.yolo) if folder and source.is_video]
+        first = [
+            next(folder.glob(f"{glob.escape(source.stem)}_[0-9]*"), None) is not None
+            for folder in frames
+        ]
+        own = [path for path in files if not any(path.is_relative_to(f) for f in frames)]
+        return all(path.exists() for path in own) and all(first)
+
+    def check_joints(self, joints: JointSet) -> None:
+        """Raises DhnError if people with these joints cannot be written here."""
+        if self.openpose:
+            check_body_25(joints, self.openpose)
+
+    def shared_sinks(self, run: Run) -> list[Sink]:
+        """The sinks that write one file for all sources."""
+        return [sink(path, run) for sink, path in self._shared()]
+
+    def source_sinks(self, source: Source, run: Run) -> list[Sink]:
+        """The sinks that write the files of one source."""
+        return [sink(path, run) for sink, path in self._own(source)]
+
+    def _shared(self) -> list[tuple["_Maker", Path]]:
+        files: list[tuple[_Maker, Path]] = []
+        if self.csv:
+            files.append((Table, self.csv))
+        if self.coco:
+            files.append((CocoResults, self.coco))
+        if self.json and _is_file(self.json, _KINDS["json"]):
+            document = self.json.suffix.lower() == ".json"
+            files.append((JsonDocument if document else JsonLines, self.json))
+        return files
+
+    def _own(self, source: Source) -> list[tuple["_Maker", Path]]:
+        files: list[tuple[_Maker, Path]] = []
+        stem = f"{source.name}.predictions"
+        folder = self.video or self.images
+        if source.is_video and folder:
+            whole = self.video is not None and _is_file(self.video, _KINDS["video"])
+            files.append((OverlayVideo, folder if whole else folder / f"{stem}.mp4"))
+        if not source.is_video and self.images:
+            files.append((OverlayImage, self.images / f"{stem}.jpg"))
+        if self.json and not _is_file(self.json, _KINDS["json"]):
+            maker, suffix = (JsonLines, ".jsonl") if source.is_video else (JsonDocument, ".json")
+            files.append((maker, self.json / f"{stem}{suffix}"))
+        if source.is_video and self.mot:
+            whole = _is_file(self.mot, _KINDS["mot"])
+            files.append((MotText, self.mot if whole else self.mot / f"{source.stem}.txt"))
+        if self.openpose:
+            files.append((OpenPoseFiles, self.openpose / f"{source.stem}_keypoints.json"))
+        if self.yolo:
+            files.append((YoloLabels, self.yolo / f"{source.stem}.txt"))
+        return files
 
 
-@dataclass(frozen=True)
-class Frame:
-    """An image, or a frame of a video, on its way to the predictor.
-
-    Attributes:
-        source: the file it comes from.
-        image: RGB uint8 [H, W, 3].
-        index: the frame's number in its video, from 0; None for images.
-        time: when the frame is shown, in seconds from the first one.
-        fps: frames per second that are taken from the video.
-    """
-
-    source: Source
-    image: np.ndarray
-    index: int | None = None
-    time: Fraction = Fraction(0)
-    fps: Fraction = Fraction(0)
+_Maker = Callable[[Path, Run], Sink]
 
 
-class Sink(Protocol):
-    """Takes results one by one; opens its file at the first of them, and completes it at last."""
+def _is_file(path: Path, kind: _Kind) -> bool:
+    """Whether a path that passed `_check_kind` is a file rather than a folder."""
+    return not kind.folder or (
+        bool(kind.suffixes)
+        and not path.is_dir()
+        and (path == STDOUT or path.suffix.lower() in kind.suffixes or is_special(path))
+    )
 
-    def write(self, frame: Frame, people: People) -> None: ...
 
-    def close(self) -> None: ...
+def _check_kind(path: Path, kind: _Kind) -> None:
+    """Refuses a path that somebody meant as another kind of file, or as a file at all."""
+    if path == STDOUT:
+        if not kind.suffixes or kind.suffixes == (".mp4",):
+            raise DhnError(f"-: {kind.what} cannot go to standard output; name a folder")
+        return
+    suffix = path.suffix.lower()
+    if not suffix or suffix in kind.suffixes or path.is_dir() or is_special(path):
+        return
+    article = "an" if kind.suffixes == (".mp4",) else "a"
+    names = [f"{article} {' or '.join(kind.suffixes)} file"] if kind.suffixes else []
+    names += ["a folder (make one whose name has a dot first)"] if kind.folder else []
+    raise DhnError(f"{path}: is no place for {kind.what}; name {', or '.join(names)}")
 
 
 def closed_by(stack: contextlib.ExitStack, sinks: Sequence[Sink]) -> Sequence[Sink]:
@@ -109,146 +228,3 @@ def closed_by(stack: contextlib.ExitStack, sinks: Sequence[Sink]) -> Sequence[Si
     for sink in sinks:
         stack.callback(sink.close)
     return sinks
-
-
-def shared_sinks(outputs: Outputs, sources: Sequence[Source]) -> Sequence[Sink]:
-    """The sinks that write one file for all sources."""
-    sinks: list[Sink] = []
-    if outputs.csv:
-        sinks.append(_Table(outputs.csv))
-    if outputs.json and _is_file(outputs.json):
-        one_image = len(sources) == 1 and not sources[0].is_video
-        sinks.append(_ImageJson(outputs.json) if one_image else _JsonLines(outputs.json))
-    return sinks
-
-
-def source_sinks(outputs: Outputs, source: Source) -> Sequence[Sink]:
-    """The sinks that write the files of one source."""
-    files = source_files(outputs, source)
-    return [sink(path) for sink, path in files.items()]
-
-
-def source_files(outputs: Outputs, source: Source) -> dict[Callable[[Path], Sink], Path]:
-    """The files of one source, by the sinks that write them."""
-    stem = f"{source.name}.predictions"
-    files: dict[Callable[[Path], Sink], Path] = {}
-    folder = outputs.video or outputs.images
-    if source.is_video and outputs.video and outputs.video.suffix:
-        files[_OverlayVideo] = outputs.video
-    elif source.is_video and folder:
-        files[_OverlayVideo] = folder / f"{stem}.mp4"
-    if not source.is_video and outputs.images:
-        files[_OverlayImage] = outputs.images / f"{stem}.jpg"
-    if outputs.json and not _is_file(outputs.json):
-        if source.is_video:
-            files[_JsonLines] = outputs.json / f"{stem}.jsonl"
-        else:
-            files[_ImageJson] = outputs.json / f"{stem}.json"
-    return files
-
-
-def _is_file(json_output: Path) -> bool:
-    return json_output.suffix.lower() in (".json", ".jsonl")
-
-
-class _ImageJson:
-    """JSON of one image: a list of people."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-
-    def write(self, frame: Frame, people: People) -> None:
-        write_json(self._path, people.to_dict()["predictions"])
-
-    def close(self) -> None:
-        pass
-
-
-class _OverlayImage:
-    """An image with skeletons over it."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-
-    def write(self, frame: Frame, people: People) -> None:
-        write_image(self._path, people.plot(frame.image))
-
-    def close(self) -> None:
-        pass
-
-
-class _OverlayVideo:
-    """A video with skeletons over it, which keep their colours from frame to frame."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._colours = SteadyColours()
-        self._writer: VideoWriter | None = None
-
-    def write(self, frame: Frame, people: People) -> None:
-        if self._writer is None:
-            height, width = frame.image.shape[:2]
-            self._writer = VideoWriter(self._path, frame.fps, (width, height))
-        colours = self._colours(people.keypoints)
-        self._writer.write(people.plot(frame.image, colours=colours), frame.time)
-
-    def close(self) -> None:
-        if self._writer is not None:
-            self._writer.close()
-
-
-class _TextFile:
-    """A text file that grows with every result."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._file: GrowingFile | None = None
-
-    def append(self, text: str) -> None:
-        if self._file is None:
-            self._file = GrowingFile(self._path)
-        # Opening it each time leaves no buffered half line behind when a write fails.
-        with (
-            self._file.writing(),
-            self._file.temporary.open(
-                "a", encoding="utf-8", errors="surrogateescape", newline=""
-            ) as file,
-        ):
-            file.write(text)
-
-    def close(self) -> None:
-        if self._file is not None and self._file.open:
-            self._file.keep()
-
-
-class _JsonLines(_TextFile):
-    """A line per image or frame: `file`, `frame` (of videos only) and `predictions`."""
-
-    def write(self, frame: Frame, people: People) -> None:
-        line: dict[str, Any] = {"file": frame.source.path}
-        if frame.index is not None:
-            line["frame"] = frame.index
-        line["predictions"] = people.to_dict()["predictions"]
-        self.append(json.dumps(line, allow_nan=False) + "\n")
-
-
-class _Table(_TextFile):
-    """CSV, a row per person; the cells of joints that were not found are empty."""
-
-    def __init__(self, path: Path) -> None:
-        super().__init__(path)
-        self._has_header = False
-
-    def write(self, frame: Frame, people: People) -> None:
-        lines = io.StringIO()
-        table = csv.writer(lines, lineterminator="\n")
-        if not self._has_header:
-            table.writerow(["file", "frame", "person", "score", *joint_columns(people.joints)])
-            self._has_header = True
-        for number, person in enumerate(people.to_dict()["predictions"]):
-            joints = np.array(person["keypoints"], object).reshape(-1, 3)
-            joints[joints[:, 2] == 0] = ""
-            table.writerow(
-                [frame.source.path, frame.index, number, person["score"], *joints.ravel()]
-            )
-        self.append(lines.getvalue())

@@ -2,24 +2,28 @@
 
 import contextlib
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
 from dhn.base.distributed import ALONE, World
 from dhn.base.errors import DhnError, failure
 from dhn.base.progress import Progress, silent, tracked
+from dhn.data.joints import JointSet
 from dhn.inference.batches import people_or_errors
 from dhn.inference.people import People
+from dhn.media.frames import Excerpt, VideoFrame
 from dhn.media.sources import Source
-from dhn.media.video import VideoReader
-from dhn.prediction.outputs import Frame, Outputs, closed_by, shared_sinks, source_sinks
+from dhn.prediction.outputs import Outputs, closed_by
+from dhn.prediction.sinks import Frame, Run
+from dhn.tracking import LiveSmoother, Tracker, smooth_video
 
 if TYPE_CHECKING:
     from dhn.inference.predictor import Predictor
 
+_ALL_FRAMES = Excerpt()
 _NO_PIXELS = np.empty((0, 0, 3), np.uint8)
 
 
@@ -62,7 +66,10 @@ def predict(
     *,
     batch_size: int = 1,
     conf: float = 0.0,
-    vid_stride: int = 1,
+    joint_conf: float = 0.0,
+    excerpt: Excerpt = _ALL_FRAMES,
+    track: bool = False,
+    smooth: bool = False,
     progress: Progress = silent,
     world: World = ALONE,
 ) -> Summary:
@@ -82,7 +89,12 @@ def predict(
         outputs: what to write, and where.
         batch_size: how many images or frames the predictor gets at a time.
         conf: people who score less are left out.
-        vid_stride: only every n-th frame of a video is taken.
+        joint_conf: joints that score less count as missing.
+        excerpt: which frames of videos are taken.
+        track: gives the people of videos ids, by `dhn.tracking.Tracker`. Weak people, who are left
+            out afterwards, help it.
+        smooth: steadies the joints in videos; needs `track`. A video is then read twice, because
+            what comes later has a say.
         progress: shows how many images and frames are done.
         world: the processes that share the work.
 
@@ -93,22 +105,41 @@ def predict(
         DhnError: an output cannot be written.
     """
     outputs.check(sources)
+    outputs.check_joints(predictor.joints)
+    choices = {
+        "conf": conf,
+        "joint_conf": joint_conf,
+        "vid_stride": excerpt.stride,
+        "start": excerpt.start,
+        "end": excerpt.end,
+        "track": track,
+        "smooth": smooth,
+    }
+    run = Run(predictor.source, predictor.settings | choices, predictor.joints, sources)
     outcomes = {source: _Outcome() for source in world.share(sources)}
     frames = tracked(
-        _frames(outcomes, vid_stride),
+        _frames(outcomes, excerpt),
         progress if world.main else silent,
         "Predicting",
-        total=_frame_count(list(outcomes), vid_stride),
+        total=_frame_count(list(outcomes), excerpt),
     )
-    results = _results(predictor, frames, batch_size, conf, outcomes)
+    results = _results(predictor, frames, batch_size, outcomes)
     with contextlib.ExitStack() as whole_run:
-        shared = closed_by(whole_run, shared_sinks(outputs, sources))
+        shared = closed_by(whole_run, outputs.shared_sinks(run))
         at_once = shared if world.size == 1 else ()  # else rank 0 writes to them at the end
+        group: Results
         for source, group in itertools.groupby(results, key=lambda result: result[0].source):
             outcome = outcomes[source]
+            if source.is_video and track:
+                group = _tracked(group, predictor.joints)
+                if smooth and source.is_live:
+                    group = _steadied(group)
+                elif smooth:
+                    group = _smoothed(group, excerpt, pixels=outputs.need_pixels)
             with contextlib.ExitStack() as one_source:
-                own = closed_by(one_source, source_sinks(outputs, source))
-                for frame, people in group:
+                own = closed_by(one_source, outputs.source_sinks(source, run))
+                for frame, everybody in group:
+                    people = everybody[everybody.scores >= conf].without_weak_joints(joint_conf)
                     outcome.images += 1
                     outcome.people += len(people)
                     try:
@@ -135,32 +166,87 @@ def predict(
     )
 
 
+Results: TypeAlias = Iterator[tuple[Frame, People]]
+
+
+def _tracked(results: Results, joints: JointSet) -> Results:
+    """The results of one video, whose people have ids."""
+    tracker = Tracker(joints)
+    for frame, people in results:
+        yield frame, tracker(people, float(frame.time))
+
+
+def _steadied(results: Results) -> Results:
+    """The results of a camera with steady joints, each at once."""
+    smoother = LiveSmoother()
+    for frame, people in results:
+        yield frame, smoother(people, float(frame.time))
+
+
+def _smoothed(results: Results, excerpt: Excerpt, *, pixels: bool) -> Results:
+    """The results of one video with steady joints, once all of them are there.
+
+    Ctrl-C, too, has to wait until what was found so far is written.
+    """
+    kept: list[tuple[Frame, People]] = []
+    interrupt: KeyboardInterrupt | None = None
+    try:
+        for frame, people in results:
+            kept.append(_without_pixels(frame, people))
+    except KeyboardInterrupt as error:
+        interrupt = error
+    if kept:
+        frames = [frame for frame, _ in kept]
+        images: Iterable[np.ndarray] = itertools.repeat(_NO_PIXELS)
+        with contextlib.ExitStack() as stack:
+            if pixels:
+                video: Iterable[VideoFrame] = stack.enter_context(
+                    frames[0].source.open_video(excerpt)
+                )
+                images = (again.image for again in video)
+            for frame, image, people in zip(
+                frames, images, smooth_video([people for _, people in kept]), strict=False
+            ):
+                yield replace(frame, image=image), people
+    if interrupt is not None:
+        raise interrupt
+
+
 def _without_pixels(frame: Frame, people: People) -> tuple[Frame, People]:
     """A result that may stay in memory, however many frames a video has."""
     return replace(frame, image=_NO_PIXELS), replace(people, image=None)
 
 
-def _frames(outcomes: Mapping[Source, _Outcome], stride: int) -> Iterator[Frame]:
+def _frames(outcomes: Mapping[Source, _Outcome], excerpt: Excerpt) -> Iterator[Frame]:
     """The images and frames of all sources; failures go to the outcome of their source."""
     for source, outcome in outcomes.items():
         try:
             if not source.is_video:
-                yield Frame(source, source.read_image())
+                image = source.read_image()
+                yield Frame(source, image, size=_size(image))
                 continue
-            with VideoReader(source.path, stride) as video:
+            with source.open_video(excerpt) as video:
                 for frame in video:
-                    yield Frame(source, frame.image, frame.index, frame.time, video.fps)
+                    size = _size(frame.image)
+                    yield Frame(source, frame.image, frame.index, frame.time, video.fps, size)
         except Exception as error:
             outcome.fail(source, error)
 
 
-def _frame_count(sources: Sequence[Source], stride: int) -> int | None:
+def _size(image: np.ndarray) -> tuple[int, int]:
+    height, width = image.shape[:2]
+    return width, height
+
+
+def _frame_count(sources: Sequence[Source], excerpt: Excerpt) -> int | None:
     """How many frames will come, for the progress bar; None if a video does not state it."""
     total = sum(not source.is_video for source in sources)
     for source in sources:
+        if source.is_live:
+            return None
         if source.is_video:
             try:
-                with VideoReader(source.path, stride) as video:
+                with source.open_video(excerpt) as video:
                     if video.frame_count is None:
                         return None
                     total += video.frame_count
@@ -173,7 +259,6 @@ def _results(
     predictor: "Predictor",
     frames: Iterator[Frame],
     batch_size: int,
-    conf: float,
     outcomes: Mapping[Source, _Outcome],
 ) -> Iterator[tuple[Frame, People]]:
     """Each frame with its people; `batch_size` frames are predicted at a time."""
@@ -183,4 +268,4 @@ def _results(
             if isinstance(people, Exception):
                 outcomes[frame.source].fail(frame.source, people)
             else:
-                yield frame, people[people.scores >= conf]
+                yield frame, people

@@ -75,8 +75,8 @@ def make_scene(rng: np.random.Generator, config: CrowdConfig) -> Scene:
     size = round(across * unit), round(down * unit)
     level = int(rng.choice(3, p=config.odds))
     stature = float(rng.uniform(*config.stature[level]))
-    camera = _place_camera(rng, config, size, stature)
-    light = _random_light(rng)
+    camera = place_camera(rng, config, size, stature)
+    light = random_light(rng)
     background = paint_background(rng, camera, light)
     occluder = int(rng.integers(1 << 31)) if rng.random() < config.occluder else None
     figures = _gather(rng, config, camera, level, stature)
@@ -93,12 +93,12 @@ def make_scene(rng: np.random.Generator, config: CrowdConfig) -> Scene:
     return Scene(_develop(rng, canvas.rgb), keypoints, boxes)
 
 
-def _random_light(rng: np.random.Generator) -> Light:
+def random_light(rng: np.random.Generator) -> Light:
     direction = np.array([rng.uniform(-1, 1), rng.uniform(0.3, 1), rng.uniform(0.2, 0.9)])
     return Light(direction / np.linalg.norm(direction), float(rng.uniform(0.35, 0.65)))
 
 
-def _place_camera(
+def place_camera(
     rng: np.random.Generator, config: CrowdConfig, size: tuple[int, int], stature: float
 ) -> Camera:
     """A camera that sees the nearest person's feet low in the image, and the head as well.

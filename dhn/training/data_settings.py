@@ -1,6 +1,6 @@
 """The settings of the data that a training learns from; see `dhn.training.settings`."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import pydantic
 from pydantic import Field
@@ -13,6 +13,14 @@ class Section(pydantic.BaseModel):
 
     model_config = pydantic.ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
+    @pydantic.field_validator("*", mode="before")
+    @classmethod
+    def _no_truth_for_a_number(cls, value: Any, info: pydantic.ValidationInfo) -> Any:
+        field = cls.model_fields[info.field_name or ""]
+        if isinstance(value, bool) and field.annotation in (int, float):
+            raise ValueError("must be a number; YAML reads yes, no, on and off as true and false")
+        return value
+
 
 class Source(Section):
     """One of several data sets that are learnt together."""
@@ -21,6 +29,10 @@ class Source(Section):
     split: Literal["train", "val", "test", "trainval"] | None = None
     weight: float = Field(1, gt=0, le=100)
     joints: dict[str, str] = {}
+
+
+def _is_path(eval_split: str) -> bool:
+    return eval_split.endswith((".json", ".yaml", ".yml")) or "/" in eval_split
 
 
 class Data(Section):
@@ -47,8 +59,9 @@ class Data(Section):
     eval_split: str | None = Field(
         None,
         description="The split that is held out and scored every `train.eval_every` epochs: "
-        "`train`, `val`, `test` or a JSON file of its own. Its images must not be trained on. "
-        "Null scores nothing.",
+        "`train`, `val` or `test`; or a data set of its own: a JSON file, or the split `val` of a "
+        "`data.yaml` or of a folder, which is written with a slash (`./other_set`). Its images "
+        "must not be trained on. Null scores nothing.",
     )
     hold_out: float = Field(
         0,
@@ -176,12 +189,21 @@ class Data(Section):
             for source in self.dataset
         )
 
+    @property
+    def held_out(self) -> tuple[str, str] | None:
+        """The data set that is scored and its split, if `eval_split` names one."""
+        if self.eval_split is None:
+            return None
+        if _is_path(self.eval_split):
+            return self.eval_split, "val"
+        return self.sources[0].path, self.eval_split
+
     @pydantic.field_validator("eval_split")
     @classmethod
     def _split_or_file(cls, value: str | None) -> str | None:
-        if value in ("train", "val", "test", None) or value.endswith(".json"):
+        if value in ("train", "val", "test", None) or _is_path(value):
             return value
-        raise ValueError("must be train, val, test or a .json file")
+        raise ValueError("must be train, val, test, a .json or .yaml file, or a folder with a /")
 
     @pydantic.field_validator("dataset")
     @classmethod

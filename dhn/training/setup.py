@@ -73,7 +73,7 @@ class TrainingData:
                     raise
                 raise DhnError(
                     "a process that makes samples was killed (out of memory?); resume the run with "
-                    "fewer of them: data.workers=1 or 0"
+                    f"fewer of them: data.workers={self.loader.num_workers // 2}"
                 ) from error
             if not batch:
                 return
@@ -92,8 +92,8 @@ def open_data(config: Config, world: World, progress: Progress) -> TrainingData:
     data, settings = config.data, config.train
     parts, held_out = _parts(data, settings.seed)
     annotations = joined(parts)
-    if data.eval_split is not None:
-        held_out = _held_out(data, annotations)
+    if data.held_out is not None:
+        held_out = _held_out(data, *data.held_out, annotations)
     doubts = doubts_about_sides(annotations.joints)
     if doubts and data.flip_pairs is None and data.flip and world.main:
         _log.warning(
@@ -238,21 +238,17 @@ def _described(joints: JointSet, data: Data) -> JointSet:
     return joints
 
 
-def _held_out(data: Data, annotations: Annotations) -> Annotations:
+def _held_out(data: Data, dataset: str, split: str, annotations: Annotations) -> Annotations:
     """The split that is scored; none of its images may be trained on."""
-    split = data.eval_split
-    assert split is not None
-    is_file = split.endswith(".json")
-    held_out = _annotations(
-        split if is_file else data.sources[0].path, "val" if is_file else split, "data.eval_split"
-    )
+    held_out = _annotations(dataset, split, "data.eval_split")
     held_out = with_joints(held_out, _described(held_out.joints, data))
-    _check_scored(f"data.eval_split {split}", held_out, annotations)
+    setting = f"data.eval_split {data.eval_split}"
+    _check_scored(setting, held_out, annotations)
     trained = {os.path.abspath(image.path) for image in annotations.images}
     both = [image.path for image in held_out.images if os.path.abspath(image.path) in trained]
     if both:
         raise DhnError(
-            f"data.eval_split {split}: {len(both)} of its {len(held_out.images)} images are "
+            f"{setting}: {len(both)} of its {len(held_out.images)} images are "
             f"trained on, too, like {both[0]}; name other images, or set data.eval_split=null "
             "data.hold_out=0.1 to hold some out"
         )

@@ -8,9 +8,11 @@ not keep the processes of one training from downloading the same file all at onc
 import difflib
 import hashlib
 import http.client
+import io
 import logging
 import os
 import re
+import socket
 import stat
 import time
 import urllib.error
@@ -18,7 +20,7 @@ import urllib.parse
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from filelock import FileLock
 
@@ -33,6 +35,7 @@ _log = logging.getLogger(__name__)
 ATTEMPTS = 4  # at one download; each resumes where the last one was cut off
 PAUSE = 1.0  # seconds before the second attempt, and twice as long before each further one
 TIMEOUT = 30.0  # seconds without a byte
+HEADERS = 60.0  # seconds until the server has said what it sends
 LONGEST = 2 * 3600.0  # seconds for one call of `fetch`, with all attempts
 LARGEST = 2 << 30  # bytes of one file; the largest published one has 0.3 GB
 _CHUNK = 1 << 18
@@ -238,8 +241,10 @@ def _open(address: str, start: int) -> http.client.HTTPResponse:
     request = urllib.request.Request(address, headers={"User-Agent": f"dhn/{__version__}"})
     if start:
         request.add_header("Range", f"bytes={start}-")
+    opener = urllib.request.build_opener(_Redirects, _Http, _Https)
     try:
-        return urllib.request.build_opener(_Redirects).open(request, timeout=TIMEOUT)
+        response: http.client.HTTPResponse = opener.open(request, timeout=TIMEOUT)
+        return response
     except urllib.error.HTTPError as error:
         error.close()
         reason = f"HTTP {error.code} {' '.join(str(error.reason).split())}"
@@ -269,6 +274,67 @@ def _reason(error: Exception) -> str:
     if isinstance(error, TimeoutError):
         return f"no answer for {TIMEOUT:g} s"
     return getattr(error, "strerror", None) or str(error) or type(error).__name__
+
+
+class _Wire(io.RawIOBase):
+    """What a socket receives until a time, however slowly it comes.
+
+    The timeout of a socket begins anew with every byte, so that a server could hold a download for
+    ever by sending one now and then.
+    """
+
+    def __init__(self, sock: socket.socket, seconds: float) -> None:
+        self._socket = sock
+        self._received = sock.makefile("rb", buffering=0)
+        self.allow(seconds)
+
+    def allow(self, seconds: float) -> None:
+        self._end = time.monotonic() + seconds
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int | None:
+        left = self._end - time.monotonic()
+        if left <= 0:
+            raise OSError("it takes too long")
+        self._socket.settimeout(min(TIMEOUT, left))
+        count: int | None = self._received.readinto(buffer)
+        return count
+
+    def close(self) -> None:
+        self._received.close()
+        super().close()
+
+
+class _Response(http.client.HTTPResponse):
+    def __init__(self, sock: socket.socket, *arguments: Any, **keywords: Any) -> None:
+        super().__init__(sock, *arguments, **keywords)
+        self.fp.close()
+        self._wire = _Wire(sock, HEADERS)
+        self.fp = io.BufferedReader(self._wire)
+
+    def begin(self) -> None:
+        super().begin()
+        self._wire.allow(LONGEST)
+
+
+class _Connection(http.client.HTTPConnection):
+    response_class = _Response
+
+
+class _SecureConnection(http.client.HTTPSConnection):
+    response_class = _Response
+
+
+class _Http(urllib.request.HTTPHandler):
+    def http_open(self, req: urllib.request.Request) -> http.client.HTTPResponse:
+        return self.do_open(_Connection, req)
+
+
+class _Https(urllib.request.HTTPSHandler):
+    def https_open(self, req: urllib.request.Request) -> http.client.HTTPResponse:
+        return self.do_open(_SecureConnection, req)
 
 
 class _Redirects(urllib.request.HTTPRedirectHandler):

@@ -229,7 +229,7 @@ def test_predict_of_two_processes_is_that_of_one(python, weights, tmp_path):
     two = python.run(*command, *outputs("two"), processes=2)
     written = files_of(tmp_path / "one")
     assert len(written) == 6
-    assert len(written["a.jsonl"].splitlines()) == 6  # three images, three frames
+    assert len(written["a.jsonl"].splitlines()) == 1 + 6  # header, three images, three frames
     assert files_of(tmp_path / "two") == written
     assert one.codes[0] == two.codes[0] == 1
     assert errors_of(two) == errors_of(one) != []

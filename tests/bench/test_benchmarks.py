@@ -47,7 +47,7 @@ class Reference:
         return reference.decode_poses(heatmaps, tags.permute(0, 1, 4, 2, 3), size, settings)
 
     def people(self, settings, heatmaps, tags):
-        (keypoints,), (scores,) = self.parse(settings, heatmaps, tags)
+        (keypoints,), _, (scores,) = self.parse(settings, heatmaps, tags)
         return keypoints.numpy(), scores.numpy()
 
 

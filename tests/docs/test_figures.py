@@ -7,6 +7,7 @@ import pytest
 from dhn.model.cost import network_cost
 from doc_pages import ROOT
 
+KEYS = ("jitter", "error")
 README, RESULTS = "README.md", "docs/results.md"
 
 
@@ -32,6 +33,7 @@ FIGURES = [
     (README, "demo", lambda r: f"{percent(r['rows']['--flip']['AP'])} AP"),
     (README, "memorise", lambda r: f"{percent(r['stats']['AP'])} AP"),
     (RESULTS, "precision", lambda r: f"{100 * r['share_within_one_pixel']:.0f} % lie within one"),
+    (RESULTS, "tracking", lambda r: f"{r['ms_per_frame_of_20_people']:.2f} ms of CPU time a frame"),
     (RESULTS, "kernels-cpu", lambda r: f"{r['decode']['median_ratio']:.0f} times faster"),
 ]
 
@@ -75,6 +77,27 @@ def test_every_row_of_the_ablation():
     found = [row[1] for row in table(RESULTS, "| plain concatenation |")]
     assert found == [
         f"{percent(r['mean'])} ± {percent(r['standard_error'])}" for r in result["rows"]
+    ]
+
+
+def test_every_tracker():
+    trackers = json.loads((ROOT / "benchmarks/results/tracking.json").read_text())["trackers"]
+    found = [row[1:4] for row in table(RESULTS, "| dhn |")]
+    assert found == [
+        [percent(t["idf1"]), f"{t['num_switches']:.1f}", percent(t["mota"])]
+        for t in trackers.values()
+    ]
+
+
+def test_every_way_of_smoothing():
+    result = json.loads((ROOT / "benchmarks/results/smoothing.json").read_text())
+    found = [row[1:] for row in table(RESULTS, "| as found |")]
+    assert found == [
+        [
+            *(f"{result[kind][way][key]:.1f}" for kind in ("standing", "walking") for key in KEYS),
+            f"{abs(result['walking'][way]['delay_ms']):.0f}",
+        ]
+        for way in result["standing"]
     ]
 
 

@@ -230,7 +230,7 @@ def test_command_without_data(tmp_path, monkeypatch):
     assert result.output.startswith("Error: data/crowdpose: has no annotations of CrowdPose")
     assert result.output.count("\n") == 1
     result = run()  # the package's own, which finds those of COCO
-    assert result.output.startswith("Weights: people, the small network that dhn brings. ")
+    assert result.output.startswith("Weights: people, the small network that dhn brings (")
     assert result.stderr.startswith("Error: data/coco: ")
 
 

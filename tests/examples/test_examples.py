@@ -120,4 +120,4 @@ def test_they_are_short():
     scripts = list((ROOT / "examples").glob("*.py"))
     assert len(scripts) == 3
     assert all(len(script.read_text().splitlines()) < 60 for script in scripts)
-    assert len((ROOT / "docs" / "python.md").read_text().split()) < 600
+    assert len((ROOT / "docs" / "python.md").read_text().split()) < 700

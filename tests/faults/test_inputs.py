@@ -136,7 +136,8 @@ def test_names_that_are_no_utf8(world):
     )
     assert result.exit_code == 0, result.output
     assert b"m\xff.png" in Path("t.csv").read_bytes()
-    files = [json.loads(line)["file"] for line in Path("t.jsonl").read_text().splitlines()]
+    _, *found = (json.loads(line) for line in Path("t.jsonl").read_text().splitlines())
+    files = [line["source"] for line in found]
     assert name in files
 
 

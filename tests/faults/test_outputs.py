@@ -36,12 +36,19 @@ CASES = [
     (("data", "check", TRUTH, "--json-output", TRUTH), "crowdpose_val.json", INPUT),
     (("bench", "--annotations", TRUTH, "--json-output", TRUTH), "crowdpose_val.json", INPUT),
     (("export", "--checkpoint", "best.pt", "-o", "link.onnx"), "link.onnx", INPUT),
+    (("data", "check", "crowds", "--json-output", "crowds/images/of_train.jpg"), "of_train", INPUT),
+    ((*EVAL, "--output", "crowds/images/of_train.jpg"), "of_train", INPUT),
+    ((*EVAL, "--save-json", "crowds/images/of_train.jpg"), "of_train", INPUT),
+    ((*PREDICT, "--csv-output", "circle"), "circle", "too many levels of symbolic links"),
+    ((*RESULTS, "--output", "circle"), "circle", "too many levels of symbolic links"),
 ]
 
 
 @pytest.mark.parametrize(("arguments", "name", "reason"), CASES, ids=lambda value: str(value)[-48:])
 def test_a_file_would_be_lost(world, refused, arguments, name, reason):
     (world / "link.onnx").symlink_to("best.pt")
+    (world / "circle").symlink_to("circle")
+    (world / "crowds" / "images" / "of_train.jpg").write_bytes(b"an image of another split")
     if arguments[-1] == "photos" and arguments[0] == "predict":
         # An overlay of an earlier run: an input of this one, and its output.
         (world / "photos" / "a.png.predictions.jpg").write_bytes(b"earlier")

@@ -1,6 +1,8 @@
 """Trainings that meet wrong settings, damaged runs and each other: one line, nothing lost."""
 
+import os
 import shutil
+import signal
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,6 +11,7 @@ import torch
 from click.testing import Result
 
 from dhn.base.errors import DhnError
+from dhn.data.dataset import PoseDataset
 from dhn.training.runs import LOCK, locked
 from tiny_runs import TINY, invoke, lines_of
 
@@ -57,6 +60,34 @@ def test_a_killed_process_leaves_no_lock(world: Path) -> None:
 def test_a_folder_that_cannot_be_made_is_named(world: Path, refused: Refused) -> None:
     command = refused(1, "photo.png/run: cannot be written")
     command("train", "--output", "photo.png/run", *TINY, "data.dataset=crowds")
+
+
+# --- Killed workers -----------------------------------------------------------------------------
+
+
+def test_a_killed_worker_is_one_line_and_the_run_goes_on(
+    run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before, parent = (run / "last.pt").read_bytes(), os.getpid()
+    read = PoseDataset.__getitem__
+
+    def killed(self, index):
+        if os.getpid() != parent:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return read(self, index)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(PoseDataset, "__getitem__", killed)
+        result = invoke("--resume", run, "train.epochs=3", "data.workers=1")
+    assert result.exit_code == 1, result.output
+    (line,) = [line for line in result.stderr.splitlines() if line.startswith("Error: ")]
+    assert "was killed (out of memory?)" in line
+    assert line.endswith("data.workers=0")
+    assert "Traceback" not in result.output
+    assert (run / "last.pt").read_bytes() == before
+    result = invoke("--resume", run, "train.epochs=3", "data.workers=1")
+    assert result.exit_code == 0, result.output
+    assert [one["epoch"] for one in lines_of(run)] == [1, 2, 3]
 
 
 # --- Damaged runs -------------------------------------------------------------------------------
@@ -119,6 +150,8 @@ def test_damaged_state_is_one_line(run: Path, name: str) -> None:
         "train.epochs=2020-01-01",
         "train.epochs=2020-13-45",
         "train.epochs=010",
+        "train.epochs=yes",
+        "train.lr=on",
         "train.epochs=1:30",
         "network.modules=[1e9,1,1]",
         "train.lr=.nan",
@@ -149,6 +182,9 @@ def test_wrong_settings_are_one_line(override: str) -> None:
 def test_held_out_images_must_not_be_trained_on(world: Path, refused: Refused) -> None:
     file = "crowds/json/crowdpose_train.json"
     command = refused(1, "8 of its 8 images are trained on", "data.hold_out=0.1")
+    refused(1, "nowhere: no such folder")(
+        "train", *TINY, "data.dataset=crowds", "data.eval_split=./nowhere"
+    )
     for split in ("val", file):
         command("train", *TINY, f"data.dataset={file}", f"data.eval_split={split}")
 
@@ -160,6 +196,9 @@ def test_a_file_or_a_share_is_held_out(world: Path) -> None:
     result = invoke("--output", "one", *common, other)
     assert result.exit_code == 0, result.output
     assert "validation: 1 images of split crowds/json/crowdpose_val.json" in result.stdout
+    result = invoke("--output", "folder", *common, "data.eval_split=./crowds")
+    assert result.exit_code == 0, result.output
+    assert "validation: 1 images of split ./crowds" in result.stdout
     result = invoke("--output", "two", *common, "data.hold_out=0.25")
     assert result.exit_code == 0, result.output
     assert "training: 6 images" in result.stdout

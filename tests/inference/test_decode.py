@@ -55,8 +55,9 @@ def random_scene(seed, people, joints, T, size, levels=None):
 
 def assert_same(ours, theirs):
     """Poses of every image against the keypoints and scores that the reference gives."""
-    for poses, keypoints, scores in zip(ours, *theirs, strict=True):
+    for poses, keypoints, grouped, scores in zip(ours, *theirs, strict=True):
         assert len(poses) == len(keypoints)
+        assert torch.equal(poses.grouped.cpu(), grouped)
         torch.testing.assert_close(poses.keypoints.cpu(), keypoints, rtol=0, atol=1e-3)
         torch.testing.assert_close(poses.scores.cpu(), scores, rtol=0, atol=1e-6)
 

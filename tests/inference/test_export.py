@@ -206,8 +206,8 @@ def test_predictions_are_those_of_the_checkpoint(tmp_path, thorough, name, forma
         result = run("predict", *options, tmp_path / "0.png", tmp_path / "1.png",
                      "--json-output", output, "--device", "cpu", "-b", 2, "-q")  # fmt: skip
         assert result.exit_code == 0, result.output
-        lines = map(json.loads, output.read_text().splitlines())
-        found.append([(line["file"], person) for line in lines for person in line["predictions"]])
+        _, *lines = map(json.loads, output.read_text().splitlines())
+        found.append([(line["source"], person) for line in lines for person in line["predictions"]])
     assert found[0]
     for (file, a), (same, b) in zip(*found, strict=True):
         assert file == same

@@ -74,6 +74,35 @@ def test_some_of_them(chosen, numbers):
     assert some.image is people.image
 
 
+def with_guesses(P):
+    people = some_people(P)
+    refined = np.random.default_rng(7).random((P, J)) < 0.5
+    return replace(people, refined=refined & (people.keypoints[..., 2] > 0))
+
+
+def test_each_joint_has_a_state():
+    people = with_guesses(8)
+    assert people.states.shape == (8, J)
+    for joint, refined, state in zip(
+        people.keypoints.reshape(-1, 3), people.refined.ravel(), people.states.ravel(), strict=True
+    ):
+        expected = "missing" if joint[2] == 0 else "refined" if refined else "seen"
+        assert state == expected
+    assert {*people.states.ravel()} == {"seen", "refined", "missing"}
+    np.testing.assert_array_equal(people[[5, 3]].states, people.states[[5, 3]])
+
+
+def test_weak_joints_are_left_out():
+    people = with_guesses(8)
+    strong = people.without_weak_joints(0.6)
+    weak = people.keypoints[..., 2] < 0.6
+    assert (strong.states[weak] == "missing").all()
+    assert (strong.keypoints[weak] == 0).all()
+    np.testing.assert_array_equal(strong.states[~weak], people.states[~weak])
+    np.testing.assert_array_equal(strong.keypoints[~weak], people.keypoints[~weak])
+    assert not strong.refined[weak].any()
+
+
 def test_one_after_the_other():
     people = some_people(4)
     scores = [person.scores.tolist() for person in people]
@@ -84,6 +113,11 @@ def test_plot_draws_over_the_image_and_leaves_it_alone():
     people, before = some_people(), IMAGE.copy()
     drawn = people.plot()
     np.testing.assert_array_equal(drawn, draw_poses(before, people.keypoints, CROWDPOSE))
+    some_refined = replace(people, refined=people.keypoints[..., 0] > 40)
+    np.testing.assert_array_equal(
+        some_refined.plot(),
+        draw_poses(before, people.keypoints, CROWDPOSE, refined=some_refined.refined),
+    )
     assert not np.array_equal(drawn, before)
     np.testing.assert_array_equal(IMAGE, before)
     hues = np.array([4, 5, 6])
@@ -104,7 +138,9 @@ def test_to_dict_is_json_as_openpifpaf_writes_it(P):
     assert content["joint_names"] == list(CROWDPOSE.names)
     assert len(content["predictions"]) == P
     for p, person in enumerate(content["predictions"]):
-        assert list(person) == ["keypoints", "bbox", "score", "category_id"]
+        assert list(person) == ["keypoints", "states", "bbox", "score", "category_id"]
+        for joint, state in zip(people.keypoints[p], person["states"], strict=True):
+            assert state == ("seen" if joint[2] > 0 else "missing")
         keypoints = np.reshape(person["keypoints"], (J, 3))
         np.testing.assert_allclose(keypoints, people.keypoints[p], atol=5.1e-5)
         np.testing.assert_allclose(person["bbox"], people.boxes[p], atol=1e-3)
@@ -140,9 +176,10 @@ def test_to_dataframe(P):
     pytest.importorskip("pandas")
     people = some_people(P)
     table = people.to_dataframe()
-    assert table.shape == (P, 1 + 3 * J)
-    assert list(table.columns[:4]) == [
+    assert table.shape == (P, 1 + 4 * J)
+    assert list(table.columns[:5]) == [
         "score", "left_shoulder_x", "left_shoulder_y", "left_shoulder_score",
+        "left_shoulder_state",
     ]  # fmt: skip
     np.testing.assert_array_equal(table["score"], people.scores)
     for j, name in enumerate(people.joint_names):
@@ -151,6 +188,7 @@ def test_to_dataframe(P):
             found = people.keypoints[:, j, 2] > 0
             np.testing.assert_array_equal(column[found], people.keypoints[found, j, k])
             assert np.isnan(column[~found]).all()
+        assert table[f"{name}_state"].tolist() == people.states[:, j].tolist()
 
 
 @pytest.mark.parametrize("P", [0, 3, 12])

@@ -98,6 +98,24 @@ def test_sides_people_and_scores_look_different():
     assert 0 < np.abs(faint - 128).sum() < np.abs(left - 128).sum()
 
 
+def test_refined_joints_are_hollow_and_their_limbs_thin():
+    image = np.full((400, 400, 3), 128, np.uint8)
+    pose = np.zeros((1, 17, 3))
+    pose[0, [11, 13]] = (200.5, 20.5, 1), (200.5, 380.5, 1)
+    solid = draw_poses(image, pose, COCO)
+    refined = np.zeros((1, 17), bool)
+    refined[0, 13] = True
+    hollow = draw_poses(image, pose, COCO, refined=refined)
+    assert (solid[380, 200] != 128).all()
+    assert (hollow[380, 200] == 128).all()  # inside of the ring
+    assert (hollow[20, 200] != 128).all()
+    ring = (hollow[380] != 128).any(-1)
+    assert ring[:200].any()
+    assert ring[201:].any()
+    limbs = [(out[200] != 128).any(-1).sum() for out in (solid, hollow)]
+    assert 0 < limbs[1] < limbs[0]
+
+
 def test_lines_are_wider_on_larger_people():
     image = np.full((600, 600, 3), 128, np.uint8)
     widths = []

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from dhn.base.errors import DhnError
+from dhn.media.frames import Excerpt
 from dhn.media.video import GrowingFile, VideoReader, VideoWriter
 from plain_images import scene
 
@@ -73,7 +74,7 @@ def test_odd_sizes_grow_by_a_repeated_pixel(tmp_path, size):
 
 def test_stride_takes_every_nth_frame(tmp_path):
     write_video(tmp_path / "in.mp4", frames=10)
-    reader = VideoReader(tmp_path / "in.mp4", stride=3)
+    reader = VideoReader(tmp_path / "in.mp4", Excerpt(stride=3))
     assert (reader.fps, reader.frame_count) == (10, 4)
     assert [(f.index, f.time) for f in reader] == [(i, Fraction(i, 30)) for i in (0, 3, 6, 9)]
 

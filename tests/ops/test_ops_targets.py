@@ -94,7 +94,7 @@ class TestRenderHeatmaps:
         keypoints = torch.zeros(1, 2, 3, 3, device=device)
         with pytest.raises(RuntimeError, match="keypoints"):
             ops.render_heatmaps(keypoints[0], (8, 8), 4, 7, 10)
-        with pytest.raises(RuntimeError, match="positive"):
+        with pytest.raises(RuntimeError, match="sigma and tau must lie"):
             ops.render_heatmaps(keypoints, (8, 8), 4, 0, 10)
         with pytest.raises(ValueError, match="units"):
             ops.render_heatmaps(keypoints, (8, 8), 4, 7, 10, "pixels")

@@ -7,8 +7,6 @@ out, in a copy, and that must be caught.
 
 import json
 import os
-import platform
-import shutil
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -27,10 +25,7 @@ from simt.bug_table import BUGS, UNSEEN
 from simt.bugs import BARRIER, Bug, plant
 from simt.cases import cases
 
-needs_gcc = pytest.mark.skipif(
-    platform.system() != "Linux" or platform.machine() != "x86_64" or not shutil.which("g++"),
-    reason="the SIMT runner needs g++ on Linux x86-64",
-)
+needs_gcc = pytest.mark.skipif(not harness.RUNS_HERE, reason=harness.NEEDS)
 MAP_TYPES = [torch.float32, torch.bfloat16, torch.float16]
 
 # What each catcher says of a bug.
@@ -150,11 +145,6 @@ class OnGpu:
             return tree_map_only(Tensor, Tensor.cpu, getattr(torch.ops.dhn, name)(*arguments))
 
         return run
-
-
-@pytest.fixture(scope="session")
-def simt(libraries):
-    return harness.load(libraries["plain"])
 
 
 @pytest.fixture(

@@ -26,6 +26,7 @@ class Predictor:
 
     joints = CROWDPOSE
     source = "runs/test/best.pt"
+    settings = {"flip": True}  # noqa: RUF012
 
     def __init__(self):
         self.timing = SimpleNamespace(images=0, network_seconds=0.0, decode_seconds=0.0)
@@ -84,7 +85,15 @@ def run(monkeypatch, tmp_path, predictor):
 
 
 def lines(path):
-    return [json.loads(line) for line in path.read_text().splitlines()]
+    """What JSON lines hold after their header."""
+    header, *frames = (json.loads(line) for line in path.read_text().splitlines())
+    assert header["format"] == "dhn-predictions-1"
+    return frames
+
+
+def images(path):
+    """What a JSON document holds besides its header."""
+    return json.loads(path.read_text())["images"]
 
 
 def names(folder):
@@ -103,18 +112,19 @@ def test_without_output_options_everything_goes_to_predictions(run, tmp_path):
     ]
     assert "4 images, 5 people -> predictions" in result.stdout
     assert "network 100.0 ms, decode 10.0 ms" in result.stdout
-    assert "Weights: people, the small network that dhn brings." in result.stdout
+    assert "Weights: people, the small network that dhn brings (" in result.stdout
     result = run("two.png", "--checkpoint", "runs/test/best.pt")
     assert "Weights: runs/test/best.pt\n" in result.stdout
 
 
-def test_json_of_an_image_is_as_openpifpaf_writes_it(run, tmp_path):
+def test_people_in_json_are_as_openpifpaf_writes_them(run, tmp_path):
     write_image(tmp_path / "two.png", image(2))
     run("two.png", "--json-output", "out.json")
-    people = json.loads((tmp_path / "out.json").read_text())
+    (entry,) = images(tmp_path / "out.json")
+    people = entry["predictions"]
     assert [person["score"] for person in people] == pytest.approx([0.9, 0.8])
     for number, person in enumerate(people):
-        assert list(person) == ["keypoints", "bbox", "score", "category_id"]
+        assert list(person) == ["keypoints", "states", "bbox", "score", "category_id"]
         assert person["category_id"] == 1
         expected = POSE + np.array([3 * number, 0, 0])
         expected[3] = 0
@@ -126,7 +136,7 @@ def test_json_of_an_image_is_as_openpifpaf_writes_it(run, tmp_path):
 def test_an_image_without_people(run, tmp_path):
     write_image(tmp_path / "none.png", image(0))
     run("none.png", "--json-output", "out.json", "-o", "overlays", "--csv-output", "out.csv")
-    assert json.loads((tmp_path / "out.json").read_text()) == []
+    assert [entry["predictions"] for entry in images(tmp_path / "out.json")] == [[]]
     overlay = read_image(tmp_path / "overlays" / "none.png.predictions.jpg")
     assert np.abs(overlay.astype(int) - image(0)).max() < 5
     assert len((tmp_path / "out.csv").read_text().splitlines()) == 1
@@ -135,17 +145,29 @@ def test_an_image_without_people(run, tmp_path):
 def test_conf_leaves_people_out(run, tmp_path):
     write_image(tmp_path / "many.png", image(6))
     run("many.png", "--conf", "0.65", "--json-output", "out.json")
-    scores = [person["score"] for person in json.loads((tmp_path / "out.json").read_text())]
+    (entry,) = images(tmp_path / "out.json")
+    scores = [person["score"] for person in entry["predictions"]]
     assert scores == pytest.approx([0.9, 0.8, 0.7])
+
+
+def test_weak_joints_are_left_out(run, tmp_path, monkeypatch):
+    write_image(tmp_path / "one.png", image(1))
+    monkeypatch.setitem(globals(), "POSE", POSE * (1, 1, 1))
+    POSE[4:6, 2] = 0.3, 0.4
+    run("one.png", "--joint-conf", "0.35", "--json-output", "out.json")
+    (person,) = images(tmp_path / "out.json")[0]["predictions"]
+    assert [j for j, state in enumerate(person["states"]) if state == "missing"] == [3, 4]
 
 
 def test_video_in_and_out(run, tmp_path):
     make_video(tmp_path / "clip.mp4", [1, 2, 0, 3, 1], fps=Fraction(30000, 1001))
     run("clip.mp4", "--video-output", "out.mp4", "--json-output", "out.json")
-    frames = lines(tmp_path / "out.json")
+    frames = images(tmp_path / "out.json")
     assert [frame["frame"] for frame in frames] == [0, 1, 2, 3, 4]
+    times = [i * 1001 / 30000 for i in range(5)]
+    assert [frame["time"] for frame in frames] == pytest.approx(times, abs=1e-6)
     assert [len(frame["predictions"]) for frame in frames] == [1, 2, 0, 3, 1]
-    assert {frame["file"] for frame in frames} == {"clip.mp4"}
+    assert {frame["source"] for frame in frames} == {"clip.mp4"}
     with av.open("out.mp4") as container:
         stream = container.streams.video[0]
         assert stream.codec_context.name == "h264"
@@ -194,8 +216,8 @@ def test_same_names_do_not_overwrite_each_other(run, tmp_path):
         f"photo{n}.png.predictions.{suffix}" for n in ("-2", "") for suffix in ("jpg", "json")
     ]
     for name, people in (("photo.png", 1), ("photo-2.png", 2)):
-        found = json.loads((tmp_path / "predictions" / f"{name}.predictions.json").read_text())
-        assert len(found) == people
+        (entry,) = images(tmp_path / "predictions" / f"{name}.predictions.json")
+        assert len(entry["predictions"]) == people
 
 
 def test_table(run, tmp_path):
@@ -204,14 +226,19 @@ def test_table(run, tmp_path):
     run("two.png", "clip.mp4", "--csv-output", "out.csv")
     with open("out.csv", newline="") as file:
         rows = list(csv.DictReader(file))
-    assert [(row["file"], row["frame"], row["person"]) for row in rows] == [
+    assert [(row["source"], row["frame"], row["person"]) for row in rows] == [
         ("two.png", "", "0"),
         ("two.png", "", "1"),
         ("clip.mp4", "1", "0"),
     ]
+    assert [row["time"] for row in rows] == ["", "", "0.04"]
+    assert [row["id"] for row in rows] == [""] * 3
+    box = [float(rows[1][f"box_{side}"]) for side in ("left", "top", "width", "height")]
+    assert box == pytest.approx([13, 5, 40, 35])
     for number, row in enumerate(rows[:2]):
         for pose, joint in zip(POSE, CROWDPOSE.names, strict=True):
             cells = [row[f"{joint}_{value}"] for value in ("x", "y", "score")]
+            assert row[f"{joint}_state"] == ("seen" if pose[2] else "missing")
             if pose[2] == 0:
                 assert cells == ["", "", ""]
             else:
@@ -311,7 +338,7 @@ def test_inputs_are_not_overwritten(run, tmp_path):
     for arguments, reason in (
         (("a.mp4", "--video-output", tmp_path / "a.mp4"), "overwritten"),
         (("a.mp4", "b.mp4", "--video-output", "out.mp4"), "name a folder"),
-        (("a.mp4", "--video-output", "out.avi"), "as .mp4"),
+        (("a.mp4", "--video-output", "out.avi"), "name an .mp4 file"),
         (("a.png", "--video-output", "out.mp4"), "no video"),
     ):
         assert reason in run(*arguments, code=1).stderr
@@ -326,3 +353,144 @@ def test_usage_errors_exit_with_2(run):
 def test_quiet_prints_results_only(run, tmp_path):
     write_image(tmp_path / "a.png", image(1))
     assert run("a.png", "-q").output == "1 image, 1 person -> predictions\n"
+
+
+def test_results_on_standard_output_stand_alone(run, tmp_path):
+    write_image(tmp_path / "two.png", image(2))
+    result = run("two.png", "--json-output", "-")
+    header, entry = (json.loads(line) for line in result.stdout.splitlines())
+    assert header["weights"] == "runs/test/best.pt"
+    expected = {"flip": True, "conf": 0.1, "joint_conf": 0.0, "vid_stride": 1, "track": False}
+    assert header["settings"].items() >= expected.items()
+    assert len(entry["predictions"]) == 2
+    assert "1 image, 2 people -> standard output" in result.stderr
+    assert names(tmp_path) == ["two.png"]
+
+
+def test_formats_of_other_tools(run, tmp_path):
+    write_image(tmp_path / "two.png", image(2))
+    make_video(tmp_path / "clip.mp4", [1, 2])
+    run(
+        *("two.png", "clip.mp4", "--save-txt", "--coco-output", "coco.json"),
+        *("--openpose-output", "openpose", "--mot-output", "mot.txt"),
+    )
+    labels = ["clip_000000.txt", "clip_000001.txt", "two.txt"]
+    assert names("predictions/labels") == labels
+    assert len(names("openpose")) == 3
+    assert len(json.loads((tmp_path / "coco.json").read_text())) == 5
+    assert len((tmp_path / "mot.txt").read_text().splitlines()) == 3
+
+
+def test_people_of_a_video_have_ids(run, tmp_path):
+    make_video(tmp_path / "clip.mp4", [1, 1, 2, 2, 2])
+    write_image(tmp_path / "two.png", image(2))
+    run(
+        *("clip.mp4", "two.png", "--track", "--nms-oks", "1", "--video-output", "out.mp4"),
+        *("--json-output", "out.json", "--csv-output", "out.csv", "--mot-output", "mot.txt"),
+        *("--openpose-output", "openpose", "--coco-output", "coco.json"),
+    )
+    ids = [[p.get("id") for p in e["predictions"]] for e in images(tmp_path / "out.json")]
+    assert ids[:2] == [[1], [1]]
+    assert ids[2] in ([1, None], [None, 1])  # who is new has no id before it is seen twice
+    assert [sorted(some) for some in ids[3:5]] == [[1, 2], [1, 2]]
+    assert ids[5] == [None, None]
+    with open("out.csv", newline="") as file:
+        assert [row["id"] for row in csv.DictReader(file)] == [
+            str(id or "") for some in ids for id in some
+        ]
+    mot = [line.split(",")[:2] for line in (tmp_path / "mot.txt").read_text().splitlines()]
+    expected = [[str(k + 1), str(id or -1)] for k, some in enumerate(ids[:5]) for id in some]
+    assert mot == expected
+    content = json.loads((tmp_path / "openpose/clip_000000000004_keypoints.json").read_text())
+    assert [person["person_id"] for person in content["people"]] == [[id] for id in ids[4]]
+    coco = json.loads((tmp_path / "coco.json").read_text())
+    assert [result.get("track_id") for result in coco] == [id for some in ids for id in some]
+
+
+def test_a_video_is_smoothed_in_two_passes(run, tmp_path, predictor):
+    make_video(tmp_path / "clip.mp4", [1, 1, 1, 0, 1, 1])
+    run(
+        *("clip.mp4", "--smooth", "--video-output", "out.mp4", "--json-output", "out.json"),
+        "--vid-stride=1",
+    )
+    frames = images(tmp_path / "out.json")
+    assert [[p["id"] for p in frame["predictions"]] for frame in frames] == [[1]] * 6
+    states = [{*frame["predictions"][0]["states"]} for frame in frames]
+    assert states[3] == {"refined", "missing"}
+    assert states[2] == states[4] == {"seen", "missing"}
+    overlays = [frame.image for frame in VideoReader("out.mp4")]
+    originals = [frame.image for frame in VideoReader("clip.mp4")]
+    for overlay, original in zip(overlays, originals, strict=True):
+        assert np.abs(overlay.astype(int) - original).mean() > 2
+
+    predictor.interrupt_after = predictor.timing.images + 4
+    run("clip.mp4", "--smooth", "--json-output", "cut.json", code=1)
+    assert len(images(tmp_path / "cut.json")) == 4
+
+
+def test_outputs_of_a_folder_mirror_its_sub_folders(run, tmp_path):
+    write_image(tmp_path / "photos" / "a.png", image(1))
+    write_image(tmp_path / "photos" / "monday" / "a.png", image(2))
+    (tmp_path / "photos" / "notes.txt").write_text("")
+    result = run("photos", "--json-output", "out")
+    assert "2 skipped: 1 in sub-folders, 1 TXT; --recursive takes those" in result.stderr
+    assert names("out") == ["a.png.predictions.json"]
+    run("--source", "photos", "--recursive", "-o", "out", "--save-txt")
+    assert names("out/monday") == ["a.png.predictions.jpg"]
+    assert names("predictions/labels/monday") == ["a.txt"]
+
+
+def test_a_half_done_folder_goes_on(run, tmp_path, predictor):
+    for name in "abc":
+        write_image(tmp_path / "photos" / f"{name}.png", image(1))
+    make_video(tmp_path / "photos" / "clip.mp4", [1, 1])
+    options = ("--json-output", "out", "--yolo-output", "labels", "--skip-existing")
+    run("photos", *options)
+    assert predictor.timing.images == 5
+    os.remove(tmp_path / "out" / "b.png.predictions.json")
+    result = run("photos", *options)
+    assert "3 sources skipped: the results are there" in result.stderr
+    assert predictor.timing.images == 6
+    assert "4 sources skipped" in run("photos", *options).stderr
+    result = run("photos", "--csv-output", "t.csv", "--skip-existing", code=1)
+    assert "--skip-existing: t.csv is one file for all sources" in result.stderr
+
+
+def test_a_part_of_a_video(run, tmp_path):
+    make_video(tmp_path / "clip.mp4", [1] * 10)
+    run(
+        *("clip.mp4", "--start", "0:00.1", "--end", "0.3", "--json-output", "out.json"),
+        *("--video-output", "out.mp4"),
+    )
+    assert [entry["frame"] for entry in images(tmp_path / "out.json")] == [3, 4, 5, 6, 7]
+    assert [frame.time for frame in VideoReader("out.mp4")] == [Fraction(k, 25) for k in range(5)]
+    run("clip.mp4", "--start", "2", "--end", "1", code=2)
+    run("clip.mp4", "--start", "soon", code=2)
+
+
+def test_habits_of_fingers(run, tmp_path, monkeypatch, predictor):
+    """Options by the names that other tools have for them."""
+    write_image(tmp_path / "a.png", image(1))
+    asked = {}
+
+    def load(checkpoint, **options):
+        asked.update(options)
+        return predictor
+
+    monkeypatch.setattr("dhn.load", load)
+    run("--source", "a.png", "--imgsz", "256", "--half", "--max-det", "7", "--json-output", "out")
+    expected = {"input_size": 256, "precision": "bfloat16", "max_people": 7}
+    assert asked.items() >= expected.items()
+
+
+def test_a_camera(run, tmp_path, monkeypatch):
+    monkeypatch.setattr(
+        "dhn.media.camera._camera",
+        lambda number: ("color=c=0x64640a:size=64x48:rate=50,realtime", "lavfi"),
+    )
+    run("0", "--end", "0.3", "--smooth", "--json-output", "out.jsonl", "--video-output", "videos")
+    frames = lines(tmp_path / "out.jsonl")
+    assert frames
+    assert {frame["source"] for frame in frames} == {"0"}
+    assert {len(frame["predictions"]) for frame in frames} == {1}
+    assert names("videos") == ["camera-0.predictions.mp4"]

@@ -223,6 +223,14 @@ def test_a_split_outside_trainval_may_be_held_out():
     assert config.data.eval_split == "val"
 
 
+@pytest.mark.parametrize("path", ["other/test.json", "set/data.yaml", "set.yml", "./set", "a/b"])
+def test_another_data_set_may_be_held_out(path):
+    config = load_config(overrides=["data.dataset=mine", f"data.eval_split={path}"])
+    assert config.data.held_out == (path, "val")
+    own = load_config(overrides=["data.dataset=mine", "data.eval_split=test"])
+    assert own.data.held_out == ("mine", "test")
+
+
 def test_wrong_files_are_named(tmp_path):
     path = tmp_path / "mine.yaml"
     assert f"{path}: cannot be read" in complaint_about([], path)

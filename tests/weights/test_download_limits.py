@@ -1,7 +1,10 @@
 """What a server or another user of the machine cannot make of a download."""
 
+import contextlib
 import os
 import re
+import socket
+import threading
 
 import pytest
 
@@ -171,4 +174,38 @@ def test_a_backbone_that_was_cut_off_is_not_kept(server, monkeypatch):
     monkeypatch.setitem(PUBLISHED, "backbone", Published(address, 1.0, "ImageNet"))
     server.mishaps = [("cut", 100)] * download.ATTEMPTS
     assert "cut off after" in complaint(fetch, "backbone")
+    assert not cached(address).exists()
+
+
+STARTS = {
+    "HEADERS": b"HTTP/1.1 200 OK\r\nX-Drip: ",
+    "LONGEST": b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5;",
+}
+
+
+@pytest.mark.parametrize("limit", STARTS)
+def test_a_server_that_drips_holds_no_download(tmp_path, monkeypatch, limit):
+    """It sends a byte now and then, in the headers or in the length of a piece, for ever."""
+    monkeypatch.setenv("DHN_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("no_proxy", "*")
+    monkeypatch.setattr(download, "ATTEMPTS", 1)
+    monkeypatch.setattr(download, limit, 0.2)
+    gone = threading.Event()
+
+    def drip(listener):
+        peer, _ = listener.accept()
+        with peer, contextlib.suppress(OSError):
+            peer.recv(4096)
+            peer.sendall(STARTS[limit])
+            while not gone.wait(0.01):
+                peer.sendall(b"x")
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        server = threading.Thread(target=drip, args=[listener])
+        server.start()
+        address = f"http://127.0.0.1:{listener.getsockname()[1]}/{named(CONTENT)}"
+        message = complaint(fetch, address)
+        gone.set()
+        server.join()
+    assert message.startswith(f"{address}: cannot be downloaded (")
     assert not cached(address).exists()

@@ -7,7 +7,9 @@ import ctypes
 import hashlib
 import json
 import os
+import platform
 import re
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -25,6 +27,11 @@ sys.path.insert(0, str(HERE.parent))  # as a program
 from simt.bug_table import BUGS  # noqa: E402
 from simt.bugs import plant  # noqa: E402
 from simt.cases import cases  # noqa: E402
+
+NEEDS = "the SIMT runner needs g++ on Linux x86-64"
+RUNS_HERE = (
+    platform.system() == "Linux" and platform.machine() == "x86_64" and bool(shutil.which("g++"))
+)
 
 ORDERS = {"forward": 0, "reverse": 1, "random": 2}
 # The plain library is made of csrc as it stands, the sanitized ones of a copy with bugs in it.
