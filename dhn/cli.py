@@ -67,6 +67,7 @@ def main() -> None:
     dhn export                a network as one ONNX or torch.export file
     dhn bench                 time the kernels
     dhn data check PATH       what is wrong with a data set
+    dhn data overlap A B      images that are in both, even as copies
     dhn data synth OUT        draw procedural crowds to train and test on
     dhn logs RUN...           compare training runs
     dhn models                published weights to start with

@@ -34,6 +34,7 @@ _COLOURS = {"better": "green", "worse": "red", "undecided": "dim"}
     type=click.Choice(["crowdpose", "coco"]),
     help="Whose definition of AP applies; by default the one that the annotations suggest.",
 )
+@options.exclude
 @click.option("--samples", type=click.IntRange(20, 10_000), default=1000, show_default=True)
 @click.option("--seed", type=click.IntRange(0, 2**63 - 1), default=0, show_default=True)
 @click.option(
@@ -55,6 +56,7 @@ def compare(
     results: tuple[Path, ...],
     annotations: Path,
     dataset: "Scoring | None",
+    exclude: Path | None,
     samples: int,
     seed: int,
     json_output: Path | None,
@@ -73,13 +75,15 @@ def compare(
     if len(results) < 2:
         raise click.UsageError("Name two files of predictions, or more.")
     from dhn.base.files import check_outputs, write_json
+    from dhn.data.annotations import read_ids
     from dhn.evaluation.compare import compare as compare_systems
     from dhn.evaluation.evaluate import judge_files
     from dhn.pages.comparison import DATA, PAGE, comparison_data, write_comparison
 
     files = [] if folder is None else [folder / PAGE, folder / DATA]
-    check_outputs([json_output, *files], [*results, annotations])
-    judged = judge_files(results, annotations, scoring=dataset)
+    check_outputs([json_output, *files], [*results, annotations, exclude])
+    left_out = read_ids(exclude) if exclude is not None else frozenset()
+    judged = judge_files(results, annotations, scoring=dataset, exclude=left_out)
     systems = dict(zip(_names(results), judged, strict=True))
     comparisons = compare_systems(systems, samples=samples, seed=seed, progress=progress(quiet))
     for comparison in comparisons:
@@ -87,6 +91,7 @@ def compare(
     settings = {
         "systems": [os.fspath(path) for path in results],
         "annotations": os.fspath(annotations),
+        "exclude": None if exclude is None else os.fspath(exclude),
         "definition of AP": judged[0].truth.kind,
         "samples": samples,
         "seed": seed,

@@ -1,4 +1,4 @@
-"""`dhn data synth` and `dhn data check`."""
+"""`dhn data`: synth, check, overlap and sigmas."""
 
 import os
 from collections.abc import Sequence
@@ -171,6 +171,126 @@ def check(
     if report.count("error"):
         raise DhnError(f"{dataset}: {report.count('error')} errors; fix them before training")
     click.echo(f"{dataset}: no errors, {report.count('warning')} warnings")
+
+
+@data.command()
+@click.argument("first", metavar="A")
+@click.argument("second", metavar="B")
+@click.option(
+    "--split-a",
+    type=click.Choice(["train", "val", "test", "trainval"]),
+    default="test",
+    show_default=True,
+    help="The split of A, not used where A is a file.",
+)
+@click.option(
+    "--split-b",
+    type=click.Choice(["train", "val", "test", "trainval"]),
+    default="train",
+    show_default=True,
+    help="The split of B, likewise.",
+)
+@click.option(
+    "--ids-output",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="IDS.txt",
+    help="Write the ids of A's images that are in B, for --exclude of `dhn eval`.",
+)
+@click.option(
+    "--json-output",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="PATH",
+    help="Write all pairs.",
+)
+@options.common
+def overlap(
+    first: str,
+    second: str,
+    split_a: str,
+    split_b: str,
+    ids_output: Path | None,
+    json_output: Path | None,
+    quiet: bool,
+) -> None:
+    """Find the images of A that are in B, too, even as copies.
+
+    \b
+    dhn data overlap my_set coco --split-a val --ids-output ids.txt
+    dhn eval --dataset my_set --split val --exclude ids.txt
+
+    A and B are data sets as for `dhn eval`. Mirrored, resized, cropped (to 60 % of each side) and
+    compressed copies are found. A network that learnt from B should not be scored on them.
+    """
+    from dhn.base.errors import DhnError
+    from dhn.base.files import check_outputs, write_json, written_whole
+    from dhn.data.annotations import load_annotations
+    from dhn.data.layouts import images_among
+    from dhn.data.overlap import find_overlap
+
+    a, b = load_annotations(first, split_a), load_annotations(second, split_b)
+    outputs = [ids_output, json_output]
+    inside = [path for dataset in (first, second) for path in images_among(dataset, outputs)]
+    check_outputs(outputs, [*a.files, *b.files, *inside])
+    found = find_overlap(a.images, b.images, progress=progress(quiet))
+    for failure in found.failures:
+        click.echo(f"Error: {failure}", err=True)
+    pairs = [copy.as_json() for copy in found.copies]
+    for pair in pairs:
+        mirrored = ", mirrored" if pair["mirrored"] else ""
+        click.echo(f"{pair['first']} is {pair['second']}{mirrored}")
+    if ids_output is not None:
+        with written_whole(ids_output) as temporary:
+            lines = [f"{pair['first_id']}  # {pair['second']}\n" for pair in pairs]
+            temporary.write_text("".join(lines), encoding="utf-8")
+    if json_output is not None:
+        write_json(json_output, pairs, indent=1)
+    if not quiet:
+        click.echo(f"{len(pairs)} of {len(a.images)} images of {a.source} are in {b.source}")
+    if found.failures:
+        raise DhnError(f"{len(found.failures)} images could not be read and were not compared")
+
+
+@data.command()
+@click.argument(
+    "files", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="FILE..."
+)
+@click.option(
+    "--json-output",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="PATH",
+    help="Write the table.",
+)
+@options.common
+def sigmas(files: tuple[Path, ...], json_output: Path | None, quiet: bool) -> None:
+    """Estimate the OKS constant of each joint from repeated labels.
+
+    \b
+    dhn data sigmas by_ann.json by_ben.json
+
+    Each FILE is what one annotator made of the same images, in COCO's keypoint format. The sigma of
+    a joint is the spread of its labels in units of the square root of the person's area. The last
+    line can be copied into the category of an annotation file.
+    """
+    from rich.table import Table
+    from rich.text import Text
+
+    from dhn.base.files import check_outputs, write_json
+    from dhn.evaluation.sigmas import estimate_sigmas
+
+    check_outputs([json_output], files)
+    rows = estimate_sigmas(files)
+    table = Table("joint")
+    for column in ("people", "sigma", "given"):
+        table.add_column(column, justify="right")
+    for row in rows:
+        sigma = "-" if row.sigma is None else f"{row.sigma:.4f}"
+        table.add_row(Text(row.name), str(row.people), sigma, f"{row.given:g}")
+    table_console().print(table)
+    if json_output is not None:
+        write_json(json_output, [row._asdict() for row in rows], indent=1)
+    if not quiet and all(row.sigma for row in rows):
+        numbers = ", ".join(f"{row.sigma:.4f}" for row in rows)
+        click.echo(f'"sigmas": [{numbers}]')
 
 
 def _split_table(splits: dict[str, dict[str, Any]]) -> "Table":

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     help="[default: test; val for coco, whose test has no public annotations]",
 )
 @click.option("--limit", type=options.COUNT, help="Only the first N images.")
+@options.exclude
 @click.option(
     "--save-json", type=click.Path(path_type=Path), help="Write the predictions (COCO results)."
 )
@@ -87,6 +88,7 @@ def evaluate(
     bootstrap: bool,
     errors: bool,
     report_folder: Path | None,
+    exclude: Path | None,
     quiet: bool,
     **network: Any,
 ) -> None:
@@ -108,22 +110,27 @@ def evaluate(
         quiet=quiet,
     )
     if results is None and annotations is None:
-        _score_network(evaluator, files, quiet, report, **network)
+        _score_network(evaluator, files, exclude, quiet, report, **network)
     elif results is None or annotations is None:
         raise click.UsageError("--results and --annotations belong together: give both.")
     else:
         scoring = _scoring_of_results(ctx)
         from dhn.base.files import check_outputs
+        from dhn.data.annotations import read_ids
         from dhn.evaluation.evaluate import score_file
 
-        check_outputs(files, [results, annotations])
-        evaluation = score_file(results, annotations, scoring=scoring, evaluator=evaluator)
+        check_outputs(files, [results, annotations, exclude])
+        left_out = read_ids(exclude) if exclude is not None else frozenset()
+        evaluation = score_file(
+            results, annotations, scoring=scoring, evaluator=evaluator, exclude=left_out
+        )
         report(evaluation)
 
 
 def _score_network(
     evaluator: "Evaluator",
     outputs: "list[Path | None]",
+    exclude: Path | None,
     quiet: bool,
     report: "Callable[[Evaluation], None]",
     *,
@@ -138,7 +145,7 @@ def _score_network(
     """Evaluates the network that `network`, keywords of `dhn.load`, describes."""
     from dhn.base.distributed import connect
     from dhn.base.files import check_outputs
-    from dhn.data.annotations import load_annotations
+    from dhn.data.annotations import load_annotations, read_ids
     from dhn.data.joints import COCO
     from dhn.data.layouts import images_among
     from dhn.evaluation.evaluate import evaluate
@@ -154,11 +161,13 @@ def _score_network(
             click.echo(weights_line(named, predictor.source))
         dataset = dataset or ("coco" if predictor.joints == COCO else "crowdpose")
         truth = load_annotations(dataset, split or ("val" if dataset == "coco" else "test"))
+        if exclude is not None:
+            truth = truth.without(read_ids(exclude))
         if limit is not None:
             truth = truth.first(limit)
         read = [*truth.files, *(image.path for image in truth.images), network["checkpoint"]]
         outputs = [save_json, *outputs]
-        check_outputs(outputs, [*read, *images_among(dataset, outputs)])
+        check_outputs(outputs, [exclude, *read, *images_among(dataset, outputs)])
         evaluation = evaluate(
             predictor,
             truth,
@@ -187,7 +196,7 @@ def _report_files(folder: Path | None) -> "list[Path | None]":
 def _scoring_of_results(ctx: click.Context) -> "Scoring | None":
     """Checks that the options make sense together with --results."""
     with_results = {"dataset", "results", "annotations", "evaluator", "output", "bootstrap"}
-    with_results |= {"errors", "report_folder", "quiet", "debug"}
+    with_results |= {"errors", "exclude", "report_folder", "quiet", "debug"}
     for option in ctx.command.params:
         source = ctx.get_parameter_source(option.name or "")
         if option.name not in with_results and source is click.core.ParameterSource.COMMANDLINE:

@@ -4,6 +4,7 @@ import functools
 import math
 import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import click
@@ -63,6 +64,14 @@ COUNT = click.IntRange(1, 2**31 - 1)
 PARALLEL = click.IntRange(1, 1024)
 BATCH = click.IntRange(1, 4096)
 INPUT_SIZE = click.IntRange(64, 8192)
+
+
+exclude = click.option(
+    "--exclude",
+    type=click.Path(path_type=Path),
+    metavar="IDS.txt",
+    help="Leave out the images of these ids, one a line, as `dhn data overlap` writes them.",
+)
 
 
 device = click.option(

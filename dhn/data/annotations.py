@@ -1,6 +1,7 @@
 """Keypoint annotations of CrowdPose, COCO, and any other set in a layout that `layouts` knows."""
 
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Iterator, Sequence, Set
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dhn.base.errors import DhnError
+from dhn.base.files import read_bytes
 from dhn.data.coco_file import CocoFile, Scoring, read_coco
 from dhn.data.joints import JointSet
 from dhn.data.layouts import SplitFile, data_root, split_files
@@ -90,11 +92,42 @@ class Annotations:
 
     def first(self, count: int) -> "Annotations":
         """These annotations cut down to their first `count` images, in `raw`, too."""
-        kept = self.raw["images"][:count]
-        ids = {image["id"] for image in kept}
-        people = [person for person in self.raw["annotations"] if person["image_id"] in ids]
-        raw = {**self.raw, "images": kept, "annotations": people}
-        return replace(self, images=self.images[:count], raw=raw)
+        return self._of({image.id for image in self.images[:count]})
+
+    def without(self, ids: Set[int]) -> "Annotations":
+        """These annotations without the images of these ids.
+
+        Raises:
+            DhnError: there is no image of such an id.
+        """
+        own = {image.id for image in self.images}
+        if ids - own:
+            raise DhnError(f"{self.source}: image {min(ids - own)}, to be left out, is not there")
+        return self._of(own - ids)
+
+    def _of(self, ids: Set[int]) -> "Annotations":
+        raw = {
+            **self.raw,
+            "images": [image for image in self.raw["images"] if image["id"] in ids],
+            "annotations": [p for p in self.raw["annotations"] if p["image_id"] in ids],
+        }
+        return replace(self, images=[image for image in self.images if image.id in ids], raw=raw)
+
+
+def read_ids(path: Path) -> set[int]:
+    """Reads image ids to leave out, one a line; what follows a # is a remark.
+
+    Raises:
+        DhnError: the file cannot be read, or a line holds something else.
+    """
+    ids = set()
+    for number, line in enumerate(read_bytes(path).decode("utf-8", "replace").splitlines(), 1):
+        text = line.partition("#")[0].strip()
+        if text:
+            if not re.fullmatch(r"-?\d{1,16}", text):
+                raise DhnError(f"{path}: line {number} must be the id of an image")
+            ids.add(int(text))
+    return ids
 
 
 def load_annotations(dataset: str | Path, split: str = "test") -> Annotations:

@@ -1,6 +1,6 @@
 """Scores a network on a data set, or a file of predictions from any system."""
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -141,6 +141,7 @@ def score_file(
     *,
     scoring: Scoring | None = None,
     evaluator: Evaluator = "dhn",
+    exclude: Set[int] = frozenset(),
 ) -> Evaluation:
     """Scores a file of COCO results by any system; needs no torch.
 
@@ -149,14 +150,15 @@ def score_file(
         annotations: a file in COCO's keypoint format.
         scoring: whose definition of AP applies; None takes the one that the annotations suggest.
         evaluator: what matches people and computes AP, see `score`.
+        exclude: ids of images to leave out, with their predictions.
 
     Raises:
         DhnError: a file is missing or malformed, or the evaluator is not installed.
     """
-    truth = load_annotations(annotations)
+    truth = load_annotations(annotations).without(exclude)
     stats, judged = _scored(
         truth.raw,
-        read_json(results),
+        _without(read_json(results), exclude),
         scoring or truth.scoring,
         None,
         evaluator,
@@ -174,20 +176,29 @@ def score_file(
 
 
 def judge_files(
-    results: Sequence[Path], annotations: Path, *, scoring: Scoring | None = None
+    results: Sequence[Path],
+    annotations: Path,
+    *,
+    scoring: Scoring | None = None,
+    exclude: Set[int] = frozenset(),
 ) -> list[Judged]:
     """Matches the people of several files of COCO results to the same annotations.
 
     Args and errors are those of `score_file`.
     """
-    truth = load_annotations(annotations)
+    truth = load_annotations(annotations).without(exclude)
     kind = scoring or truth.scoring
     file = check_coco(truth.raw, annotations)
     people = truth_of(file, kind, None, annotations)
-    return [
-        judge(people, found_of(checked_results(read_json(path), file, path), people))
-        for path in results
-    ]
+    found = [checked_results(_without(read_json(path), exclude), file, path) for path in results]
+    return [judge(people, found_of(each, people)) for each in found]
+
+
+def _without(predictions: Any, exclude: Set[int]) -> Any:
+    """The predictions of all other images; what is malformed stays, for the checks that follow."""
+    if not isinstance(predictions, list) or not exclude:
+        return predictions
+    return [p for p in predictions if not (isinstance(p, dict) and p.get("image_id") in exclude)]
 
 
 def _scored(
