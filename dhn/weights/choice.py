@@ -7,7 +7,7 @@ describes it.
 import os
 from pathlib import Path
 
-from dhn.base.errors import SettingError
+from dhn.base.errors import DhnError, SettingError
 
 BUNDLED_NAME = "people"
 BUNDLED = Path(__file__).parent / "bundled" / f"{BUNDLED_NAME}.safetensors"
@@ -27,7 +27,8 @@ def chosen(
         runs: the folder of the runs.
 
     Raises:
-        SettingError: there is no run, or the folder is none.
+        SettingError: there is no run.
+        DhnError: the folder is none of a run.
     """
     if checkpoint is None:
         return BUNDLED
@@ -61,6 +62,4 @@ def _weights_of(run: Path) -> Path:
     for name in ("best.pt", "last.pt"):
         if (run / name).exists():
             return run / name
-    raise SettingError(
-        "checkpoint", str(run), "the folder holds neither best.pt nor last.pt; give a file"
-    )
+    raise DhnError(f"{run}: the folder holds neither best.pt nor last.pt; give a file")

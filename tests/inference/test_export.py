@@ -224,7 +224,7 @@ def test_exporting_an_exported_file(files, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["-o", "model.pth"], "must end in .onnx or .pt2"),
+        (["-o", "model.pth"], "must end in .onnx, .pt2 or .safetensors"),
         (["-o", "model.pt2", "--format", "onnx"], "--format onnx writes .onnx files"),
         (["--format", "tflite"], "'tflite' is not one of"),
         (["--input-size", "32"], "64<=x<=8192"),

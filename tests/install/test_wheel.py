@@ -110,6 +110,6 @@ def test_dhn_predict(environment, tmp_path):
     command = [environment / "dhn", "predict", "image.png", "--checkpoint", "small.pt"]
     command += ["--input-size", 64, "--device", "cpu", "--json-output", "people.json"]
     run(command, tmp_path)
-    people = json.loads((tmp_path / "people.json").read_text())
-    assert isinstance(people, list)
+    (image,) = json.loads((tmp_path / "people.json").read_text())["images"]
+    people = image["predictions"]
     assert all(len(person["keypoints"]) == 3 * len(CROWDPOSE) for person in people)

@@ -125,7 +125,7 @@ def test_decoding(kernels, dtype, palette, J, T, map_size, scale, people, tag_th
     config = DecodeConfig(max_people=people, tag_threshold=tag_threshold, refine=refine)
     got, finite = decode(kernels, maps, tags, size, config)
     assume(finite_at(size, maps, tags))
-    (want,), _ = reference.decode_poses(maps.float(), tags.float(), size, config)
+    (want,), _, _ = reference.decode_poses(maps.float(), tags.float(), size, config)
     assert finite
     assert equal(got, want)
 
@@ -137,7 +137,7 @@ def decode(kernels, maps, tags, size, config):
     limits = config.tag_threshold, config.detection_threshold
     if kernels is torch.ops.dhn:
         for munkres in (True, False):  # the first for its end alone: it breaks ties otherwise
-            (got,), _, finite = kernels.decode_poses(
+            (got,), _, _, finite = kernels.decode_poses(
                 maps, tags, *size, order, people, kernel, *limits, config.refine, False, munkres
             )
         return got, bool(finite)

@@ -47,4 +47,4 @@ def test_cpu_operators_keep_to_their_memory(tmp_path):
         text=True,
     )
     assert tests.returncode == 0, tests.stdout[-4000:]
-    assert "[100%]" in tests.stdout
+    assert " passed" in tests.stdout

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from assertions import complaint
-from dhn.base.errors import SettingError
+from dhn.base.errors import DhnError
 from dhn.weights.choice import BUNDLED, LAST, chosen
 
 
@@ -38,7 +38,7 @@ def test_the_package_brings_the_default(tmp_path, monkeypatch):
 
 
 def test_a_folder_is_the_run_in_it(tmp_path):
-    with pytest.raises(SettingError, match=r"holds neither best\.pt nor last\.pt"):
+    with pytest.raises(DhnError, match=r"holds neither best\.pt nor last\.pt"):
         chosen(tmp_path)
     (tmp_path / "last.pt").touch()
     assert chosen(str(tmp_path)) == tmp_path / "last.pt"
