@@ -76,7 +76,7 @@ def test_damaged_files(files, tmp_path, format):
     assert "or cut off; export it again" in error_of(path)
     path.unlink()
     path.mkdir()
-    assert "cannot be read (it is a folder)" in error_of(path)
+    assert "the folder holds neither best.pt nor last.pt" in error_of(path)
 
 
 def test_other_models(tmp_path):
