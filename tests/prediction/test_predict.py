@@ -3,101 +3,14 @@
 import csv
 import json
 import os
-from fractions import Fraction
-from types import SimpleNamespace
 
-import av
 import numpy as np
 import pytest
-from click.testing import CliRunner
 
-from dhn.cli import main
+from blue_people import POSE, image, images, lines, make_video, names
 from dhn.data.joints import CROWDPOSE
-from dhn.inference.people import People
 from dhn.media.images import read_image, write_image
-from dhn.media.video import VideoReader, VideoWriter
-
-POSE = np.column_stack([np.linspace(10, 50, 14), np.linspace(5, 40, 14), np.full(14, 0.9)])
-POSE[3] = 20, 20, 0  # not found
-
-
-class Predictor:
-    """Finds as many people as the image's blue value says, 3 px apart."""
-
-    joints = CROWDPOSE
-    source = "runs/test/best.pt"
-    settings = {"flip": True}  # noqa: RUF012
-
-    def __init__(self):
-        self.timing = SimpleNamespace(images=0, network_seconds=0.0, decode_seconds=0.0)
-        self.batches = []
-        self.interrupt_after = None
-
-    def __call__(self, images):
-        if self.interrupt_after is not None and self.timing.images >= self.interrupt_after:
-            raise KeyboardInterrupt
-        self.batches.append(len(images))
-        self.timing.images += len(images)
-        self.timing.network_seconds += 0.1 * len(images)
-        self.timing.decode_seconds += 0.01 * len(images)
-        return [self._predict(image) for image in images]
-
-    def _predict(self, image):
-        people = round(float(image[..., 2].mean()) / 10)
-        keypoints = np.repeat(POSE[None], people, 0)
-        keypoints[..., 0] += 3 * np.arange(people)[:, None]
-        scores = 0.9 - 0.1 * np.arange(people)
-        return People(keypoints.astype(np.float32), scores.astype(np.float32), CROWDPOSE, image)
-
-
-def image(people, height=48, width=64):
-    rgb = np.full((height, width, 3), 100, np.uint8)
-    rgb[..., 2] = 10 * people
-    return rgb
-
-
-def make_video(path, people, size=(64, 48), fps=Fraction(25)):
-    writer = VideoWriter(path, fps, size)
-    for i, count in enumerate(people):
-        writer.write(image(count, size[1], size[0]), i / fps)
-    writer.close()
-
-
-@pytest.fixture
-def predictor():
-    return Predictor()
-
-
-@pytest.fixture
-def run(monkeypatch, tmp_path, predictor):
-    """`dhn predict` in an empty folder; returns click's result."""
-    monkeypatch.setattr("dhn.load", lambda checkpoint, **options: predictor)
-    monkeypatch.chdir(tmp_path)
-
-    def command(*arguments, code=0, **options):
-        result = CliRunner().invoke(main, ["predict", *map(str, arguments)], **options)
-        assert result.exit_code == code, result.output
-        if code:
-            assert "Traceback" not in result.output
-        return result
-
-    return command
-
-
-def lines(path):
-    """What JSON lines hold after their header."""
-    header, *frames = (json.loads(line) for line in path.read_text().splitlines())
-    assert header["format"] == "dhn-predictions-1"
-    return frames
-
-
-def images(path):
-    """What a JSON document holds besides its header."""
-    return json.loads(path.read_text())["images"]
-
-
-def names(folder):
-    return sorted(os.listdir(folder))
+from dhn.media.video import VideoReader
 
 
 def test_without_output_options_everything_goes_to_predictions(run, tmp_path):
@@ -152,52 +65,12 @@ def test_conf_leaves_people_out(run, tmp_path):
 
 def test_weak_joints_are_left_out(run, tmp_path, monkeypatch):
     write_image(tmp_path / "one.png", image(1))
-    monkeypatch.setitem(globals(), "POSE", POSE * (1, 1, 1))
-    POSE[4:6, 2] = 0.3, 0.4
+    weaker = POSE.copy()
+    weaker[4:6, 2] = 0.3, 0.4
+    monkeypatch.setattr("blue_people.POSE", weaker)
     run("one.png", "--joint-conf", "0.35", "--json-output", "out.json")
     (person,) = images(tmp_path / "out.json")[0]["predictions"]
     assert [j for j, state in enumerate(person["states"]) if state == "missing"] == [3, 4]
-
-
-def test_video_in_and_out(run, tmp_path):
-    make_video(tmp_path / "clip.mp4", [1, 2, 0, 3, 1], fps=Fraction(30000, 1001))
-    run("clip.mp4", "--video-output", "out.mp4", "--json-output", "out.json")
-    frames = images(tmp_path / "out.json")
-    assert [frame["frame"] for frame in frames] == [0, 1, 2, 3, 4]
-    times = [i * 1001 / 30000 for i in range(5)]
-    assert [frame["time"] for frame in frames] == pytest.approx(times, abs=1e-6)
-    assert [len(frame["predictions"]) for frame in frames] == [1, 2, 0, 3, 1]
-    assert {frame["source"] for frame in frames} == {"clip.mp4"}
-    with av.open("out.mp4") as container:
-        stream = container.streams.video[0]
-        assert stream.codec_context.name == "h264"
-        assert stream.codec_context.pix_fmt == "yuv420p"
-        assert stream.average_rate == Fraction(30000, 1001)
-    overlays = [frame.image for frame in VideoReader("out.mp4")]
-    originals = [frame.image for frame in VideoReader("clip.mp4")]
-    changes = [np.abs(a.astype(int) - b).mean() for a, b in zip(overlays, originals, strict=True)]
-    assert changes[2] < 2  # nobody there: only the codec's loss
-    assert min(changes[i] for i in (0, 1, 3, 4)) > 3
-
-
-def test_stride_keeps_frame_numbers_and_speed(run, tmp_path):
-    make_video(tmp_path / "clip.mp4", [1] * 10)
-    run("clip.mp4", "--vid-stride", "4", "--json-output", "json", "--video-output", "videos")
-    frames = lines(tmp_path / "json" / "clip.mp4.predictions.jsonl")
-    assert [frame["frame"] for frame in frames] == [0, 4, 8]
-    out = VideoReader("videos/clip.mp4.predictions.mp4")
-    assert out.fps == Fraction(25, 4)
-    assert [frame.time for frame in out] == [Fraction(i, 25) for i in (0, 4, 8)]
-
-
-def test_odd_sized_video(run, tmp_path, shared):
-    frame = next(iter(VideoReader(shared / "data/video/people.mp4"))).image
-    writer = VideoWriter(tmp_path / "odd.mp4", Fraction(30), (125, 71))
-    writer.write(frame[:71, :125], Fraction(0))
-    writer.close()
-    run(shared / "data/video/people.mp4", "odd.mp4", "--video-output", "out")
-    assert names("out") == ["odd.mp4.predictions.mp4", "people.mp4.predictions.mp4"]
-    assert len(list(VideoReader("out/people.mp4.predictions.mp4"))) == 5
 
 
 def test_batches_cross_files(run, tmp_path, predictor):
@@ -280,17 +153,6 @@ def test_nothing_to_read_is_one_line(run, tmp_path, name):
     assert result.stderr.startswith(f"Error: {name}: ")
     assert len(result.stderr.splitlines()) == 1
     assert names(tmp_path) == ["folder"]
-
-
-def test_a_cut_video_gives_what_it_has(run, tmp_path):
-    make_video(tmp_path / "clip.mp4", [1] * 60, size=(160, 120))
-    data = (tmp_path / "clip.mp4").read_bytes()
-    (tmp_path / "clip.mp4").write_bytes(data[: len(data) * 4 // 5])
-    result = run("clip.mp4", code=1)
-    assert result.stderr.startswith("Error: clip.mp4: the video is cut short")
-    frames = lines(tmp_path / "predictions" / "clip.mp4.predictions.jsonl")
-    assert 0 < len(frames) < 60
-    assert len(list(VideoReader("predictions/clip.mp4.predictions.mp4"))) == len(frames)
 
 
 def test_ctrl_c_keeps_whole_files(run, tmp_path, predictor):
@@ -381,53 +243,6 @@ def test_formats_of_other_tools(run, tmp_path):
     assert len((tmp_path / "mot.txt").read_text().splitlines()) == 3
 
 
-def test_people_of_a_video_have_ids(run, tmp_path):
-    make_video(tmp_path / "clip.mp4", [1, 1, 2, 2, 2])
-    write_image(tmp_path / "two.png", image(2))
-    run(
-        *("clip.mp4", "two.png", "--track", "--nms-oks", "1", "--video-output", "out.mp4"),
-        *("--json-output", "out.json", "--csv-output", "out.csv", "--mot-output", "mot.txt"),
-        *("--openpose-output", "openpose", "--coco-output", "coco.json"),
-    )
-    ids = [[p.get("id") for p in e["predictions"]] for e in images(tmp_path / "out.json")]
-    assert ids[:2] == [[1], [1]]
-    assert ids[2] in ([1, None], [None, 1])  # who is new has no id before it is seen twice
-    assert [sorted(some) for some in ids[3:5]] == [[1, 2], [1, 2]]
-    assert ids[5] == [None, None]
-    with open("out.csv", newline="") as file:
-        assert [row["id"] for row in csv.DictReader(file)] == [
-            str(id or "") for some in ids for id in some
-        ]
-    mot = [line.split(",")[:2] for line in (tmp_path / "mot.txt").read_text().splitlines()]
-    expected = [[str(k + 1), str(id or -1)] for k, some in enumerate(ids[:5]) for id in some]
-    assert mot == expected
-    content = json.loads((tmp_path / "openpose/clip_000000000004_keypoints.json").read_text())
-    assert [person["person_id"] for person in content["people"]] == [[id] for id in ids[4]]
-    coco = json.loads((tmp_path / "coco.json").read_text())
-    assert [result.get("track_id") for result in coco] == [id for some in ids for id in some]
-
-
-def test_a_video_is_smoothed_in_two_passes(run, tmp_path, predictor):
-    make_video(tmp_path / "clip.mp4", [1, 1, 1, 0, 1, 1])
-    run(
-        *("clip.mp4", "--smooth", "--video-output", "out.mp4", "--json-output", "out.json"),
-        "--vid-stride=1",
-    )
-    frames = images(tmp_path / "out.json")
-    assert [[p["id"] for p in frame["predictions"]] for frame in frames] == [[1]] * 6
-    states = [{*frame["predictions"][0]["states"]} for frame in frames]
-    assert states[3] == {"refined", "missing"}
-    assert states[2] == states[4] == {"seen", "missing"}
-    overlays = [frame.image for frame in VideoReader("out.mp4")]
-    originals = [frame.image for frame in VideoReader("clip.mp4")]
-    for overlay, original in zip(overlays, originals, strict=True):
-        assert np.abs(overlay.astype(int) - original).mean() > 2
-
-    predictor.interrupt_after = predictor.timing.images + 4
-    run("clip.mp4", "--smooth", "--json-output", "cut.json", code=1)
-    assert len(images(tmp_path / "cut.json")) == 4
-
-
 def test_outputs_of_a_folder_mirror_its_sub_folders(run, tmp_path):
     write_image(tmp_path / "photos" / "a.png", image(1))
     write_image(tmp_path / "photos" / "monday" / "a.png", image(2))
@@ -456,18 +271,6 @@ def test_a_half_done_folder_goes_on(run, tmp_path, predictor):
     assert "--skip-existing: t.csv is one file for all sources" in result.stderr
 
 
-def test_a_part_of_a_video(run, tmp_path):
-    make_video(tmp_path / "clip.mp4", [1] * 10)
-    run(
-        *("clip.mp4", "--start", "0:00.1", "--end", "0.3", "--json-output", "out.json"),
-        *("--video-output", "out.mp4"),
-    )
-    assert [entry["frame"] for entry in images(tmp_path / "out.json")] == [3, 4, 5, 6, 7]
-    assert [frame.time for frame in VideoReader("out.mp4")] == [Fraction(k, 25) for k in range(5)]
-    run("clip.mp4", "--start", "2", "--end", "1", code=2)
-    run("clip.mp4", "--start", "soon", code=2)
-
-
 def test_habits_of_fingers(run, tmp_path, monkeypatch, predictor):
     """Options by the names that other tools have for them."""
     write_image(tmp_path / "a.png", image(1))
@@ -481,16 +284,3 @@ def test_habits_of_fingers(run, tmp_path, monkeypatch, predictor):
     run("--source", "a.png", "--imgsz", "256", "--half", "--max-det", "7", "--json-output", "out")
     expected = {"input_size": 256, "precision": "bfloat16", "max_people": 7}
     assert asked.items() >= expected.items()
-
-
-def test_a_camera(run, tmp_path, monkeypatch):
-    monkeypatch.setattr(
-        "dhn.media.camera._camera",
-        lambda number: ("color=c=0x64640a:size=64x48:rate=50,realtime", "lavfi"),
-    )
-    run("0", "--end", "0.3", "--smooth", "--json-output", "out.jsonl", "--video-output", "videos")
-    frames = lines(tmp_path / "out.jsonl")
-    assert frames
-    assert {frame["source"] for frame in frames} == {"0"}
-    assert {len(frame["predictions"]) for frame in frames} == {1}
-    assert names("videos") == ["camera-0.predictions.mp4"]
