@@ -33,8 +33,7 @@ struct Place {
 template <typename scalar_t>
 __device__ __forceinline__ void leave_out_unknown(const MseInputs<scalar_t>& inputs,
                                                   const Place& at, int joint,
-                                                  const scalar_t (&least)[4],
-                                                  scalar_t (&mask)[4]) {
+                                                  const scalar_t (&least)[4], scalar_t (&mask)[4]) {
   const std::int64_t person = at.image * inputs.P;
   for (int p = 0; p < inputs.P; ++p) {
     // All threads read the same numbers.
