@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dhn.model.depthwise import DepthwiseConv2d
-from dhn.model.hrnet import BasicBlock, conv_bn
+from dhn.model.hrnet import Backbone, BasicBlock, conv_bn
 
 # Kernel, stride, expansion, channels, and how often, of each stage. Lite0's last stage (320
 # channels), which has a fifth of its weights, is left out.
@@ -56,7 +56,7 @@ class InvertedResidual(nn.Module):
         return x + y if self.shortcut else y
 
 
-class EfficientPyramid(nn.Module):
+class EfficientPyramid(Backbone):
     """EfficientNet-Lite0, whose maps at 1/32, 1/16 and 1/8 are brought back to 1/4, one by one.
 
     On its way up a map meets the backbone's map of the same size, is added to it and refined.

@@ -111,7 +111,17 @@ def _fuse_layer(channels: Sequence[int], i: int, j: int) -> nn.Module:
     return nn.Sequential(*steps, conv_bn(channels[j], channels[i], 3, stride=2, relu=False))
 
 
-class HRNet(nn.Module):
+class Backbone(nn.Module):
+    """What turns a normalised image [B, 3, H, W] into a list of feature maps.
+
+    Attributes:
+        channels: the number of channels of each map.
+    """
+
+    channels: list[int]
+
+
+class HRNet(Backbone):
     """HRNet-W{width}.
 
     Args:

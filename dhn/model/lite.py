@@ -5,9 +5,8 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 
 from dhn.model.depthwise import DepthwiseConv2d
-from dhn.model.efficientnet import EfficientPyramid
-from dhn.model.hrnet import BasicBlock, ExchangeModule, check_input, conv_bn, initialise
-from dhn.model.networks import Fusion, PoseMaps, fusion_block
+from dhn.model.hrnet import Backbone, BasicBlock, ExchangeModule, conv_bn
+from dhn.model.networks import DoublePyramid, Fusion
 
 
 class LargeKernelBlock(nn.Module):
@@ -37,7 +36,7 @@ def _block(channels: int, kernel: int) -> nn.Module:
     return BasicBlock(channels) if kernel == 3 else LargeKernelBlock(channels, kernel)
 
 
-class LiteHRNet(nn.Module):
+class LiteHRNet(Backbone):
     """An HRNet without its wide first layers and with as many branches as asked for.
 
     Args:
@@ -93,7 +92,7 @@ class LiteHRNet(nn.Module):
         return maps
 
 
-class DoubleHigherNetLite(nn.Module):
+class DoubleHigherNetLite(DoublePyramid):
     """Two cascaded pyramids on a thin backbone, thin at 1/2 too (paper section 3.1).
 
     In the paper's network most of the time of a small backbone would go into the maps at 1/2.
@@ -111,7 +110,7 @@ class DoubleHigherNetLite(nn.Module):
 
     def __init__(
         self,
-        backbone: LiteHRNet | EfficientPyramid,
+        backbone: Backbone,
         num_joints: int,
         *,
         fusion: Fusion = "attention",
@@ -119,39 +118,15 @@ class DoubleHigherNetLite(nn.Module):
         blocks: int = 2,
         kernel: int = 3,
     ) -> None:
-        super().__init__()
-        C, J = backbone.channels[0], num_joints
-        self.num_joints = J
-        self.backbone = backbone
-        self.coarse_head_quarter = nn.Conv2d(C, 2 * J, 1)
-        self.coarse_fusion = fusion_block(fusion, C + 2 * J)
-        self.coarse_upsampling = _upsampling(C + 2 * J, half)
-        self.coarse_head_half = nn.Conv2d(half, J, 1)
-        self.transition_quarter = nn.Sequential(*(_block(C, kernel) for _ in range(blocks)))
-        self.transition_half = _block(half, kernel)
-        self.fine_head_quarter = nn.Conv2d(C, 2 * J, 1)
-        self.fine_fusion = fusion_block(fusion, C + 2 * J)
-        self.fine_upsampling = _upsampling(C + 2 * J, half)
-        self.final_fusion = fusion_block(fusion, 2 * half)
-        self.fine_head_half = nn.Conv2d(2 * half, J, 1)
-        initialise(self)
-
-    def forward(self, x: Tensor) -> PoseMaps:
-        check_input(x)
-        J = self.num_joints
-        (feature,) = self.backbone(x)  # [B, C, H/4, W/4]
-        coarse_quarter = self.coarse_head_quarter(feature)
-        coarse_up = self.coarse_upsampling(self.coarse_fusion(feature, coarse_quarter))
-        coarse_half = self.coarse_head_half(coarse_up)
-
-        feature = self.transition_quarter(feature)
-        fine_quarter = self.fine_head_quarter(feature)
-        fine_up = self.fine_upsampling(self.fine_fusion(feature, fine_quarter))
-        rough = self.transition_half(coarse_up)
-        fine_half = self.fine_head_half(self.final_fusion(rough, fine_up))
-        return PoseMaps(
-            [coarse_quarter[:, :J], coarse_half, fine_quarter[:, :J], fine_half],
-            [coarse_quarter[:, J:], fine_quarter[:, J:]],
+        C = backbone.channels[0]
+        super().__init__(
+            backbone,
+            num_joints,
+            fusion=fusion,
+            half=half,
+            upsampling=_upsampling,
+            between_quarter=lambda: nn.Sequential(*(_block(C, kernel) for _ in range(blocks))),
+            between_half=lambda: _block(half, kernel),
         )
 
 

@@ -4,14 +4,22 @@ With J joints, a prediction at 1/4 of the image has 2J channels, J heatmaps and 
 prediction at 1/2 has J heatmaps. A tag is one number; a flip test makes it two.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dhn.model.hrnet import BasicBlock, Bottleneck, HRNet, check_input, conv_bn, initialise
+from dhn.model.hrnet import (
+    Backbone,
+    BasicBlock,
+    Bottleneck,
+    HRNet,
+    check_input,
+    conv_bn,
+    initialise,
+)
 
 Fusion = Literal["attention", "concat"]
 
@@ -73,23 +81,29 @@ def _bottlenecks(channels: int, count: int) -> nn.Sequential:
     return nn.Sequential(*(Bottleneck(channels, channels // 4) for _ in range(count)))
 
 
-class DoubleHigherNet(nn.Module):
-    """Two cascaded high-resolution pyramids on HRNet's 1/4 branch (paper section 3.1).
+class DoublePyramid(nn.Module):
+    """Two cascaded high-resolution pyramids, coarse and fine (paper section 3.1).
 
     Args:
-        backbone: returns one map [B, C, H/4, W/4]; C must be a multiple of 4.
+        backbone: returns one map [B, C, H/4, W/4], and says C as `channels[0]`.
         num_joints: J.
         fusion: `attention` (the paper's block) or `concat` (Table 2, row 1).
-        bottlenecks: the numbers of bottlenecks between the stages, at 1/4 and at 1/2.
+        half: channels of the maps at 1/2.
+        upsampling: makes the layers that bring a map of so many channels to one of `half`, twice
+            as large.
+        between_quarter, between_half: make the layers between the stages, at 1/4 and at 1/2.
     """
 
     def __init__(
         self,
-        backbone: HRNet,
+        backbone: Backbone,
         num_joints: int,
         *,
-        fusion: Fusion = "attention",
-        bottlenecks: Sequence[int] = (4, 2),
+        fusion: Fusion,
+        half: int,
+        upsampling: Callable[[int, int], nn.Module],
+        between_quarter: Callable[[], nn.Module],
+        between_half: Callable[[], nn.Module],
     ) -> None:
         super().__init__()
         C, J = backbone.channels[0], num_joints
@@ -97,15 +111,15 @@ class DoubleHigherNet(nn.Module):
         self.backbone = backbone
         self.coarse_head_quarter = nn.Conv2d(C, 2 * J, 1)
         self.coarse_fusion = fusion_block(fusion, C + 2 * J)
-        self.coarse_upsampling = _upsampling(C + 2 * J, C)
-        self.coarse_head_half = nn.Conv2d(C, J, 1)
-        self.transition_quarter = _bottlenecks(C, bottlenecks[0])
-        self.transition_half = _bottlenecks(C, bottlenecks[1])
+        self.coarse_upsampling = upsampling(C + 2 * J, half)
+        self.coarse_head_half = nn.Conv2d(half, J, 1)
+        self.transition_quarter = between_quarter()
+        self.transition_half = between_half()
         self.fine_head_quarter = nn.Conv2d(C, 2 * J, 1)
         self.fine_fusion = fusion_block(fusion, C + 2 * J)
-        self.fine_upsampling = _upsampling(C + 2 * J, C)
-        self.final_fusion = fusion_block(fusion, 2 * C)
-        self.fine_head_half = nn.Conv2d(2 * C, J, 1)
+        self.fine_upsampling = upsampling(C + 2 * J, half)
+        self.final_fusion = fusion_block(fusion, 2 * half)
+        self.fine_head_half = nn.Conv2d(2 * half, J, 1)
         initialise(self)
 
     def forward(self, x: Tensor) -> PoseMaps:
@@ -124,6 +138,36 @@ class DoubleHigherNet(nn.Module):
         return PoseMaps(
             [coarse_quarter[:, :J], coarse_half, fine_quarter[:, :J], fine_half],
             [coarse_quarter[:, J:], fine_quarter[:, J:]],
+        )
+
+
+class DoubleHigherNet(DoublePyramid):
+    """The paper's network: both pyramids on HRNet's 1/4 branch, as wide at 1/2 as at 1/4.
+
+    Args:
+        backbone: returns one map [B, C, H/4, W/4]; C must be a multiple of 4.
+        num_joints: J.
+        fusion: `attention` (the paper's block) or `concat` (Table 2, row 1).
+        bottlenecks: the numbers of bottlenecks between the stages, at 1/4 and at 1/2.
+    """
+
+    def __init__(
+        self,
+        backbone: HRNet,
+        num_joints: int,
+        *,
+        fusion: Fusion = "attention",
+        bottlenecks: Sequence[int] = (4, 2),
+    ) -> None:
+        C = backbone.channels[0]
+        super().__init__(
+            backbone,
+            num_joints,
+            fusion=fusion,
+            half=C,
+            upsampling=_upsampling,
+            between_quarter=lambda: _bottlenecks(C, bottlenecks[0]),
+            between_half=lambda: _bottlenecks(C, bottlenecks[1]),
         )
 
 
