@@ -53,7 +53,7 @@ def main(folder: Path, limit: int, output: Path) -> None:
         "machine": cpu_name(),
     }
     for pair in wrong:  # in photographs, these may be copies indeed
-        click.echo(f"{pair.first.path.name} is said to be {pair.second.path.name}", err=True)
+        click.echo(f"not a copy: {pair.first.path.name} of {pair.second.path.name}", err=True)
     write_json(output, result, indent=1)
     click.echo(json.dumps(result, indent=1))
 
