@@ -4,6 +4,7 @@ from torch import nn
 
 from dhn.model import build_model
 from dhn.model.fold import folded
+from tiny_networks import with_norms_at_work
 
 SMALL = {"width": 8, "modules": (1, 2, 1), "blocks": 1, "stem": 8}
 
@@ -12,15 +13,7 @@ def network(name):
     """In training mode, with batch norms that do something."""
     torch.manual_seed(0)
     model = build_model(name, num_joints=5, **SMALL)
-    for module in model.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            nn.init.uniform_(module.weight, 0.5, 1.5)
-            nn.init.normal_(module.bias, std=0.2)
-            nn.init.normal_(module.running_mean, std=0.2)
-            nn.init.uniform_(module.running_var, 0.5, 2)
-        elif isinstance(module, nn.Conv2d) and module.bias is not None:
-            nn.init.normal_(module.weight, std=0.1)
-    return model
+    return with_norms_at_work(model)
 
 
 @pytest.mark.parametrize("name", ["doublehighernet", "higherhrnet", "hrnet"])

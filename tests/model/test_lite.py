@@ -12,6 +12,7 @@ from dhn.model.fold import folded
 from dhn.model.fused import fused
 from dhn.training.config import load_config
 from dhn.weights.load import open_network
+from tiny_networks import with_norms_at_work
 
 LITE = "doublehighernet_lite"
 SHAPES = [
@@ -26,15 +27,7 @@ SHAPES = [
 def network(J=3, **shape):
     torch.manual_seed(0)
     model = build_model(LITE, J, **{"blocks": 1, "stem": 8} | shape)
-    for module in model.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            nn.init.uniform_(module.weight, 0.5, 1.5)
-            nn.init.normal_(module.bias, std=0.2)
-            nn.init.normal_(module.running_mean, std=0.2)
-            nn.init.uniform_(module.running_var, 0.5, 2)
-        elif isinstance(module, nn.Conv2d) and module.bias is not None:
-            nn.init.normal_(module.weight, std=0.1)
-    return model
+    return with_norms_at_work(model)
 
 
 @pytest.mark.parametrize("shape", SHAPES, ids=str)

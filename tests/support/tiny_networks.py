@@ -37,6 +37,19 @@ def save_network(
     return model
 
 
+def with_norms_at_work(model: PoseNetwork) -> PoseNetwork:
+    """The network, with batch norms that change what passes, and heads that say something."""
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            nn.init.uniform_(module.weight, 0.5, 1.5)
+            nn.init.normal_(module.bias, std=0.2)
+            nn.init.normal_(module.running_mean, std=0.2)
+            nn.init.uniform_(module.running_var, 0.5, 2)
+        elif isinstance(module, nn.Conv2d) and module.bias is not None:
+            nn.init.normal_(module.weight, std=0.1)
+    return model
+
+
 class Malice:
     """Makes a folder when somebody loads a pickle of it."""
 
