@@ -97,8 +97,9 @@ coverage: build
 	$(BIN)/coverage combine -q
 	$(BIN)/coverage report
 	@$(BIN)/coverage json -q -o build/coverage/report.json
-	@$(BIN)/python -c "import json; print('lines {percent_statements_covered:.1f} %, branches" \
-	  "{percent_branches_covered:.1f} %'.format(**json.load(open('build/coverage/report.json'))['totals']))"
+	@$(BIN)/python -c "import json; t = json.load(open('build/coverage/report.json'))['totals']; \
+	  print(*(f'{what} {t[key]:.1f} %' for what, key in (('lines', 'percent_statements_covered'), \
+	  ('branches', 'percent_branches_covered'))), sep=', ')"
 
 docs: install
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
