@@ -9,6 +9,7 @@ import threading
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from fractions import Fraction
 from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
@@ -23,6 +24,7 @@ from dhn.media.frames import Excerpt
 from dhn.media.images import decode_image, read_image
 from dhn.media.live import LiveReader, is_stream
 from dhn.media.remote import is_address, is_endless, read_address
+from dhn.media.sound import Sound
 from dhn.media.video import VideoReader
 
 _MAY_MOVE = {".gif", ".webp", ".png"}
@@ -107,6 +109,13 @@ class Source:
         if self.data is not None:
             return VideoReader(self.label, excerpt=excerpt, file=io.BytesIO(self.data))
         return VideoReader(self.path, excerpt=excerpt)
+
+    def open_sound(self, begin: Fraction) -> Sound | None:
+        """Opens what is heard in a video, from `begin` seconds after its first frame on."""
+        if self.is_live:
+            return None
+        file = self.path if self.data is None else io.BytesIO(self.data)
+        return Sound(self.label, file, begin)
 
 
 class Listing(NamedTuple):

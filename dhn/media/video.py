@@ -1,6 +1,8 @@
 """Reads and writes videos. In memory, frames are RGB uint8 [H, W, 3]."""
 
+import bisect
 import contextlib
+import math
 import os
 from collections.abc import Iterator
 from fractions import Fraction
@@ -15,6 +17,7 @@ from dhn.base.errors import DhnError
 from dhn.base.files import check_regular, written_whole
 from dhn.media.frames import Excerpt, VideoFrame
 from dhn.media.remote import is_address
+from dhn.media.sound import Sound
 
 _TIMEOUT = 30.0  # seconds without an answer from the web
 
@@ -38,6 +41,9 @@ class VideoReader:
 
     # These formats state their duration; in others it is a guess, which proves nothing.
     _STATING_DURATION = ("mov", "matroska", "avi")
+    # Formats whose packets say when they are shown, and codecs without packets that show nothing.
+    _FRAME_BY_FRAME = ("mov", "matroska")
+    _PACKET_IS_FRAME = ("h264", "hevc", "mpeg4", "mjpeg", "vp9", "av1", "libdav1d")
 
     def __init__(
         self,
@@ -48,7 +54,8 @@ class VideoReader:
     ) -> None:
         self.path = os.fspath(path)
         self.excerpt = excerpt or Excerpt()
-        if file is None and not is_address(self.path):
+        self._seekable = file is not None or not is_address(self.path)
+        if file is None and self._seekable:
             check_regular(path)
         try:
             # Titles and the like may be in any encoding, and nobody here reads them.
@@ -86,6 +93,7 @@ class VideoReader:
         self._container.close()
 
     def __iter__(self) -> Iterator[VideoFrame]:
+        passed = self._pass_over()
         count = broken = 0
         start = end = Fraction(0)
         for packet in self._packets():
@@ -99,6 +107,9 @@ class VideoReader:
                 broken += 1
             for frame in frames:
                 time = count / self._rate if frame.pts is None else frame.pts * self._tick
+                if passed and frame.pts is not None:
+                    start, count = passed[0] * self._tick, bisect.bisect_left(passed, frame.pts)
+                    passed = []
                 start = time if count == 0 else start
                 if self.excerpt.is_over(time - start):
                     return
@@ -109,6 +120,45 @@ class VideoReader:
             raise DhnError(
                 f"{self.path}: the video is cut short or damaged; {count} frames could be read"
             )
+
+    def _pass_over(self) -> list[int]:
+        """Goes to the last key frame that is not behind the start of the excerpt.
+
+        Until there packets are read, to count frames, but not decoded. That is done where each
+        packet is a frame and says when it is shown; elsewhere everything is decoded.
+
+        Returns:
+            when the frames that were passed over, and some behind them, are shown, in order and in
+            ticks; nothing if decoding begins at the first frame.
+        """
+        exact = (
+            self._seekable
+            and self.excerpt.start > 0
+            and self._container.format.name.startswith(self._FRAME_BY_FRAME)
+            and self._stream.codec_context.name in self._PACKET_IS_FRAME
+        )
+        if not exact:
+            return []
+        shown: list[int] = []
+        keys: list[tuple[int, int]] = []  # when key frames are shown, and decoded
+        first = math.inf
+        with contextlib.suppress(av.FFmpegError):  # damage is reported when it is decoded
+            for packet in self._container.demux(self._stream):
+                if packet.pts is None or packet.dts is None:
+                    break
+                if packet.is_discard:
+                    continue
+                shown.append(packet.pts)
+                first = min(first, packet.pts)
+                if packet.is_keyframe:
+                    keys.append((packet.pts, packet.dts))
+                if (packet.dts - first) * self._tick > self.excerpt.start:
+                    break
+        reached = first + self.excerpt.start / float(self._tick)
+        before = [key for key in keys if key[0] <= reached]
+        _, decoded = max(before, default=(0, self._stream.start_time or 0))
+        self._container.seek(decoded, stream=self._stream)
+        return sorted(shown)
 
     def _packets(self) -> Iterator[av.Packet]:
         try:
@@ -140,6 +190,17 @@ def upright(frame: av.VideoFrame) -> np.ndarray:
     rgb = frame.to_ndarray(format="rgb24")
     turns = round(frame.rotation / 90)  # counterclockwise, like rot90
     return np.ascontiguousarray(np.rot90(rgb, turns)) if turns else rgb
+
+
+def _fitted(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """The whole image as large as it fits into (W, H), in the middle of black."""
+    height, width = image.shape[:2]
+    scale = min(size[0] / width, size[1] / height)
+    W, H = (max(1, min(n, round(m * scale))) for n, m in zip(size, (width, height), strict=True))
+    canvas = np.zeros((size[1], size[0], 3), np.uint8)
+    left, top = (size[0] - W) // 2, (size[1] - H) // 2
+    canvas[top : top + H, left : left + W] = cv2.resize(image, (W, H), interpolation=cv2.INTER_AREA)
+    return canvas
 
 
 class _DiscardedError(Exception):
@@ -188,21 +249,32 @@ class GrowingFile:
 class VideoWriter:
     """Writes a video that browsers play: H.264 in yuv420p, its index in front (faststart).
 
-    yuv420p halves the colour planes, so a side of odd length grows by one repeated pixel. The
-    file appears when `close` is called. A failed write leaves none.
+    yuv420p halves the colour planes, so a side of odd length grows by one repeated pixel. An image
+    of another size than the first one is scaled to fit, between black bars. The file appears when
+    `close` is called. A failed write leaves none.
 
     Args:
         path: an .mp4 file; missing folders are made.
         fps: frames per second as an exact fraction, like 30000/1001.
         size: (W, H) of the images.
+        sound: what is heard with them.
 
     Raises:
         DhnError: the file cannot be written, because the disk is full, for example.
     """
 
-    def __init__(self, path: str | os.PathLike[str], fps: Fraction, size: tuple[int, int]) -> None:
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        fps: Fraction,
+        size: tuple[int, int],
+        sound: Sound | None = None,
+    ) -> None:
+        self._image_size = size
         self._size = size[0] + size[0] % 2, size[1] + size[1] % 2
         self._pts = -1
+        self._frame_time = 1 / fps
+        self._sound = sound
         self._file = GrowingFile(path)
         with self._file.writing():
             self._container = av.open(
@@ -219,19 +291,24 @@ class VideoWriter:
         context.time_base = self._tick
         context.color_primaries = context.color_trc = context.colorspace = 1  # BT.709
         context.color_range = 1  # limited, 16 to 235
+        if sound is not None:
+            sound.add_to(self._container)
 
     def write(self, image: np.ndarray, time: Fraction) -> None:
         """Adds a frame, RGB uint8 [H, W, 3], which is shown `time` seconds after the start."""
-        right, bottom = (n - m for n, m in zip(self._size, image.shape[1::-1], strict=True))
+        if image.shape[1::-1] != self._image_size:
+            image = _fitted(image, self._image_size)
+        right, bottom = (n - m for n, m in zip(self._size, self._image_size, strict=True))
         if (right, bottom) != (0, 0):
-            edges = (0, max(0, bottom), 0, max(0, right))
-            image = cv2.copyMakeBorder(image, *edges, cv2.BORDER_REPLICATE)
+            image = cv2.copyMakeBorder(image, 0, bottom, 0, right, cv2.BORDER_REPLICATE)
         frame = av.VideoFrame.from_ndarray(image, format="rgb24")
         frame = frame.reformat(*self._size, "yuv420p", dst_colorspace="ITU709")
         frame.pts = max(self._pts + 1, round(time / self._tick))
         frame.time_base = self._tick
         with self._writing():
             self._container.mux(self._stream.encode(frame))
+            if self._sound is not None:
+                self._sound.copy(self._container, time)
         self._pts = frame.pts
 
     def close(self) -> None:
@@ -240,15 +317,24 @@ class VideoWriter:
         A second call, or one after a failed write, does nothing.
         """
         if not self._file.open:
+            self._close_sound()
             return
         if self._pts < 0:  # interrupted before the first frame: an empty file would play nowhere
+            self._close_sound()
             self._container.close()
             self._file.discard()
             return
         with self._writing():
             self._container.mux(self._stream.encode(None))
+            if self._sound is not None:
+                self._sound.copy(self._container, self._pts * self._tick + self._frame_time)
+            self._close_sound()
             self._container.close()
         self._file.keep()
+
+    def _close_sound(self) -> None:
+        if self._sound is not None:
+            self._sound.close()
 
     @contextlib.contextmanager
     def _writing(self) -> Iterator[None]:

@@ -116,7 +116,7 @@ class OverlayImage(ImageSink):
 
 
 class OverlayVideo:
-    """A video with skeletons over it."""
+    """A video with skeletons over it, and the sound that it had."""
 
     def __init__(self, path: Path, run: Run) -> None:
         self._path = path
@@ -124,7 +124,8 @@ class OverlayVideo:
 
     def write(self, frame: Frame, people: People) -> None:
         if self._writer is None:
-            self._writer = VideoWriter(self._path, frame.fps, frame.size)
+            sound = frame.source.open_sound(frame.time)
+            self._writer = VideoWriter(self._path, frame.fps, frame.size, sound)
             self._start = frame.time  # an excerpt begins at once
         assert frame.overlay is not None
         self._writer.write(frame.overlay, frame.time - self._start)

@@ -13,6 +13,7 @@ from blue_people import image, images, lines, make_video, names
 from dhn.media.images import write_image
 from dhn.media.video import VideoReader, VideoWriter
 from streams import streaming
+from talkies import packets, write_talkie
 
 
 def test_video_in_and_out(run, tmp_path):
@@ -160,3 +161,12 @@ def test_a_stream_from_the_web(run, tmp_path):
     assert {len(frame["predictions"]) for frame in frames} == {2}
     assert {frame["source"] for frame in frames} == {server.address}
     assert names("videos") == ["camera.predictions.mp4"]
+
+
+def test_sound_stays(run, tmp_path):
+    write_talkie(tmp_path / "in.mp4")
+    run("in.mp4", "--start", "0.48", "--vid-stride", "3", "--video-output", "out.mp4")
+    heard = [data for time, data in packets("in.mp4") if time >= 0.48]
+    found = [data for _, data in packets("out.mp4")]
+    assert heard[: len(found)] == found
+    assert len(heard) - len(found) <= 2  # of what is behind the last frame
