@@ -89,7 +89,7 @@ def time_pipeline(
         SettingError: there is no such network.
     """
     torch.set_num_threads(settings.threads)
-    predictors = {name: _predictor(name, settings) for name in names}
+    predictors = {name: crowd_predictor(name, settings) for name in names}
     rows = []
     steps = len(names) * 2 * (1 + settings.repeats)
     with tempfile.TemporaryDirectory() as folder, progress("Pipeline", steps) as bar:
@@ -145,7 +145,12 @@ class _Crowds(dict[tuple[int, int], tuple[Tensor, Tensor]]):
         return maps
 
 
-def _predictor(name: str, settings: PipelineSettings) -> Predictor:
+def crowd_predictor(name: str, settings: PipelineSettings) -> Predictor:
+    """Runs the named network on every image, and finds the same five drawn people in each.
+
+    Raises:
+        SettingError: there is no such network.
+    """
     device = torch.device(settings.device)
     if name == PEOPLE:
         file = open_file(BUNDLED)

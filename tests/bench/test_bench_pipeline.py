@@ -5,7 +5,7 @@ import json
 import pytest
 from click.testing import CliRunner
 
-from dhn.bench.pipeline import PipelineSettings, _predictor
+from dhn.bench.pipeline import PipelineSettings, crowd_predictor
 from dhn.cli import main
 from plain_images import scene
 
@@ -35,7 +35,7 @@ def test_the_whole_is_timed_beside_its_network(tmp_path):
 @pytest.mark.parametrize("flip", [False, True])
 def test_its_people_are_there_whatever_the_network_says(flip):
     settings = PipelineSettings(input_size=128, flip=flip)
-    people = _predictor("higherhrnet_w8", settings)(scene(96, 128))
+    people = crowd_predictor("higherhrnet_w8", settings)(scene(96, 128))
     assert 4 <= len(people) <= 7  # of five, some stand in each other's way
 
 
