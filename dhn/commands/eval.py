@@ -311,7 +311,7 @@ def _error_table(errors: "Mapping[str, ErrorCost]") -> "Table":
         table.add_column(column, justify="right")
     for name, error in errors.items():
         share = "-" if error.share is None else f"{100 * error.share:.1f}"
-        gain = "-" if error.gain is None else f"{100 * error.gain:+.1f}"
+        gain = "-" if error.gain is None else f"{round(100 * error.gain, 1) + 0:+.1f}"  # no -0.0
         table.add_row(name.replace("_", " "), error.among, str(error.cases), share, gain)
     return table
 
