@@ -4,7 +4,7 @@ import itertools
 import threading
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dhn.base.pipeline import Pipeline
@@ -17,6 +17,7 @@ def no_threads_are_left():
     assert {*threading.enumerate()} <= before
 
 
+@settings(max_examples=25)
 @given(
     st.lists(st.integers(), max_size=20),
     st.integers(1, 4),
