@@ -15,7 +15,6 @@ from torch import Tensor, nn
 
 from dhn.base.device import Precision, inference_dtype
 from dhn.base.errors import DhnError, SettingError
-from dhn.data.geometry import Affine, input_transform, official_transform
 from dhn.data.joints import JointSet, official_order
 from dhn.inference.accelerate import accelerated
 from dhn.inference.aggregate import PoseInference
@@ -23,6 +22,13 @@ from dhn.inference.decode import DecodeConfig, decode_poses
 from dhn.inference.duplicates import without_duplicates, without_guesses
 from dhn.inference.exported import ExportedNetwork
 from dhn.inference.people import People
+from dhn.inference.scales import (
+    Placement,
+    checked_scales,
+    merge_scales,
+    place,
+    place_as_official,
+)
 from dhn.media.convert import as_rgb
 from dhn.model import channels_last
 from dhn.model.fold import folded
@@ -57,6 +63,8 @@ class Predictor:
         joints: what its heatmaps mean.
         device: where to compute; the CPU by default.
         input_size: short side of the network input, in pixels, a multiple of 64.
+        scales: the image runs at each of these scales, and the heatmaps are averaged; see
+            `dhn.inference.scales`. 1 must be among them.
         flip: average with the mirrored image, whose tags become a second tag dimension.
         fine_only: aggregate the fine maps alone (paper, Table 2 without "Aggregation").
         precision: what the network computes in; `auto` is bfloat16 where the hardware multiplies
@@ -76,7 +84,8 @@ class Predictor:
         timing: how many images were predicted so far, and how long that took.
 
     Raises:
-        SettingError: `input_size` is not a multiple of 64.
+        SettingError: `input_size` is not a multiple of 64, or `scales` are not what
+            `checked_scales` takes.
     """
 
     def __init__(
@@ -86,6 +95,7 @@ class Predictor:
         *,
         device: torch.device | None = None,
         input_size: int = 512,
+        scales: Sequence[float] = (1.0,),
         flip: bool = False,
         fine_only: bool = False,
         precision: Precision = "auto",
@@ -121,6 +131,7 @@ class Predictor:
         self.compile = compile
         self.joints = joints
         self.input_size = input_size
+        self.scales = checked_scales(scales)
         decode = decode or DecodeConfig()
         if decode.joint_order is None:
             order = official_order(joints) if parity else joints.grouping_order
@@ -137,6 +148,7 @@ class Predictor:
         """What the people depend on besides weights and image: plain values, as of `dhn.load`."""
         return {
             "input_size": self.input_size,
+            "scales": list(self.scales),
             "flip": self.flip,
             "fine_only": self.fine_only,
             "precision": self.precision,
@@ -175,38 +187,37 @@ class Predictor:
     def _predict_all(self, images: Sequence[np.ndarray]) -> list[People]:
         """The people of RGB uint8 images [H, W, 3], in batches of the same input size."""
         placed = [self._place((image.shape[1], image.shape[0])) for image in images]
-        batches = defaultdict(list)  # network input's (W, H) -> indices of images
-        for index, (_, _, size) in enumerate(placed):
-            batches[size].append(index)
+        batches = defaultdict(list)  # (W, H) of the network's inputs -> indices of images
+        for index, placement in enumerate(placed):
+            batches[placement.sizes].append(index)
         people: dict[int, People] = {}
-        for size, members in batches.items():
-            sampling, back, _ = zip(*(placed[index] for index in members), strict=True)
-            batch = self._predict([images[index] for index in members], sampling, back, size)
+        for members in batches.values():
+            batch = self._predict([images[k] for k in members], [placed[k] for k in members])
             people.update(zip(members, batch, strict=True))
         return [people[index] for index in range(len(images))]
 
-    def _place(self, size: tuple[int, int]) -> tuple[Affine, Affine, tuple[int, int]]:
-        """From an image to the network's input, back from there, and the input's (W, H)."""
-        if self.parity:
-            return official_transform(size, self.input_size)
-        affine, input_size = input_transform(size, self.input_size)
-        return affine, affine.inverse(), input_size
+    def _place(self, size: tuple[int, int]) -> Placement:
+        """Where an image of this (W, H) lies in the network's input, at each scale."""
+        return (place_as_official if self.parity else place)(size, self.input_size, self.scales)
 
-    def _predict(
-        self,
-        images: Sequence[np.ndarray],
-        sampling: Sequence[Affine],
-        back: Sequence[Affine],
-        size: tuple[int, int],
-    ) -> list[People]:
-        """The people of images that enter the network at the same (W, H), as one batch."""
+    def _predict(self, images: Sequence[np.ndarray], placed: Sequence[Placement]) -> list[People]:
+        """The people of images that enter the network at the same sizes, a batch for each scale."""
         started = time.perf_counter()
-        warped = [
-            cv2.warpAffine(image, affine.cv2_matrix(), size, flags=cv2.INTER_LINEAR)
-            for image, affine in zip(images, sampling, strict=True)
-        ]
-        batch = torch.from_numpy(np.stack(warped)).permute(0, 3, 1, 2).to(self.device)
-        heatmaps, tags, *peaks = self.maps(batch)
+        size = placed[0].size
+        maps = []
+        for scale, (W, H) in enumerate(placed[0].sizes):
+            warped = [
+                cv2.warpAffine(
+                    image, place.sampling[scale].cv2_matrix(), (W, H), flags=cv2.INTER_LINEAR
+                )
+                for image, place in zip(images, placed, strict=True)
+            ]
+            batch = torch.from_numpy(np.stack(warped)).permute(0, 3, 1, 2).to(self.device)
+            maps.append(self.maps(batch))
+        heatmaps, tags, *peaks = maps[0]
+        if len(maps) > 1:  # what an exported network took for peaks holds for one scale only
+            peaks = []
+            heatmaps, tags = merge_scales([scale[:2] for scale in maps], self.scales, size)
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
         inferred = time.perf_counter()
@@ -215,10 +226,10 @@ class Predictor:
         except DhnError as error:
             raise DhnError(f"{self.source}: {error}") from error
         people = []
-        for image, poses, affine in zip(images, found, back, strict=True):
+        for image, poses, placement in zip(images, found, placed, strict=True):
             keypoints = poses.keypoints.numpy()
             there = keypoints[..., 2] > 0
-            keypoints[there, :2] = affine.apply(keypoints[there, :2])
+            keypoints[there, :2] = placement.back.apply(keypoints[there, :2])
             refined = there & ~poses.grouped.numpy()
             scores = poses.scores.numpy()
             everybody = People(keypoints, scores, self.joints, image, refined)
