@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 import dhn
-from dhn.base.errors import DhnError
+from dhn.base.errors import DhnError, SettingError
 from dhn.commands import options
 from dhn.commands.console import count, progress, weights_line
 
@@ -123,6 +123,19 @@ if TYPE_CHECKING:
     is_flag=True,
     help="Steady the joints in videos, and fill in short gaps. Includes --track.",
 )
+@click.option(
+    "--ids",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FIXES.csv",
+    help="Correct ids by this table: columns action (swap, merge or split), id, other, first, last "
+    "(frames), source. Includes --track.",
+)
+@click.option(
+    "--person",
+    type=options.COUNT,
+    metavar="ID",
+    help="Follow the person with this id, and leave out all others. Includes --track.",
+)
 @options.common
 def predict(
     sources: tuple[str, ...],
@@ -145,6 +158,8 @@ def predict(
     end: float | None,
     track: bool,
     smooth: bool,
+    ids: Path | None,
+    person: int | None,
     batch_size: int,
     quiet: bool,
     **network: Any,
@@ -168,12 +183,14 @@ def predict(
     from dhn.media.sources import find_sources
     from dhn.prediction.outputs import Outputs
     from dhn.prediction.run import predict as predict_sources
+    from dhn.tracking import read_corrections
     from dhn.weights.choice import chosen
 
     if not sources and not more_sources:
         raise click.UsageError("Missing argument 'SOURCE...'.")
     if end is not None and end <= start:
         raise click.UsageError("--end must be later than --start")
+    corrections = read_corrections(ids) if ids is not None else None
     named = network["checkpoint"]
     network["checkpoint"] = chosen(named)
     if save_txt:
@@ -193,7 +210,10 @@ def predict(
     # A video is one process's business; the others may be done hours before.
     with connect(network.pop("device"), patience=timedelta(days=7)) as world:
         inputs, passed_over = find_sources((*sources, *more_sources), recursive=recursive)
-        outputs.check(inputs, network["checkpoint"])
+        outputs.check(inputs, network["checkpoint"], ids)
+        for option, value in (("ids", ids), ("person", person)):
+            if value is not None and not any(source.is_video for source in inputs):
+                raise SettingError(option, value, "there is no video; images have no ids")
         if world.main:
             _report_passed_over(passed_over)
         if skip_existing:
@@ -217,13 +237,17 @@ def predict(
             conf=conf,
             joint_conf=joint_conf,
             excerpt=Excerpt(vid_stride, start, end),
-            track=track or smooth,
+            track=track or smooth or ids is not None or person is not None,
             smooth=smooth,
+            ids=corrections,
+            person=person,
             progress=progress(quiet),
             world=world,
         )
         if world.main:
             _report(summary, outputs, len(inputs), quiet)
+            if person is not None and not summary.people:
+                click.echo(f"Nobody has the id {person}", err=True)
 
 
 def _report_passed_over(passed_over: "Counter[str]") -> None:

@@ -78,6 +78,10 @@ class People:
         keypoints = np.where(strong[..., None], self.keypoints, np.float32(0))
         return replace(self, keypoints=keypoints, refined=self.refined & strong)
 
+    def with_id(self, id: int) -> "People":
+        """Those who have this id; nobody where there are no ids."""
+        return self[np.zeros(len(self), bool) if self.ids is None else self.ids == id]
+
     @property
     def joint_names(self) -> tuple[str, ...]:
         """The J names, like `left_shoulder`, in the order of `keypoints`."""

@@ -105,14 +105,12 @@ class Outputs:
         """The files of one source alone, except those of single frames."""
         return [path for _, path in self._own(source)]
 
-    def check(
-        self, sources: Sequence[Source], checkpoint: str | os.PathLike[str] | None = None
-    ) -> None:
+    def check(self, sources: Sequence[Source], *read: str | os.PathLike[str] | None) -> None:
         """Raises DhnError if the results of `sources` cannot be written here.
 
         Args:
             sources: what will be read.
-            checkpoint: the network's file, which must not be overwritten either.
+            read: other files that must not be overwritten, such as the network's.
         """
         videos = sum(source.is_video for source in sources)
         for path, kind in ((self.video, _KINDS["video"]), (self.mot, _KINDS["mot"])):
@@ -121,7 +119,7 @@ class Outputs:
             if path is not None and videos > 1 and _is_file(path, kind):
                 raise DhnError(f"{path}: is one file for {videos} videos; name a folder")
         inputs = [source.path for source in sources if source.path != "-"]
-        check_outputs(self.files(sources), [*inputs, checkpoint])
+        check_outputs(self.files(sources), [*inputs, *read])
         for name, kind in _KINDS.items():
             if (path := getattr(self, name)) is not None:
                 _check_kind(path, kind)

@@ -18,7 +18,7 @@ from dhn.media.frames import Excerpt, VideoFrame
 from dhn.media.sources import Source
 from dhn.prediction.outputs import Outputs, closed_by
 from dhn.prediction.sinks import Frame, Run
-from dhn.tracking import LiveSmoother, Tracker, smooth_video
+from dhn.tracking import Corrections, LiveSmoother, Tracker, smooth_video
 
 if TYPE_CHECKING:
     from dhn.inference.predictor import Predictor
@@ -70,6 +70,8 @@ def predict(
     excerpt: Excerpt = _ALL_FRAMES,
     track: bool = False,
     smooth: bool = False,
+    ids: Corrections | None = None,
+    person: int | None = None,
     progress: Progress = silent,
     world: World = ALONE,
 ) -> Summary:
@@ -95,6 +97,8 @@ def predict(
             out afterwards, help it.
         smooth: steadies the joints in videos; needs `track`. A video is then read twice, because
             what comes later has a say.
+        ids: corrects the ids that the tracker gave, before joints are steadied.
+        person: only the people with this id are kept.
         progress: shows how many images and frames are done.
         world: the processes that share the work.
 
@@ -114,7 +118,11 @@ def predict(
         "end": excerpt.end,
         "track": track,
         "smooth": smooth,
+        "ids": None if ids is None else str(ids.path),
+        "person": person,
     }
+    if ids is not None:
+        ids.check([source.path for source in sources if source.is_video])
     run = Run(predictor.source, predictor.settings | choices, predictor.joints, sources)
     outcomes = {source: _Outcome() for source in world.share(sources)}
     frames = tracked(
@@ -131,7 +139,7 @@ def predict(
         for source, group in itertools.groupby(results, key=lambda result: result[0].source):
             outcome = outcomes[source]
             if source.is_video and track:
-                group = _tracked(group, predictor.joints)
+                group = _tracked(group, predictor.joints, ids)
                 if smooth and source.is_live:
                     group = _steadied(group)
                 elif smooth:
@@ -140,6 +148,8 @@ def predict(
                 own = closed_by(one_source, outputs.source_sinks(source, run))
                 for frame, everybody in group:
                     people = everybody[everybody.scores >= conf].without_weak_joints(joint_conf)
+                    if person is not None:
+                        people = people.with_id(person)
                     outcome.images += 1
                     outcome.people += len(people)
                     try:
@@ -169,11 +179,14 @@ def predict(
 Results: TypeAlias = Iterator[tuple[Frame, People]]
 
 
-def _tracked(results: Results, joints: JointSet) -> Results:
+def _tracked(results: Results, joints: JointSet, ids: Corrections | None) -> Results:
     """The results of one video, whose people have ids."""
     tracker = Tracker(joints)
     for frame, people in results:
-        yield frame, tracker(people, float(frame.time))
+        people = tracker(people, float(frame.time))
+        if ids is not None and frame.index is not None:
+            people = ids.corrected(people, frame.index, frame.source.path)
+        yield frame, people
 
 
 def _steadied(results: Results) -> Results:

@@ -1,6 +1,15 @@
 """Gives people in videos identities, by their poses."""
 
+from dhn.tracking.corrections import Corrections, read_corrections
 from dhn.tracking.smoothing import LiveSmoother, SmoothingConfig, smooth_video
 from dhn.tracking.tracker import Tracker, TrackerConfig
 
-__all__ = ["LiveSmoother", "SmoothingConfig", "Tracker", "TrackerConfig", "smooth_video"]
+__all__ = [
+    "Corrections",
+    "LiveSmoother",
+    "SmoothingConfig",
+    "Tracker",
+    "TrackerConfig",
+    "read_corrections",
+    "smooth_video",
+]
