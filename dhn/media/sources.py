@@ -154,14 +154,17 @@ def find_sources(arguments: Sequence[str], *, recursive: bool = False) -> Listin
     sources: list[Source] = []
     taken: set[str] = set()
     for path, (name, data) in found.items():
-        file = PurePosixPath(name)
-        numbered = (
-            str(file.with_name(f"{file.stem}-{n}{file.suffix}")) for n in itertools.count(2)
-        )
-        free = next(n for n in itertools.chain([name], numbered) if n.casefold() not in taken)
-        taken.add(free.casefold())
-        sources.append(Source(path, free, data))
+        sources.append(Source(path, free_name(name, taken), data))
     return Listing(sources, passed_over)
+
+
+def free_name(name: str, taken: set[str]) -> str:
+    """The name, with a number if it is in `taken`, to which it is added."""
+    file = PurePosixPath(name)
+    numbered = (str(file.with_name(f"{file.stem}-{n}{file.suffix}")) for n in itertools.count(2))
+    free = next(n for n in itertools.chain([name], numbered) if n.casefold() not in taken)
+    taken.add(free.casefold())
+    return free
 
 
 def _expand(argument: str, recursive: bool, passed_over: Counter[str]) -> list[tuple[str, str]]:

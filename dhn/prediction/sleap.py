@@ -1,0 +1,151 @@
+"""DeepLabCut, NWB and SLEAP, by the package sleap-io."""
+
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+from dhn.base.errors import DhnError, unforeseen
+from dhn.base.files import check_regular, written_whole
+from dhn.inference.people import People
+from dhn.media.formats import IMAGE_SUFFIXES
+from dhn.prediction.recording import (
+    Place,
+    Recording,
+    in_order,
+    joints_named,
+    people_of,
+)
+
+
+def read_sleap(path: Path, kind: str) -> Recording:
+    """Reads one skeleton's instances. Joints of instances without scores get 1.
+
+    Args:
+        path: the file.
+        kind: `slp`, `nwb` or `dlc`.
+
+    Raises:
+        DhnError: sleap-io is not installed, or does not read the file, or it holds nobody.
+    """
+    sio = _sleap_io(path)
+    check_regular(path)
+    try:
+        labels = sio.load_file(str(path), format=kind)
+    except Exception as error:  # sleap-io and what it stands on raise many kinds
+        raise DhnError(f"{path}: sleap-io cannot read it: {unforeseen(error)}") from error
+    if not labels.skeletons:
+        raise DhnError(f"{path}: holds no skeleton, so its joints are unknown")
+    skeleton = labels.skeletons[0]
+    joints = joints_named(skeleton.node_names, path, skeleton.edge_inds)
+    # A track's id is the number in its name, as dhn writes it, if all of them are numbers.
+    names = [track.name for track in labels.tracks]
+    numbered = all(name.isdecimal() and int(name) for name in names) and len({*names}) == len(names)
+    ids = {id(t): int(t.name) if numbered else k for k, t in enumerate(labels.tracks, 1)}
+    results = []
+    for frame in labels.labeled_frames:
+        instances = [i for i in frame.instances if i.skeleton is skeleton]
+        people = people_of(
+            [_points(instance) for instance in instances],
+            joints,
+            scores=[float(getattr(i, "score", 1.0) or 0.0) for i in instances],
+            ids=[ids.get(id(instance.track), 0) for instance in instances],
+        )
+        results.append((_place(frame), people))
+    if kind == "dlc" and not results:
+        raise DhnError(f"{path}: the images or videos that it names must lie beside it")
+    return Recording(joints, in_order(results))
+
+
+def _points(instance: Any) -> np.ndarray:
+    """x, y and score of each joint, zeros where it is missing, [J, 3]."""
+    points = instance.points
+    scores = points["score"] if "score" in (points.dtype.names or ()) else np.ones(len(points))
+    values = np.column_stack([points["xy"], np.nan_to_num(scores, nan=1.0)])
+    there = points["visible"] & np.isfinite(values).all(1)
+    return np.where(there[:, None], values, 0)
+
+
+def _place(frame: Any) -> Place:
+    """Where a labelled frame comes from: an image of a list, or a frame of a video."""
+    names, index = frame.video.filename, int(frame.frame_idx)
+    shape = frame.video.backend_metadata.get("shape") or (0, 0, 0, 0)
+    size = (int(shape[2] or 0), int(shape[1] or 0))
+    if isinstance(names, list | tuple):
+        return Place(str(names[index]), None, size=size)
+    if Path(names).suffix.lower() in IMAGE_SUFFIXES:
+        return Place(str(names), None, size=size)
+    return Place(str(names), index, size=size)
+
+
+def write_sleap(recording: Recording, path: Path, kind: str) -> None:
+    """Writes everybody as predicted instances, whose tracks are called by their ids.
+
+    Which joints were refined is not kept.
+
+    Args:
+        recording: the people.
+        path: the file.
+        kind: `slp` or `nwb`.
+
+    Raises:
+        DhnError: sleap-io is not installed, or cannot write them.
+    """
+    sio = _sleap_io(path)
+    names = recording.joints.names
+    skeleton = sio.Skeleton(
+        nodes=[sio.Node(name) for name in names],
+        edges=[(names[a], names[b]) for a, b in recording.joints.skeleton],
+        symmetries=[(names[j], names[k]) for j, k in enumerate(recording.joints.flip) if j < k],
+        name=recording.joints.name,
+    )
+    videos: dict[str, Any] = {}
+    tracks: dict[int, Any] = {}
+    frames = []
+    for frame, people in recording.results:
+        source = frame.source
+        if source.path not in videos:
+            width, height = frame.size
+            videos[source.path] = sio.Video(
+                filename=source.path,  # an image is a video of one frame
+                backend_metadata={"shape": (1, height, width, 3)} if width else {},
+                open_backend=False,
+            )
+        instances = [_instance(sio, people, k, skeleton, tracks) for k in range(len(people))]
+        frames.append(sio.LabeledFrame(videos[source.path], frame.index or 0, instances))
+    labels = sio.Labels(
+        labeled_frames=frames,
+        videos=[*videos.values()],
+        skeletons=[skeleton],
+        tracks=[*tracks.values()],
+    )
+    with written_whole(path) as temporary:
+        try:
+            sio.save_file(labels, str(temporary), format=kind, verbose=False)
+        except Exception as error:  # as above
+            raise DhnError(f"{path}: sleap-io cannot write it: {unforeseen(error)}") from error
+
+
+def _instance(sio: ModuleType, people: People, k: int, skeleton: Any, tracks: Any) -> Any:
+    """One person; a new id gets its track."""
+    points = people.keypoints[k].astype(float)
+    number = 0 if people.ids is None else int(people.ids[k])
+    if number and number not in tracks:
+        tracks[number] = sio.Track(str(number))
+    return sio.PredictedInstance.from_numpy(
+        np.where(points[:, 2:] > 0, points[:, :2], np.nan),
+        skeleton=skeleton,
+        point_scores=points[:, 2],
+        score=float(people.scores[k]),
+        track=tracks.get(number),
+    )
+
+
+def _sleap_io(path: Path) -> ModuleType:
+    try:
+        import sleap_io
+    except ImportError as error:
+        raise DhnError(f"{path}: needs sleap-io: pip install sleap-io") from error
+    module: ModuleType = sleap_io
+    return module
