@@ -93,6 +93,14 @@ def write_sleap(recording: Recording, path: Path, kind: str) -> None:
         DhnError: sleap-io is not installed, or cannot write them.
     """
     sio = _sleap_io(path)
+    if kind == "nwb" and any(
+        len(people) and (people.ids is None or not people.ids.all())
+        for _, people in recording.results
+    ):
+        raise DhnError(
+            f"{path}: NWB files hold tracks, and somebody has no id; predict with --track, or "
+            "write .slp"
+        )
     names = recording.joints.names
     skeleton = sio.Skeleton(
         nodes=[sio.Node(name) for name in names],
