@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, TypeAlias, overload
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, overload
 
 import cv2
 import numpy as np
@@ -22,13 +22,7 @@ from dhn.inference.decode import DecodeConfig, decode_poses
 from dhn.inference.duplicates import without_duplicates, without_guesses
 from dhn.inference.exported import ExportedNetwork
 from dhn.inference.people import People
-from dhn.inference.scales import (
-    Placement,
-    checked_scales,
-    merge_scales,
-    place,
-    place_as_official,
-)
+from dhn.inference.scales import Placement, checked_scales, merge_scales, place, place_as_official
 from dhn.media.convert import as_rgb
 from dhn.model import channels_last
 from dhn.model.fold import folded
@@ -48,6 +42,27 @@ class TimeSpent:
     images: int = 0
     network_seconds: float = 0.0  # placing the image, network, flip test, aggregation
     decode_seconds: float = 0.0
+
+
+class InferredBatch(NamedTuple):
+    """Images that entered the network as one batch.
+
+    Attributes:
+        members: their indices among all images.
+        maps: heatmaps, tags and perhaps peaks, as `Predictor.maps` returns them.
+        placed: where each image lies in the network's input.
+    """
+
+    members: Sequence[int]
+    maps: tuple[Any, ...]
+    placed: Sequence[Placement]
+
+
+class Inferred(NamedTuple):
+    """What the network made of images, in as many batches as there were input sizes."""
+
+    images: Sequence[np.ndarray]
+    batches: list[InferredBatch]
 
 
 class Predictor:
@@ -185,48 +200,77 @@ class Predictor:
         return self._predict_all([as_rgb(images)])[0]
 
     def _predict_all(self, images: Sequence[np.ndarray]) -> list[People]:
-        """The people of RGB uint8 images [H, W, 3], in batches of the same input size."""
+        return self.decoded(self.infer(images))
+
+    def infer(self, images: Sequence[np.ndarray]) -> Inferred:
+        """The first half of a prediction: what the network makes of the images.
+
+        Args:
+            images: RGB uint8 [H, W, 3], of any sizes. Those that enter the network at the same
+                size run as one batch.
+        """
         placed = [self._place((image.shape[1], image.shape[0])) for image in images]
         batches = defaultdict(list)  # (W, H) of the network's inputs -> indices of images
         for index, placement in enumerate(placed):
             batches[placement.sizes].append(index)
-        people: dict[int, People] = {}
+        inferred = Inferred(images, [])
         for members in batches.values():
-            batch = self._predict([images[k] for k in members], [placed[k] for k in members])
-            people.update(zip(members, batch, strict=True))
-        return [people[index] for index in range(len(images))]
+            alike = [placed[index] for index in members]
+            maps = self._infer([images[index] for index in members], alike)
+            inferred.batches.append(InferredBatch(members, maps, alike))
+        return inferred
+
+    def decoded(self, inferred: Inferred) -> list[People]:
+        """The second half: the people in what `infer` returned, for each of its images.
+
+        It may run in another thread, beside `infer` of the next images.
+
+        Raises:
+            DhnError: the network's output is not finite.
+        """
+        people: dict[int, People] = {}
+        for batch in inferred.batches:
+            images = [inferred.images[index] for index in batch.members]
+            people.update(zip(batch.members, self._decoded(images, batch), strict=True))
+        return [people[index] for index in range(len(inferred.images))]
 
     def _place(self, size: tuple[int, int]) -> Placement:
         """Where an image of this (W, H) lies in the network's input, at each scale."""
         return (place_as_official if self.parity else place)(size, self.input_size, self.scales)
 
-    def _predict(self, images: Sequence[np.ndarray], placed: Sequence[Placement]) -> list[People]:
-        """The people of images that enter the network at the same sizes, a batch for each scale."""
+    def _infer(self, images: Sequence[np.ndarray], placed: Sequence[Placement]) -> tuple[Any, ...]:
+        """The maps of images that enter the network at the same sizes, a batch for each scale."""
         started = time.perf_counter()
-        size = placed[0].size
-        maps = []
-        for scale, (W, H) in enumerate(placed[0].sizes):
+        scales = []
+        for scale, size in enumerate(placed[0].sizes):
             warped = [
                 cv2.warpAffine(
-                    image, place.sampling[scale].cv2_matrix(), (W, H), flags=cv2.INTER_LINEAR
+                    image, where.sampling[scale].cv2_matrix(), size, flags=cv2.INTER_LINEAR
                 )
-                for image, place in zip(images, placed, strict=True)
+                for image, where in zip(images, placed, strict=True)
             ]
             batch = torch.from_numpy(np.stack(warped)).permute(0, 3, 1, 2).to(self.device)
-            maps.append(self.maps(batch))
-        heatmaps, tags, *peaks = maps[0]
-        if len(maps) > 1:  # what an exported network took for peaks holds for one scale only
-            peaks = []
-            heatmaps, tags = merge_scales([scale[:2] for scale in maps], self.scales, size)
+            scales.append(self.maps(batch))
+        maps = scales[0]
+        if len(scales) > 1:  # what an exported network took for peaks holds for one scale only
+            maps = merge_scales([found[:2] for found in scales], self.scales, placed[0].size)
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
-        inferred = time.perf_counter()
+        self.timing.images += len(images)
+        self.timing.network_seconds += time.perf_counter() - started
+        return maps
+
+    def _decoded(self, images: Sequence[np.ndarray], batch: InferredBatch) -> list[People]:
+        """The people of images that were one batch."""
+        started = time.perf_counter()
+        heatmaps, tags, *peaks = batch.maps
+        W, H = batch.placed[0].size
         try:
-            found = decode_poses(heatmaps, tags, (size[1], size[0]), self.decode, *peaks)
+            found = decode_poses(heatmaps, tags, (H, W), self.decode, *peaks)
         except DhnError as error:
             raise DhnError(f"{self.source}: {error}") from error
         people = []
-        for image, poses, placement in zip(images, found, placed, strict=True):
+        for image, poses, placement in zip(images, found, batch.placed, strict=True):
             keypoints = poses.keypoints.numpy()
             there = keypoints[..., 2] > 0
             keypoints[there, :2] = placement.back.apply(keypoints[there, :2])
@@ -235,9 +279,7 @@ class Predictor:
             everybody = People(keypoints, scores, self.joints, image, refined)
             likely = without_guesses(everybody, self.min_seen)
             people.append(without_duplicates(likely, self.nms_oks))
-        self.timing.images += len(images)
-        self.timing.network_seconds += inferred - started
-        self.timing.decode_seconds += time.perf_counter() - inferred
+        self.timing.decode_seconds += time.perf_counter() - started
         return people
 
     @torch.inference_mode()

@@ -3,9 +3,9 @@
 import pytest
 
 from assertions import complaint
-from dhn.media import camera
-from dhn.media.camera import CameraReader
+from dhn.media import live
 from dhn.media.frames import Excerpt
+from dhn.media.live import LiveReader
 from dhn.media.sources import list_sources
 
 
@@ -14,14 +14,14 @@ def shows(monkeypatch):
     """shows(picture): every camera gives this picture of FFmpeg's `lavfi`."""
 
     def picture(text):
-        monkeypatch.setattr(camera, "_camera", lambda number: (text, "lavfi"))
+        monkeypatch.setattr(live, "_camera", lambda number: (text, "lavfi"))
 
     return picture
 
 
 def test_the_newest_frame_wins(shows):
     shows("testsrc=size=64x48:rate=50")
-    with CameraReader(0, Excerpt()) as reader:
+    with LiveReader("0", Excerpt()) as reader:
         frames = iter(reader)
         last = next(frames)
         assert last.image.shape == (48, 64, 3)
@@ -40,11 +40,11 @@ def test_the_newest_frame_wins(shows):
 
 def test_a_camera_ends_after_so_many_seconds(shows):
     shows("testsrc=size=64x48:rate=50,realtime")
-    with CameraReader(0, Excerpt(end=0.2)) as reader:
+    with LiveReader("0", Excerpt(end=0.2)) as reader:
         frames = list(reader)
     assert frames
     assert all(frame.time < 0.2 for frame in frames)
-    assert reader._ended
+    assert reader._ended.is_set()
 
 
 def test_cameras_that_are_none_or_stop(shows):
