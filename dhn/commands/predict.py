@@ -1,8 +1,9 @@
 """`dhn predict`."""
 
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
@@ -14,6 +15,7 @@ from dhn.commands.console import count, progress, weights_line
 if TYPE_CHECKING:
     from collections import Counter
 
+    from dhn.inference.people import Labels
     from dhn.prediction.outputs import Outputs
     from dhn.prediction.run import Summary
 
@@ -77,6 +79,28 @@ if TYPE_CHECKING:
     type=click.Path(path_type=Path, file_okay=False),
     metavar="DIR",
     help="Folder for YOLO-pose labels, a file per image or frame.",
+)
+@click.option("--show", is_flag=True, help="Show overlays in a window; q or Esc ends it.")
+@click.option(
+    "--line-width",
+    type=options.Number(0.5, 200),
+    metavar="PIXELS",
+    help="Width of limbs in overlays; by default it follows each person's size.",
+)
+@click.option(
+    "--labels",
+    type=click.Choice(["id", "score", "both", "none"]),
+    default="id",
+    show_default=True,
+    help="What overlays write above heads.",
+)
+@click.option("--boxes", is_flag=True, help="Draw boxes around people in overlays.")
+@click.option(
+    "--image-format",
+    type=click.Choice(["jpg", "png", "webp"]),
+    default="jpg",
+    show_default=True,
+    help="Of overlays of images.",
 )
 @click.option("--save-txt", is_flag=True, help="The same as --yolo-output predictions/labels.")
 @click.option(
@@ -150,6 +174,11 @@ def predict(
     openpose_output: Path | None,
     mot_output: Path | None,
     yolo_output: Path | None,
+    show: bool,
+    line_width: float | None,
+    labels: "Labels",
+    boxes: bool,
+    image_format: Literal["jpg", "png", "webp"],
     save_txt: bool,
     conf: float,
     joint_conf: float,
@@ -181,8 +210,10 @@ def predict(
     from dhn.base.distributed import connect
     from dhn.media.frames import Excerpt
     from dhn.media.sources import find_sources
+    from dhn.media.window import Window
     from dhn.prediction.outputs import Outputs
     from dhn.prediction.run import predict as predict_sources
+    from dhn.prediction.sinks import OverlayStyle
     from dhn.tracking import read_corrections
     from dhn.weights.choice import chosen
 
@@ -204,9 +235,11 @@ def predict(
         openpose=openpose_output,
         mot=mot_output,
         yolo=yolo_output,
+        show=show,
+        style=OverlayStyle(labels, line_width, boxes, image_format),
     )
-    if outputs == Outputs():
-        outputs = Outputs(images=Path("predictions"), json=Path("predictions"))
+    if not outputs.paths() and not show:
+        outputs = replace(outputs, images=Path("predictions"), json=Path("predictions"))
     # A video is one process's business; the others may be done hours before.
     with connect(network.pop("device"), patience=timedelta(days=7)) as world:
         inputs, passed_over = find_sources((*sources, *more_sources), recursive=recursive)
@@ -224,6 +257,7 @@ def predict(
             inputs = todo
             if not inputs:
                 return
+        window = Window() if show and world.main else None
         predictor = dhn.load(
             **network, device=world.device, progress=progress(quiet or not world.main)
         )
@@ -241,9 +275,12 @@ def predict(
             smooth=smooth,
             ids=corrections,
             person=person,
+            show=None if window is None else window.show,
             progress=progress(quiet),
             world=world,
         )
+        if window is not None:
+            window.close()
         if world.main:
             _report(summary, outputs, len(inputs), quiet)
             if person is not None and not summary.people:
@@ -267,7 +304,8 @@ def _report(summary: "Summary", outputs: "Outputs", sources: int, quiet: bool) -
         images = count(summary.images, "image")
         people = count(summary.people, "person", "people")
         stderr = outputs.on_stdout  # where results are, nothing else may be
-        places = ("standard output" if str(path) == "-" else str(path) for path in outputs.paths())
+        places = ["standard output" if str(path) == "-" else str(path) for path in outputs.paths()]
+        places += ["a window"] if outputs.show else []
         click.echo(f"{images}, {people} -> {', '.join(places)}", err=stderr)
         if not quiet:
             network, decode = (

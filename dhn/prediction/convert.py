@@ -4,7 +4,7 @@ import contextlib
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from dhn.base.errors import DhnError
 from dhn.base.files import check_outputs, read_json
@@ -193,7 +193,8 @@ def write(recording: Recording, target: Path, kind: str) -> None:
             f"{target}: YOLO labels count in sizes of images, and some are unknown; name the "
             "folder of the images with --images"
         )
-    outputs = Outputs(**{"json" if kind == "jsonl" else kind: target})
+    place: Any = {"json" if kind == "jsonl" else kind: target}
+    outputs = Outputs(**place)
     run = recording.run
     outputs.check(run.sources)
     outputs.check_joints(recording.joints)

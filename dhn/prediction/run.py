@@ -34,6 +34,7 @@ _ALL_FRAMES = Excerpt()
 _NO_PIXELS = np.empty((0, 0, 3), np.uint8)
 
 Results: TypeAlias = Iterator[tuple[Frame, People | Exception]]
+Show: TypeAlias = Callable[[np.ndarray, bool], bool]
 _Change: TypeAlias = Callable[[Frame, People], tuple[Frame, People]]
 
 
@@ -84,6 +85,7 @@ def predict(
     smooth: bool = False,
     ids: Corrections | None = None,
     person: int | None = None,
+    show: Show | None = None,
     progress: Progress = silent,
     world: World = ALONE,
 ) -> Summary:
@@ -111,6 +113,8 @@ def predict(
             is then read twice, because what comes later has a say.
         ids: corrects the ids that the tracker gave, before joints are steadied.
         person: only the people with this id are kept.
+        show: gets each overlay, RGB uint8 [H, W, 3], and whether it is a frame of a video, in the
+            calling thread; `outputs.show` must be true. False, which it returns, ends the run.
         progress: shows how many images and frames are done.
         world: the processes that share the work.
 
@@ -156,7 +160,8 @@ def predict(
             if outputs.need_pixels:
                 results = pipeline.stage("draw", _drawn(results, outputs))
             written = pipeline.stage("write", _written(results, outputs, run, at_once))
-            _noted(written, outcomes, bar.advance, stop, keep=bool(shared) and not at_once)
+            keep = bool(shared) and not at_once
+            _noted(written, outcomes, bar.advance, show, stop, keep=keep)
         everything = world.collect(list(outcomes.values()))
         for frame, people in itertools.chain(*(outcome.results for outcome in everything)):
             for sink in shared:
@@ -177,15 +182,22 @@ def _noted(
     written: Results,
     outcomes: Mapping[Source, _Outcome],
     advance: Callable[[], None],
+    show: Show | None,
     stop: threading.Event,
     *,
     keep: bool,
 ) -> None:
-    """Notes what became of each frame. After Ctrl-C, waits until what is under way is written."""
+    """Notes what became of each frame, and shows it.
+
+    After Ctrl-C, it waits until what is under way is written.
+    """
     interrupt: KeyboardInterrupt | None = None
     while True:
         try:
             for frame, people in written:
+                overlay = None if stop.is_set() else frame.overlay
+                if show and overlay is not None and not show(overlay, frame.index is not None):
+                    stop.set()
                 outcome = outcomes[frame.source]
                 if isinstance(people, Exception):
                     outcome.fail(frame.source, people)
@@ -193,7 +205,7 @@ def _noted(
                     outcome.images += 1
                     outcome.people += len(people)
                     if keep:
-                        outcome.results.append((frame, people))
+                        outcome.results.append((_without_pixels(frame), people))
                 advance()
             break
         except KeyboardInterrupt as error:
@@ -346,7 +358,7 @@ def _chosen(results: Results, conf: float, joint_conf: float, person: int | None
 def _drawn(results: Results, outputs: Outputs) -> Results:
     """Frames get the overlays that will be written."""
     for source, group in _by_source(results):
-        yield from _changed(group, Painter()) if outputs.draws(source) else group
+        yield from _changed(group, Painter(outputs.style)) if outputs.draws(source) else group
 
 
 def _written(results: Results, outputs: Outputs, run: Run, shared: Sequence[Sink]) -> Results:
@@ -365,7 +377,8 @@ def _written(results: Results, outputs: Outputs, run: Run, shared: Sequence[Sink
                         raise  # nothing more can be written there
                     except Exception as error:
                         result = error
-                yield _without_pixels(frame), result
+                overlay = frame.overlay if outputs.show else None
+                yield replace(frame, image=_NO_PIXELS, overlay=overlay), result
 
 
 def _without_pixels(frame: Frame) -> Frame:

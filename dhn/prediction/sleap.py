@@ -93,14 +93,8 @@ def write_sleap(recording: Recording, path: Path, kind: str) -> None:
         DhnError: sleap-io is not installed, or cannot write them.
     """
     sio = _sleap_io(path)
-    if kind == "nwb" and any(
-        len(people) and (people.ids is None or not people.ids.all())
-        for _, people in recording.results
-    ):
-        raise DhnError(
-            f"{path}: NWB files hold tracks, and somebody has no id; predict with --track, or "
-            "write .slp"
-        )
+    if kind == "nwb":
+        _check_nwb(recording, path)
     names = recording.joints.names
     skeleton = sio.Skeleton(
         nodes=[sio.Node(name) for name in names],
@@ -121,7 +115,10 @@ def write_sleap(recording: Recording, path: Path, kind: str) -> None:
                 open_backend=False,
             )
         instances = [_instance(sio, people, k, skeleton, tracks) for k in range(len(people))]
-        frames.append(sio.LabeledFrame(videos[source.path], frame.index or 0, instances))
+        # sleap-io takes the frames of NWB files for a row without gaps.
+        index = len(frames) if kind == "nwb" else frame.index or 0
+        if instances or kind != "nwb":
+            frames.append(sio.LabeledFrame(videos[source.path], index, instances))
     labels = sio.Labels(
         labeled_frames=frames,
         videos=[*videos.values()],
@@ -133,6 +130,21 @@ def write_sleap(recording: Recording, path: Path, kind: str) -> None:
             sio.save_file(labels, str(temporary), format=kind, verbose=False)
         except Exception as error:  # as above
             raise DhnError(f"{path}: sleap-io cannot write it: {unforeseen(error)}") from error
+
+
+def _check_nwb(recording: Recording, path: Path) -> None:
+    """Raises DhnError if sleap-io cannot write these people as NWB."""
+    if any(
+        len(people) and (people.ids is None or not people.ids.all())
+        for _, people in recording.results
+    ):
+        raise DhnError(
+            f"{path}: NWB files hold tracks, and somebody has no id; predict with --track, or "
+            "write .slp"
+        )
+    sources = {frame.source for frame, _ in recording.results}
+    if len(sources) > 1 or not all(source.is_video for source in sources):
+        raise DhnError(f"{path}: an NWB file is about one video; write .slp")
 
 
 def _instance(sio: ModuleType, people: People, k: int, skeleton: Any, tracks: Any) -> Any:
