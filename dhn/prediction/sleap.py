@@ -104,7 +104,7 @@ def write_sleap(recording: Recording, path: Path, kind: str) -> None:
     )
     videos: dict[str, Any] = {}
     tracks: dict[int, Any] = {}
-    frames = []
+    frames: list[Any] = []
     for frame, people in recording.results:
         source = frame.source
         if source.path not in videos:
