@@ -65,6 +65,11 @@ class Pipeline:
             for stage, before in zip(self._stages, waited, strict=False)
         }
 
+    @property
+    def cpu_seconds(self) -> dict[str, float]:
+        """The processor time of each stage's thread so far, without threads that it started."""
+        return {stage.name: stage.cpu for stage in self._stages}
+
 
 class _Stopped(BaseException):
     """Ends a stage from outside."""
@@ -78,11 +83,12 @@ class _Stage(Iterator[T], Generic[T]):
     Attributes:
         spent: seconds that `items` took, in which it may have waited for the stage before.
         waited: seconds that the next stage waited for this one.
+        cpu: processor seconds of the thread.
     """
 
     def __init__(self, name: str, items: Iterable[T], most: int) -> None:
         self.name = name
-        self.spent = self.waited = 0.0
+        self.spent = self.waited = self.cpu = 0.0
         self._items = items
         self._ended = False
         self._free: SimpleQueue[None] = SimpleQueue()  # a ticket for each thing that may be made
@@ -126,6 +132,7 @@ class _Stage(Iterator[T], Generic[T]):
                     item = next(iterator)
                 finally:
                     self.spent += time.perf_counter() - started
+                    self.cpu = time.thread_time()
                 self._made.put(item)
         except BaseException as error:
             if hasattr(iterator, "close"):

@@ -48,6 +48,7 @@ class Summary:
         failures: one line for each source that failed.
         network_seconds, decode_seconds: the time that was spent, summed over the images.
         stage_seconds: how long each stage of this process worked, without waiting for others.
+        stage_cpu_seconds: the processor time of each stage's thread.
     """
 
     images: int
@@ -56,6 +57,7 @@ class Summary:
     network_seconds: float
     decode_seconds: float
     stage_seconds: dict[str, float]
+    stage_cpu_seconds: dict[str, float]
 
 
 @dataclass
@@ -175,6 +177,7 @@ def predict(
         network_seconds=network_seconds,
         decode_seconds=decode_seconds,
         stage_seconds=pipeline.seconds,
+        stage_cpu_seconds=pipeline.cpu_seconds,
     )
 
 

@@ -40,9 +40,9 @@ def read_sleap(path: Path, kind: str) -> Recording:
     skeleton = labels.skeletons[0]
     joints = joints_named(skeleton.node_names, path, skeleton.edge_inds)
     # A track's id is the number in its name, as dhn writes it, if all of them are numbers.
-    names = [track.name for track in labels.tracks]
-    numbered = all(name.isdecimal() and int(name) for name in names) and len({*names}) == len(names)
-    ids = {id(t): int(t.name) if numbered else k for k, t in enumerate(labels.tracks, 1)}
+    names = list(dict.fromkeys(track.name for track in labels.tracks))
+    numbered = all(name.isdecimal() and int(name) for name in names)
+    ids = {name: int(name) if numbered else k for k, name in enumerate(names, 1)}
     results = []
     for frame in labels.labeled_frames:
         instances = [i for i in frame.instances if i.skeleton is skeleton]
@@ -50,7 +50,7 @@ def read_sleap(path: Path, kind: str) -> Recording:
             [_points(instance) for instance in instances],
             joints,
             scores=[float(getattr(i, "score", 1.0) or 0.0) for i in instances],
-            ids=[ids.get(id(instance.track), 0) for instance in instances],
+            ids=[ids[i.track.name] if i.track is not None else 0 for i in instances],
         )
         results.append((_place(frame), people))
     if kind == "dlc" and not results:

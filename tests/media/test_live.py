@@ -1,12 +1,19 @@
-"""Cameras, for which FFmpeg's test picture stands in."""
+"""Cameras, for which FFmpeg's test picture stands in, and streams of a server on this machine."""
+
+import threading
+import time
 
 import pytest
 
 from assertions import complaint
+from blue_people import image
 from dhn.media import live
 from dhn.media.frames import Excerpt
 from dhn.media.live import LiveReader
+from dhn.media.remote import is_endless
 from dhn.media.sources import list_sources
+from download_server import serving
+from streams import streaming
 
 
 @pytest.fixture
@@ -62,3 +69,90 @@ def test_a_number_that_is_a_file_is_the_file(tmp_path, monkeypatch):
     (source,) = list_sources(["0"])
     assert not source.is_live
     assert not source.is_video
+
+
+def test_a_stream_that_breaks_comes_back(monkeypatch, caplog):
+    """Two connections, and attempts without an answer between them."""
+    monkeypatch.setattr(live, "_FIRST_WAIT", 0.01)
+    more, end = threading.Event(), threading.Event()
+    first, second = ([image(blue)] * 30 for blue in (1, 6))
+    with streaming([[*first, more], [*second, end]]) as server:
+        (source,) = list_sources([server.address])
+        assert (source.is_live, source.is_video, source.name) == (True, True, "camera")
+        assert source.label == server.address
+        with source.open_video() as reader:
+            frames = iter(reader)
+            shown = [next(frames)]
+            waiting, server.parts = server.parts, []
+            more.set()
+            while "connecting again" not in caplog.text:  # the frames of the first part end
+                time.sleep(0.01)
+            server.parts = waiting
+            while shown[-1].image[..., 2].mean() < 40:
+                shown.append(next(frames))
+            end.set()
+    assert len(caplog.records) == 1
+    assert "broke off; connecting again" in caplog.text
+    blues = [round(frame.image[..., 2].mean() / 10) for frame in shown]
+    assert (blues[0], blues[-1]) == (1, 6)
+    numbers = [frame.index for frame in shown]
+    assert numbers == sorted({*numbers})
+    times = [frame.time for frame in shown]
+    assert times == sorted({*times})
+
+
+def test_a_stream_that_stays_away(monkeypatch):
+    monkeypatch.setattr(live, "_FIRST_WAIT", 0.01)
+    monkeypatch.setitem(live._PATIENCE, True, 0.5)
+    with streaming([[image(1)] * 30]) as server:
+        (source,) = list_sources([server.address])
+        assert source.is_live
+        with source.open_video() as reader:
+            line = complaint(list, reader)
+    assert line == f"{server.address}: gives no more frames; look at the network and try again"
+    line = complaint(LiveReader, server.address)  # now nobody is there
+    assert line.startswith(f"{server.address}: cannot be opened")
+
+
+def test_a_dead_stream_ends_when_its_time_is_over_or_somebody_stops_it(monkeypatch):
+    end, stop = threading.Event(), threading.Event()
+    for excerpt in (Excerpt(end=0.3), Excerpt()):
+        with streaming([[image(1)] * 30 + [end]]) as server:
+            (source,) = list_sources([server.address])
+            assert source.is_live
+            with source.open_video(excerpt, stop) as reader:
+                frames = iter(reader)
+                next(frames)
+                if excerpt.end is None:
+                    stop.set()
+                assert all(frame.index < 30 for frame in frames)
+                end.set()
+
+
+@pytest.mark.parametrize(
+    ("kind", "length", "endless"),
+    [
+        ("multipart/x-mixed-replace; boundary=x", False, True),
+        ("video/mp2t", False, True),
+        ("video/mp2t", True, False),
+        ("video/mp4", False, False),
+        ("image/jpeg", False, False),
+    ],
+)
+def test_which_addresses_are_streams(kind, length, endless):
+    mishap = [("type and no length" if not length else "type", kind)]
+    with serving({"/camera": b"x"}) as server:
+        server.mishaps = mishap
+        assert is_endless(server.address + "camera") == endless
+        assert not is_endless(server.address + "elsewhere")
+        server.mishaps = mishap
+        (source,) = list_sources([server.address + "camera.jpg"])
+        assert not source.is_live
+        assert server.mishaps == mishap  # it was not asked
+
+
+@pytest.mark.parametrize("scheme", ["rtsp", "rtmp", "udp", "srt"])
+def test_streams_by_their_scheme(scheme):
+    address = f"{scheme}://127.0.0.1:9/live/door"
+    (source,) = list_sources([address])
+    assert (source.is_live, source.name, source.path) == (True, "door", address)

@@ -1,6 +1,7 @@
 """`dhn predict` on videos and cameras, with a predictor that needs no network."""
 
 import csv
+import itertools
 import json
 from fractions import Fraction
 
@@ -11,6 +12,7 @@ import pytest
 from blue_people import image, images, lines, make_video, names
 from dhn.media.images import write_image
 from dhn.media.video import VideoReader, VideoWriter
+from streams import streaming
 
 
 def test_video_in_and_out(run, tmp_path):
@@ -121,7 +123,11 @@ def test_a_part_of_a_video(run, tmp_path):
     )
     assert [entry["frame"] for entry in images(tmp_path / "out.json")] == [3, 4, 5, 6, 7]
     assert [frame.time for frame in VideoReader("out.mp4")] == [Fraction(k, 25) for k in range(5)]
+    run("clip.mp4", "--start", "0.1", "--duration", "0:00.08", "--json-output", "two.json")
+    assert [entry["frame"] for entry in images(tmp_path / "two.json")] == [3, 4]
     run("clip.mp4", "--start", "2", "--end", "1", code=2)
+    run("clip.mp4", "--duration", "0", code=2)
+    run("clip.mp4", "--duration", "1", "--end", "2", code=2)
     run("clip.mp4", "--start", "soon", code=2)
 
 
@@ -130,7 +136,16 @@ def test_a_camera(run, tmp_path, monkeypatch):
         "dhn.media.live._camera",
         lambda number: ("color=c=0x64640a:size=64x48:rate=50,realtime", "lavfi"),
     )
-    run("0", "--end", "0.3", "--smooth", "--json-output", "out.jsonl", "--video-output", "videos")
+    run(
+        "0",
+        "--duration",
+        "0.3",
+        "--smooth",
+        "--json-output",
+        "out.jsonl",
+        "--video-output",
+        "videos",
+    )
     frames = lines(tmp_path / "out.jsonl")
     assert frames
     assert {frame["source"] for frame in frames} == {"0"}
@@ -174,3 +189,12 @@ def test_a_correction_of_a_video_that_is_not_there(run, tmp_path):
     (tmp_path / "fixes.csv").write_text("action,id,other,source\nmerge,1,7,other.mp4\n")
     result = run("clip.mp4", "--ids", "fixes.csv", code=1)
     assert "fixes.csv, line 2: there is no video other.mp4" in result.stderr
+
+
+def test_a_stream_from_the_web(run, tmp_path):
+    with streaming([itertools.repeat(image(2))]) as server:
+        run(server.address, "--duration", "0.3", "--json-output", "out.jsonl", "-o", "videos")
+    frames = lines(tmp_path / "out.jsonl")
+    assert {len(frame["predictions"]) for frame in frames} == {2}
+    assert {frame["source"] for frame in frames} == {server.address}
+    assert names("videos") == ["camera.predictions.mp4"]
