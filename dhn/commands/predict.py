@@ -303,10 +303,13 @@ def _report_passed_over(passed_over: "Counter[str]") -> None:
     """Says what folders hold besides the images and videos that are taken."""
     if not passed_over:
         return
+    from dhn.media.heif import HEIF_SUFFIXES, PACKAGE
     from dhn.media.sources import IN_SUB_FOLDERS
 
     kinds = ", ".join(f"{number} {kind}" for kind, number in passed_over.items())
     advice = "; --recursive takes those in sub-folders" if IN_SUB_FOLDERS in passed_over else ""
+    if {f".{kind.lower()}" for kind in passed_over} & HEIF_SUFFIXES:
+        advice += f"; pip install {PACKAGE} to read HEIC"
     click.echo(f"{sum(passed_over.values())} skipped: {kinds}{advice}", err=True)
 
 

@@ -20,6 +20,7 @@ from dhn.base.errors import DhnError
 from dhn.media.animation import AnimationReader, is_animated
 from dhn.media.formats import IMAGE_SUFFIXES, VIDEO_SUFFIXES
 from dhn.media.frames import Excerpt
+from dhn.media.heif import HEIF_SUFFIXES, is_heif, reads_heif
 from dhn.media.images import decode_image, read_image
 from dhn.media.live import LiveReader, is_stream
 from dhn.media.remote import is_address, is_endless, read_address
@@ -197,8 +198,13 @@ def _expand(argument: str, recursive: bool, passed_over: Counter[str]) -> list[t
     else:
         return [(argument, os.path.basename(argument) or argument)]
     paths = [name for name in names if _is_media(name)]
-    for name in {*names} - {*paths}:
-        if os.path.isfile(name) and not os.path.basename(name).startswith("."):
+    taken = {*paths}
+    for name in names:
+        if (
+            name not in taken
+            and os.path.isfile(name)
+            and not os.path.basename(name).startswith(".")
+        ):
             passed_over[_suffix(name).removeprefix(".").upper() or "without a suffix"] += 1
     if not paths:
         more = "; --recursive takes those in sub-folders" if passed_over[IN_SUB_FOLDERS] else ""
@@ -219,7 +225,8 @@ def _walk(folder: str) -> Iterator[tuple[str, list[str]]]:
 
 
 def _is_media(path: str) -> bool:
-    known = _suffix(path) in IMAGE_SUFFIXES | VIDEO_SUFFIXES
+    heif = HEIF_SUFFIXES if reads_heif() else set()
+    known = _suffix(path) in IMAGE_SUFFIXES | VIDEO_SUFFIXES | heif
     return known and not os.path.basename(path).startswith(".") and os.path.isfile(path)
 
 
@@ -251,6 +258,7 @@ def _is_image(data: bytes) -> bool:
         or data[:2] in (b"P1", b"P2", b"P3", b"P4", b"P5", b"P6")
         or (data[:4] == b"RIFF" and data[8:12] == b"WEBP")
         or data[4:12] in (b"jP  \r\n\x87\n", b"ftypavif")
+        or is_heif(data)
     )
 
 

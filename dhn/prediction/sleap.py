@@ -1,5 +1,6 @@
 """DeepLabCut, NWB and SLEAP, by the package sleap-io."""
 
+import re
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -39,10 +40,7 @@ def read_sleap(path: Path, kind: str) -> Recording:
         raise DhnError(f"{path}: holds no skeleton, so its joints are unknown")
     skeleton = labels.skeletons[0]
     joints = joints_named(skeleton.node_names, path, skeleton.edge_inds)
-    # A track's id is the number in its name, as dhn writes it, if all of them are numbers.
-    names = list(dict.fromkeys(track.name for track in labels.tracks))
-    numbered = all(name.isdecimal() and int(name) for name in names)
-    ids = {name: int(name) if numbered else k for k, name in enumerate(names, 1)}
+    ids = _ids([track.name for track in labels.tracks])
     results = []
     for frame in labels.labeled_frames:
         instances = [i for i in frame.instances if i.skeleton is skeleton]
@@ -56,6 +54,15 @@ def read_sleap(path: Path, kind: str) -> Recording:
     if kind == "dlc" and not results:
         raise DhnError(f"{path}: the images or videos that it names must lie beside it")
     return Recording(joints, in_order(results))
+
+
+def _ids(names: list[str]) -> dict[str, int]:
+    """An id for each track: the number at the end of its name, if all have one, else from 1."""
+    ends = [re.search(r"\d+$", name) for name in names]
+    numbers = [int(end.group()) if end else 0 for end in ends]
+    if 0 in numbers or len({*numbers}) < len(numbers):
+        numbers = list(range(1, len(names) + 1))
+    return dict(zip(names, numbers, strict=True))
 
 
 def _points(instance: Any) -> np.ndarray:
@@ -80,7 +87,7 @@ def _place(frame: Any) -> Place:
 
 
 def write_sleap(recording: Recording, path: Path, kind: str) -> None:
-    """Writes everybody as predicted instances, whose tracks are called by their ids.
+    """Writes everybody as predicted instances, whose tracks are called `track3` after their ids.
 
     Which joints were refined is not kept.
 
@@ -152,7 +159,7 @@ def _instance(sio: ModuleType, people: People, k: int, skeleton: Any, tracks: An
     points = people.keypoints[k].astype(float)
     number = 0 if people.ids is None else int(people.ids[k])
     if number and number not in tracks:
-        tracks[number] = sio.Track(str(number))
+        tracks[number] = sio.Track(f"track{number}")  # what sleap-io expects in NWB files
     return sio.PredictedInstance.from_numpy(
         np.where(points[:, 2:] > 0, points[:, :2], np.nan),
         skeleton=skeleton,

@@ -356,3 +356,17 @@ def test_who_has_seen_enough_ends_the_run(run, tmp_path, monkeypatch):
     run("clip.mp4", "--show", "--json-output", "out.jsonl")
     assert len(watcher.shown) == 3  # two frames, and the end
     assert 2 <= len(lines(tmp_path / "out.jsonl")) < 300
+
+
+def test_what_a_folder_holds_and_is_passed_over_is_named(run, tmp_path, monkeypatch):
+    monkeypatch.setattr("dhn.media.sources.reads_heif", lambda: False)
+    (tmp_path / "in" / "deep").mkdir(parents=True)
+    for name in ("a.png", "deep/b.png"):
+        write_image(tmp_path / "in" / name, image(1))
+    (tmp_path / "in" / "c.heic").write_bytes(b"")
+    (tmp_path / "in" / "notes.txt").write_bytes(b"")
+    result = run("in", "--json-output", "out.json")
+    assert (
+        "3 skipped: 1 in sub-folders, 1 HEIC, 1 TXT; --recursive takes those in sub-folders; "
+        "pip install pillow-heif to read HEIC"
+    ) in result.stderr
