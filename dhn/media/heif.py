@@ -1,5 +1,6 @@
 """HEIC and other HEIF images, by the package pillow-heif where it is installed."""
 
+import functools
 from importlib.util import find_spec
 
 import numpy as np
@@ -11,6 +12,7 @@ PACKAGE = "pillow-heif"
 _BRANDS = {b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"mif1", b"msf1"}
 
 
+@functools.cache
 def reads_heif() -> bool:
     """Whether pillow-heif is installed."""
     return find_spec("pillow_heif") is not None
