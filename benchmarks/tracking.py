@@ -122,8 +122,8 @@ def hota(truth: list[Boxes], tracks: list[Boxes]) -> dict[str, float]:
     """HOTA, and the accuracies of detection and association that it is made of, of one video."""
     from trackers.eval.hota import compute_hota_metrics
 
-    ids = ([ids for ids, _ in boxes] for boxes in (truth, tracks))
-    found = compute_hota_metrics(*ids, list(overlaps(truth, tracks)))
+    true_ids, ids = ([ids for ids, _ in boxes] for boxes in (truth, tracks))
+    found = compute_hota_metrics(true_ids, ids, list(overlaps(truth, tracks)))
     return {name.lower(): float(found[name]) for name in ("HOTA", "DetA", "AssA")}
 
 

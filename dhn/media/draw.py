@@ -6,6 +6,8 @@ from typing import NamedTuple, Protocol
 import cv2
 import numpy as np
 
+from dhn.media.lettering import Box, Text
+
 # RGB of a person's left side (light) and right side (deep), a pair for each person. Colours that
 # follow each other differ most.
 _PALETTE = np.array(
@@ -93,9 +95,8 @@ def draw_poses(
                 _draw_box(canvas, poses[p, found[p], :2], width, numbers[p])
             palette = _joint_colours(joints, numbers[p])
             _paint_person(canvas, poses[p], found[p], hollow[p], sizes[p], width, joints, palette)
-    for p, label in enumerate(labels or ()):
-        if label and found[p].any():
-            _write_label(canvas, label, poses[p], found[p], sizes[p], numbers[p])
+    if labels:
+        _write_labels(canvas, labels, poses, found, sizes, numbers)
     return canvas
 
 
@@ -206,30 +207,26 @@ def _paint_person(
     cv2.add(cv2.cvtColor(layer, cv2.COLOR_RGBA2RGB), below, dst=window)
 
 
-def _write_label(
-    canvas: np.ndarray, label: str, pose: np.ndarray, found: np.ndarray, size: float, number: int
+def _write_labels(
+    canvas: np.ndarray,
+    labels: Sequence[str],
+    poses: np.ndarray,
+    found: np.ndarray,
+    sizes: np.ndarray,
+    numbers: np.ndarray,
 ) -> None:
-    """Writes a text above the topmost joint, in the person's light colour with a dark rim."""
-    top = pose[np.where(found, pose[:, 1], np.inf).argmin(), :2]
-    scale = float(np.clip(size / 280, 0.35, 3))
-    thin = max(1, round(1.6 * scale))
-    (width, height), _ = cv2.getTextSize(label, cv2.FONT_HERSHEY_SIMPLEX, scale, thin)
-    lowest = canvas.shape[0] - 2
-    x = int(np.clip(top[0] - width / 2, 1, max(1, canvas.shape[1] - width - 1)))
-    y = int(np.clip(top[1] - 0.06 * size, height + 1, max(height + 1, lowest)))
-    palette = _palette(number)
-    for ink, thickness in ((palette.outline, 3 * thin + 1), (palette.left, thin)):
-        red, green, blue = (float(channel) for channel in ink)
-        cv2.putText(
-            canvas,
-            label,
-            (x, y),
-            cv2.FONT_HERSHEY_SIMPLEX,
-            scale,
-            (red, green, blue),
-            thickness,
-            cv2.LINE_AA,
-        )
+    """Writes texts above topmost joints; larger people, who come first, push others upwards."""
+    taken: list[Box] = []
+    least = max(0.35, max(canvas.shape[:2]) / 4000)
+    for p in np.argsort(-sizes, kind="stable"):
+        if labels[p] and found[p].any():
+            x, y = poses[p, np.where(found[p], poses[p, :, 1], np.inf).argmin(), :2]
+            text = Text(labels[p], float(np.clip(sizes[p] / 400, least, max(3, least))))
+            box = text.place(canvas.shape, float(x), float(y - 0.06 * sizes[p]), taken)
+            palette = _palette(numbers[p])
+            ink = palette.right if palette.outline is _LIGHT else palette.left
+            text.write(canvas, box, ink, palette.outline)
+            taken.append(box)
 
 
 def _draw_skeleton(
