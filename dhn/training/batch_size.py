@@ -19,7 +19,7 @@ from dhn.training.learner import Learner
 from dhn.training.settings import Config
 
 SHARE = 0.8  # of the free memory; masks, workers and fragments take some, too
-_GROWTH = 64e6  # bytes: less is lost in what else the process does
+_GROWTH = 256e6  # bytes: less is lost in what else the process does
 _TRIAL = 64  # images at most, on a processor
 
 Step = Callable[[int], None]  # an update with so many images
