@@ -1,6 +1,7 @@
 """Compares the results of dhn with those of the official HigherHRNet code, number by number.
 
-    python benchmarks/parity.py ../higherhrnet --data data/coco --checkpoint demo/run/best.pt
+    python benchmarks/parity.py ../higherhrnet --data data/coco \
+        --checkpoint dhn/weights/bundled/people.safetensors
 
 Both sides compute in float32 on the CPU, with the same weights and images, each step alone and
 all of them together, with `--parity` and without. Networks of three widths have random weights;

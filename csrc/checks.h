@@ -2,8 +2,10 @@
 // after it. A failed check raises RuntimeError. A device with narrower limits checks those itself.
 #pragma once
 
+#include <torch/csrc/stable/device.h>
 #include <torch/csrc/stable/ops.h>
 #include <torch/csrc/stable/tensor.h>
+#include <torch/headeronly/core/DeviceType.h>
 #include <torch/headeronly/core/ScalarType.h>
 #include <torch/headeronly/util/Exception.h>
 
@@ -22,6 +24,36 @@ using torch::headeronly::ScalarType;
 using torch::stable::Tensor;
 
 // ---- What several operators take.
+
+inline std::string device_name(const Tensor& t) {
+  const torch::stable::Device device = t.device();
+  switch (device.type()) {
+    case torch::headeronly::DeviceType::CPU:
+      return "cpu";
+    case torch::headeronly::DeviceType::CUDA:
+      return "cuda:" + std::to_string(device.index());
+    case torch::headeronly::DeviceType::Meta:
+      return "meta";
+    default:
+      return "device type " + std::to_string(static_cast<int>(device.type()));
+  }
+}
+
+// PyTorch picks an operator's code by any of its tensors: a kernel would read the memory of another
+// device.
+inline void check_device(const char* name, const Tensor& t, const char* other_name,
+                         const Tensor& other) {
+  STD_TORCH_CHECK(other.device() == t.device(), "all tensors must be on one device, but ", name,
+                  " is on ", device_name(t), " and ", other_name, " on ", device_name(other));
+}
+inline void check_device(const char* name, const Tensor& t, const char* other_name,
+                         const std::optional<Tensor>& other) {
+  if (other) check_device(name, t, other_name, *other);
+}
+inline void check_device(const char* name, const Tensor& t, const char* other_name,
+                         const std::vector<Tensor>& others) {
+  for (const Tensor& other : others) check_device(name, t, other_name, other);
+}
 
 inline void check_floating(const Tensor& t, const char* name) {
   const ScalarType type = t.scalar_type();
@@ -74,6 +106,7 @@ inline void check_maps(const Tensor& maps, int64_t height, int64_t width) {
 // Heatmaps [B, J, h, w] and tags [B, J, T, h, w] read at height x width.
 inline void check_maps_with_tags(const Tensor& heatmaps, const Tensor& tags, int64_t height,
                                  int64_t width) {
+  check_device("heatmaps", heatmaps, "tags", tags);
   check_maps(heatmaps, height, width);
   check_floating(tags, "tags");
   check_dim(tags, 5, "tags [B, J, T, h, w]");
@@ -152,6 +185,9 @@ inline std::vector<Gaussian<double>> check_render_heatmaps(
 inline void check_heatmap_mse(const Tensor& prediction, const Tensor& keypoints,
                               const std::optional<Tensor>& mask,
                               const std::optional<Tensor>& boxes) {
+  check_device("prediction", prediction, "keypoints", keypoints);
+  check_device("prediction", prediction, "mask", mask);
+  check_device("prediction", prediction, "boxes", boxes);
   check_floating(prediction, "prediction");
   check_dim(prediction, 4, "prediction [B, J, h, w]");
   check_side(prediction.size(2));
@@ -177,6 +213,7 @@ inline void check_heatmap_mse_backward(const Tensor& grad, const Tensor& predict
                                        const Tensor& keypoints, const std::optional<Tensor>& mask,
                                        const std::optional<Tensor>& boxes) {
   check_heatmap_mse(prediction, keypoints, mask, boxes);
+  check_device("prediction", prediction, "grad", grad);
   STD_TORCH_CHECK(grad.dim() == 1 && grad.size(0) == prediction.size(0), "grad must be [B]");
 }
 
@@ -191,6 +228,7 @@ inline void check_topk_peaks(const Tensor& heatmaps, int64_t k, int64_t kernel, 
 inline void check_read_peaks(const Tensor& heatmaps, const Tensor& tags, const Tensor& indices,
                              int64_t height, int64_t width) {
   check_maps_with_tags(heatmaps, tags, height, width);
+  check_device("heatmaps", heatmaps, "indices", indices);
   check_dim(indices, 3, "indices [B, J, K]");
   STD_TORCH_CHECK(indices.scalar_type() == ScalarType::Long, "indices must be int64");
   STD_TORCH_CHECK(indices.size(0) == heatmaps.size(0) && indices.size(1) == heatmaps.size(1),
@@ -202,6 +240,8 @@ inline void check_read_peaks(const Tensor& heatmaps, const Tensor& tags, const T
 
 inline void check_group_tags(const Tensor& scores, const Tensor& xy, const Tensor& tags,
                              const std::vector<int64_t>& order, int64_t max_people) {
+  check_device("scores", scores, "xy", xy);
+  check_device("scores", scores, "tags", tags);
   check_dim(scores, 3, "scores [B, J, K]");
   check_dim(xy, 4, "xy [B, J, K, 2]");
   check_dim(tags, 4, "tags [B, J, K, T]");
@@ -222,6 +262,8 @@ inline void check_group_tags(const Tensor& scores, const Tensor& xy, const Tenso
 inline void check_refine_people(const Tensor& heatmaps, const Tensor& tags, const Tensor& people,
                                 const Tensor& counts, int64_t height, int64_t width) {
   check_maps_with_tags(heatmaps, tags, height, width);
+  check_device("heatmaps", heatmaps, "people", people);
+  check_device("heatmaps", heatmaps, "counts", counts);
   check_dim(people, 4, "people [B, M, J, 3 + T]");
   check_dim(counts, 1, "counts [B]");
   STD_TORCH_CHECK(people.size(0) == tags.size(0) && people.size(2) == tags.size(1) &&
@@ -252,6 +294,10 @@ inline void check_aggregate_heatmaps(const std::vector<Tensor>& quarter,
   STD_TORCH_CHECK((quarter_flipped.empty() && half_flipped.empty()) ||
                       (quarter_flipped.size() == half.size() && half_flipped.size() == half.size()),
                   "expected as many flipped maps as plain ones, or none");
+  check_device("half[0]", half[0], "a map of quarter", quarter);
+  check_device("half[0]", half[0], "another map of half", half);
+  check_device("half[0]", half[0], "a map of quarter_flipped", quarter_flipped);
+  check_device("half[0]", half[0], "a map of half_flipped", half_flipped);
   const auto check_alike = [&](const std::vector<Tensor>& maps, const Tensor& model) {
     for (const Tensor& map : maps) {
       check_maps(map, 1, 1);

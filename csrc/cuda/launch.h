@@ -8,15 +8,18 @@
 #include <torch/csrc/stable/tensor.h>
 #include <torch/headeronly/core/Dispatch_v2.h>
 #include <torch/headeronly/util/Exception.h>
+#include <torch/headeronly/util/shim_utils.h>
 
 #include "checks.h"
 #include "cuda/device.cuh"
 
-// In the SIMT runner the same code serves the operators `dhn_simt::*` on CPU tensors.
+// In the SIMT runner the same code serves the operators `dhn_simt::*` on CPU tensors; it is
+// registered for every device, so that tensors of two devices reach the check of devices there,
+// too.
 #if defined(__CUDACC__)
 #define DHN_CUDA_KERNELS(m) STABLE_TORCH_LIBRARY_IMPL(dhn, CUDA, m)
 #else
-#define DHN_CUDA_KERNELS(m) STABLE_TORCH_LIBRARY_IMPL(dhn_simt, CPU, m)
+#define DHN_CUDA_KERNELS(m) STABLE_TORCH_LIBRARY_IMPL(dhn_simt, CompositeExplicitAutograd, m)
 #endif
 
 // Runs BODY with `scalar_t` as the element type of network maps.
@@ -56,8 +59,7 @@ class Launcher {
  public:
 #if defined(__CUDACC__)
   explicit Launcher(const Tensor& tensor) : guard_(tensor.get_device_index()) {
-    STABLE_TORCH_ERROR_CODE_CHECK(
-        aoti_torch_get_current_cuda_stream(tensor.get_device_index(), &stream_));
+    TORCH_ERROR_CODE_CHECK(aoti_torch_get_current_cuda_stream(tensor.get_device_index(), &stream_));
   }
   template <class... Parameters, class... Arguments>
   void operator()(void (*kernel)(Parameters...), dim3 grid, dim3 block,

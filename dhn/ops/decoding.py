@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from dhn.base import native
+from dhn.ops.devices import check_one_device
 from dhn.ops.settings import DecodeConfig
 
 native.load()
@@ -200,6 +201,7 @@ def _(heatmaps, k, kernel, height, width, threshold):
 
 @torch.library.register_fake("dhn::read_peaks")
 def _(heatmaps, tags, indices, height, width, subpixel):
+    check_one_device(heatmaps=heatmaps, tags=tags, indices=indices)
     B, J, K = indices.shape
     xy = heatmaps.new_empty((B, J, K, 2), dtype=torch.float32)
     return xy, heatmaps.new_empty((B, J, K, tags.shape[2]), dtype=torch.float32)
@@ -207,6 +209,7 @@ def _(heatmaps, tags, indices, height, width, subpixel):
 
 @torch.library.register_fake("dhn::group_tags")
 def _(scores, xy, tags, order, max_people, tag_threshold, detection_threshold, munkres=False):
+    check_one_device(scores=scores, xy=xy, tags=tags)
     B, J, K, T = tags.shape
     people = scores.new_empty((B, J * K, J, 3 + T), dtype=torch.float32)
     return people, scores.new_empty((B,), dtype=torch.int64)
@@ -214,11 +217,13 @@ def _(scores, xy, tags, order, max_people, tag_threshold, detection_threshold, m
 
 @torch.library.register_fake("dhn::refine_people")
 def _(heatmaps, tags, people, counts, height, width, subpixel):
+    check_one_device(heatmaps=heatmaps, tags=tags, people=people, counts=counts)
     return heatmaps.new_empty((*people.shape[:3], 3), dtype=torch.float32)
 
 
 @torch.library.register_fake("dhn::decode_poses")
 def _(heatmaps, tags, height, width, order, *settings):
+    check_one_device(heatmaps=heatmaps, tags=tags)
     B, J = heatmaps.shape[:2]
     counts = [torch.library.get_ctx().new_dynamic_size() for _ in range(B)]
     keypoints = [heatmaps.new_empty((N, J, 3), dtype=torch.float32) for N in counts]
@@ -229,4 +234,7 @@ def _(heatmaps, tags, height, width, order, *settings):
 
 @torch.library.register_fake("dhn::aggregate_heatmaps")
 def _(quarter, half, quarter_flipped, half_flipped, flip):
+    check_one_device(
+        half=half, quarter=quarter, half_flipped=half_flipped, quarter_flipped=quarter_flipped
+    )
     return half[0].new_empty(half[0].shape, dtype=torch.float32)

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from dhn.base import native
+from dhn.ops.devices import check_one_device
 
 native.load()
 
@@ -121,12 +122,14 @@ def _(keypoints, heights, widths, strides, sigmas, taus, target):
 
 @torch.library.register_fake("dhn::heatmap_mse")
 def _(prediction, keypoints, mask, stride, sigma, tau, target, boxes=None):
+    check_one_device(prediction=prediction, keypoints=keypoints, mask=mask, boxes=boxes)
     dtype = torch.float64 if prediction.dtype == torch.float64 else torch.float32
     return prediction.new_empty(prediction.shape[:1], dtype=dtype)
 
 
 @torch.library.register_fake("dhn::heatmap_mse_backward")
 def _(grad, prediction, keypoints, mask, stride, sigma, tau, target, boxes=None):
+    check_one_device(prediction=prediction, grad=grad, keypoints=keypoints, mask=mask, boxes=boxes)
     return prediction.new_empty(prediction.shape)
 
 

@@ -31,6 +31,11 @@ def test_lines_fit(page):
     assert not long, f"{name(page)}: longer than 100 columns: lines {long}"
 
 
+def test_tables_of_the_readme_fit():
+    rows = (ROOT / "README.md").read_text(encoding="utf-8").splitlines()
+    assert [row for row in rows if len(row) > 100] == []
+
+
 @pytest.mark.parametrize("page", PROSE, ids=name)
 def test_links_lead_somewhere(page):
     for target in re.findall(r"\]\(([^)\s]+)\)", prose(page)):

@@ -36,7 +36,9 @@ def make_world(folder: Path, crowds: Path) -> None:
         save_network(cache / published.file, "higherhrnet", joints)
     truth = json.loads((crowds / "json/crowdpose_val.json").read_text())
     (folder / "gt.json").write_text(json.dumps(truth))
-    (folder / "predictions.json").write_text(json.dumps(results_of(truth, noise=1.0)))
+    for name, noise in (("predictions", 1.0), ("mine", 1.0), ("theirs", 3.0)):
+        found = results_of(truth, noise=noise)
+        (folder / f"{name}.json").write_text(json.dumps(found))
 
 
 def train_a_run(folder: Path, environment: Mapping[str, str]) -> None:
