@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dhn import ops
+from dhn.base.native import has_kernels
 from dhn.model import PoseMaps
 from dhn.model.normalise import normalise
 
@@ -21,7 +22,8 @@ class PoseInference(nn.Module):
             alone.
         fine_only: leave out the coarse heatmaps (paper, Table 2 without "Aggregation").
         dtype: what the network computes in.
-        native: aggregate by our own operator. Without it the graph holds PyTorch's operators only.
+        native: aggregate by our own operator where the device has it. Without it the graph holds
+            PyTorch's operators only.
     """
 
     def __init__(
@@ -87,8 +89,8 @@ def aggregate(
         mirrored: the maps of the mirrored images, or None.
         flip: for each joint, the one that it becomes in a mirror.
         fine_only: leave out the coarse heatmaps.
-        native: aggregate by `ops.aggregate_heatmaps`, else by PyTorch's operators, which give the
-            same values.
+        native: aggregate by `ops.aggregate_heatmaps`. Without it, and on devices that have no such
+            kernel, PyTorch's operators give the same values.
 
     Returns:
         heatmaps float32 [B, J, h, w], tags float32 [B, J, T, h, w].
@@ -102,7 +104,7 @@ def aggregate(
     if half:  # else it is bottom-up HRNet, which has 1/4 maps only
         size = half[0].shape[2:]
         tags = [F.interpolate(t, size=size, mode="bilinear") for t in tags]
-    if half and native:
+    if half and native and has_kernels(half[0].device.type):
         flipped_quarter, flipped_half = ([], []) if mirrored is None else levels[1]
         heatmaps = ops.aggregate_heatmaps(quarter, half, flipped_quarter, flipped_half, flip)
     else:

@@ -11,9 +11,10 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
-from dhn.base.device import multiplies_bfloat16
+from dhn.base.device import multiplies_bfloat16, repeatable
 from dhn.base.distributed import ALONE, World
 from dhn.base.errors import DhnError
+from dhn.base.native import check_trainable
 from dhn.data.dataset import Batch
 from dhn.model import PoseNetwork, channels_last
 from dhn.model.normalise import normalise
@@ -56,11 +57,15 @@ class Learner:
         model: the network.
         averaged: the network to use: with averaged weights (`train.ema`), or `model` itself.
         amp: what autocast computes in, or None.
+
+    Raises:
+        DhnError: the device has no kernels for training, or the settings do not fit it.
     """
 
     def __init__(
         self, config: Config, model: PoseNetwork, device: torch.device, world: World = ALONE
     ) -> None:
+        check_trainable(device.type)
         self.config = config
         self.device = device
         self.world = world
@@ -112,7 +117,8 @@ class Learner:
             own, counts = [_blank(self.config.data.input_size, self.model.num_joints)], [0]
         losses = []
         for k, part in enumerate(own):
-            with self._no_sync() if k + 1 < len(own) else contextlib.nullcontext():
+            alone = self._no_sync() if k + 1 < len(own) else contextlib.nullcontext()
+            with repeatable(self.device), alone:
                 losses.append(self._backward(part, counts[k] / batch_size, foreground))
         loss, images = self._mean(losses, counts)
         for group, factor in zip(self.optimiser.param_groups, self._factors, strict=True):
