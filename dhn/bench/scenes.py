@@ -5,11 +5,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from dhn.base.errors import DhnError
-from dhn.base.files import read_json
+from dhn.base.limits import max_pixels
+from dhn.data.coco_file import read_coco
 
 INPUT = (512, 768)  # (H, W) of the network input in inference
 
@@ -123,24 +125,23 @@ def annotated_scenes(path: Path, count: int, short: int = 512, seed: int = 0) ->
     Raises:
         DhnError: the file is not in this format, or has no image with people.
     """
-    data = read_json(path)
-    try:
-        people_of: dict[Any, list[Any]] = {}
-        for person in data["annotations"]:
-            people_of.setdefault(person["image_id"], []).append(person["keypoints"])
-        images = [image for image in data["images"] if image["id"] in people_of]
-        order = torch.randperm(len(images), generator=torch.Generator().manual_seed(seed))
-        scenes = []
-        for i in order[:count].tolist():
-            image = images[i]
-            scale = short / min(image["height"], image["width"])
-            H = 64 * math.ceil(image["height"] * scale / 64)
-            W = 64 * math.ceil(image["width"] * scale / 64)
-            people = torch.tensor(people_of[image["id"]], dtype=torch.float32)
-            people = people.view(len(people), -1, 3) * torch.tensor([scale, scale, 1])
-            scenes.append(scene_from_keypoints(people[None], (H, W), seed=i))
-    except (KeyError, TypeError, ValueError) as error:
-        raise DhnError(f"{path}: is not a COCO keypoint file ({error})") from error
+    file = read_coco(path)
+    people_of: dict[int, list[Any]] = {}
+    for person, keypoints in zip(file.raw["annotations"], file.keypoints, strict=True):
+        people_of.setdefault(person["image_id"], []).append(keypoints)
+    images = [image for image in file.raw["images"] if image["id"] in people_of]
+    order = torch.randperm(len(images), generator=torch.Generator().manual_seed(seed))
+    scenes = []
+    for i in order[:count].tolist():
+        image = images[i]
+        scale = short / min(image["height"], image["width"])
+        H = 64 * math.ceil(image["height"] * scale / 64)
+        W = 64 * math.ceil(image["width"] * scale / 64)
+        if max_pixels() < H * W:
+            raise DhnError(f"{path}: image {image['id']}: too narrow for a short side of {short}")
+        people = torch.from_numpy(np.stack(people_of[image["id"]]))
+        people *= torch.tensor([scale, scale, 1])
+        scenes.append(scene_from_keypoints(people[None], (H, W), seed=i))
     if not scenes:
         raise DhnError(f"{path}: has no image with people")
     return scenes

@@ -50,6 +50,12 @@ if TYPE_CHECKING:
 @click.option(
     "--compile", is_flag=True, help="With --model: also under torch.compile (takes minutes)."
 )
+@click.option(
+    "--pipeline",
+    is_flag=True,
+    help="Time dhn predict with overlays and JSON beside its network alone, and its stages. "
+    "--model names networks; people is the one that dhn brings.",
+)
 @click.option("--kernels", is_flag=True, help="Time the operators only, not decode on scenes.")
 @click.option("--sweep", is_flag=True, help="Also time decode over people, size, batch, threads.")
 @click.option(
@@ -63,7 +69,7 @@ if TYPE_CHECKING:
     type=options.COUNT,
     default=20,
     show_default=True,
-    help="How many scenes to decode.",
+    help="How many scenes to decode; with --pipeline, images and frames.",
 )
 @options.device
 @click.option(
@@ -91,6 +97,7 @@ if TYPE_CHECKING:
 @options.common
 def bench(
     models: tuple[str, ...],
+    pipeline: bool,
     kernels: bool,
     sweep: bool,
     annotations: Path | None,
@@ -112,14 +119,20 @@ def bench(
     With --model, time networks with fresh weights, their flip test and aggregation, in float32
     and, where the hardware multiplies it, in bfloat16: parameters, GFLOPs of one image and pass,
     latency of a batch, images per second and peak memory.
+
+    With --pipeline, time everything that dhn predict does, on JPEG files and on an H.264 video of
+    drawn people: images per second of the network alone and of the whole, processor time per image,
+    and how long each stage works. The stages run beside each other.
     """
     if plot and not sweep:
         raise click.UsageError("--plot needs --sweep")
     check_outputs([json_output, plot], [annotations])
-    if models and (kernels or sweep or annotations):
+    if (models or pipeline) and (kernels or sweep or annotations):
         raise click.UsageError(
-            "--model times networks; leave --kernels, --sweep, --annotations out"
+            "--model and --pipeline time networks; leave --kernels, --sweep, --annotations out"
         )
+    if pipeline and compile:
+        raise click.UsageError("--pipeline takes no --compile")
     if network["input_size"] % 64:
         raise click.BadParameter("must be a multiple of 64", param_hint="--input-size")
     import torch
@@ -129,7 +142,11 @@ def bench(
     from dhn.bench.decode import plot_sweep
 
     where = select_device(device)
-    if models:
+    if pipeline:
+        result = _time_pipeline(
+            models, images, str(where), threads or torch.get_num_threads(), quiet, **network
+        )
+    elif models:
         from dhn.bench.networks import NetworkSettings
 
         settings = NetworkSettings(
@@ -160,6 +177,20 @@ def _time_networks(
     named = [name for name in names if name] or DEFAULT_NETWORKS
     result = time_networks(named, settings, compile=compile, progress=progress(quiet))
     _print(network_table(result))
+    return result
+
+
+def _time_pipeline(
+    names: tuple[str, ...], images: int, device: str, threads: int, quiet: bool, **network: Any
+) -> dict[str, Any]:
+    """Times and prints dhn predict as a whole, with the named networks or two of them."""
+    from dhn.bench.pipeline import DEFAULT_NETWORKS, PipelineSettings, time_pipeline
+    from dhn.commands.bench_tables import pipeline_table
+
+    settings = PipelineSettings(images=images, device=device, threads=threads, **network)
+    named = [name for name in names if name] or DEFAULT_NETWORKS
+    result = time_pipeline(named, settings, progress=progress(quiet))
+    _print(pipeline_table(result))
     return result
 
 

@@ -76,6 +76,31 @@ def network_table(result: dict[str, Any]) -> Table:
     return table
 
 
+def pipeline_table(result: dict[str, Any]) -> Table:
+    """What `time_pipeline` returned."""
+    settings = result["settings"]
+    stages = list(result["rows"][0]["stages"])
+    table = _table(
+        f"dhn predict with overlays and JSON: {settings['images']} images or frames, "
+        f"{'plain and mirrored' if settings['flip'] else 'no flip test'}, "
+        f"{settings['threads']} threads; stages in ms per image",
+        texts=("network", "source"),
+        numbers=("alone images/s", "whole images/s", "of network", "CPU ms", *stages),
+    )
+    for row in result["rows"]:
+        table.add_row(
+            row["network"],
+            row["source"],
+            f"{1 / row['alone']['seconds']:.1f}",
+            f"{1 / row['whole']['seconds']:.1f}",
+            f"{row['of_network']:.2f}",
+            f"{_short(1e3 * row['alone']['cpu_seconds'])} -> "
+            f"{_short(1e3 * row['whole']['cpu_seconds'])}",
+            *(_short(1e3 * row["stages"][name]["seconds"]) for name in stages),
+        )
+    return table
+
+
 def _table(title: str, *, texts: Iterable[str] = (), numbers: Iterable[str]) -> Table:
     table = Table(title=title)
     for i, text in enumerate(texts):

@@ -194,7 +194,7 @@ def check(
     "--ids-output",
     type=click.Path(path_type=Path, dir_okay=False),
     metavar="IDS.txt",
-    help="Write the ids of A's images that are in B, for --exclude of `dhn eval`.",
+    help="Write the ids of A's images that are in B, for --exclude of `dhn eval` and `dhn train`.",
 )
 @click.option(
     "--json-output",

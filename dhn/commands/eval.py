@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from dhn.evaluation.bootstrap import Interval
     from dhn.evaluation.error_analysis import ErrorCost
     from dhn.evaluation.evaluate import Evaluation
+    from dhn.evaluation.pck import Pck
     from dhn.evaluation.scoring import Evaluator
 
 
@@ -70,6 +71,19 @@ if TYPE_CHECKING:
     help="Print which errors there are, and how much AP would rise if each kind were gone.",
 )
 @click.option(
+    "--ex-oks",
+    type=options.Number(0, 1),
+    metavar="CONFIDENCE",
+    help="Print AP by extended OKS, too: joints below this confidence count as missing, and those "
+    "above it as wrong where the joint is annotated outside of the image (v = 3).",
+)
+@click.option(
+    "--pck",
+    is_flag=True,
+    help="Print for each joint how often it is found within half of the head (PCKh) and a fifth of "
+    "the torso (PCK).",
+)
+@click.option(
     "--report",
     "report_folder",
     type=click.Path(path_type=Path, file_okay=False),
@@ -87,6 +101,8 @@ def evaluate(
     output: Path | None,
     bootstrap: bool,
     errors: bool,
+    ex_oks: float | None,
+    pck: bool,
     report_folder: Path | None,
     exclude: Path | None,
     quiet: bool,
@@ -105,6 +121,8 @@ def evaluate(
         output=output,
         bootstrap=bootstrap,
         errors=errors,
+        ex_oks=ex_oks,
+        pck=pck,
         folder=report_folder,
         settings=settings,
         quiet=quiet,
@@ -181,8 +199,9 @@ def _score_network(
             report(evaluation)
 
 
-# Outputs, and what changes no figure.
-_NOT_SHOWN = {"output", "save_json", "bootstrap", "errors", "report_folder", "quiet"}
+# Outputs, and what changes no figure of the report.
+_NOT_SHOWN = {"output", "save_json", "report_folder", "quiet"}
+_NOT_SHOWN |= {"bootstrap", "errors", "ex_oks", "pck"}
 
 
 def _report_files(folder: Path | None) -> "list[Path | None]":
@@ -196,7 +215,7 @@ def _report_files(folder: Path | None) -> "list[Path | None]":
 def _scoring_of_results(ctx: click.Context) -> "Scoring | None":
     """Checks that the options make sense together with --results."""
     with_results = {"dataset", "results", "annotations", "evaluator", "output", "bootstrap"}
-    with_results |= {"errors", "exclude", "report_folder", "quiet", "debug"}
+    with_results |= {"errors", "ex_oks", "pck", "exclude", "report_folder", "quiet", "debug"}
     for option in ctx.command.params:
         source = ctx.get_parameter_source(option.name or "")
         if option.name not in with_results and source is click.core.ParameterSource.COMMANDLINE:
@@ -213,6 +232,8 @@ def _report(
     output: Path | None,
     bootstrap: bool,
     errors: bool,
+    ex_oks: float | None,
+    pck: bool,
     folder: Path | None,
     settings: "Mapping[str, Any]",
     quiet: bool,
@@ -220,15 +241,30 @@ def _report(
     """Prints the figures, writes `output` and `folder`, and fails if images could not be read."""
     from dhn.base.errors import DhnError
     from dhn.base.files import write_json
-    from dhn.evaluation.bootstrap import SAMPLES, intervals
+    from dhn.evaluation.bootstrap import SAMPLES, image_weights, intervals
     from dhn.evaluation.error_analysis import error_table
+    from dhn.evaluation.extended import judge_extended
+    from dhn.evaluation.figures import plain_figures
+    from dhn.evaluation.pck import pck_table
 
-    found = intervals(evaluation.judged, progress=progress(quiet)) if bootstrap else None
-    costs = error_table(evaluation.judged) if errors else None
+    judged = evaluation.judged
+    found = intervals(judged, progress=progress(quiet)) if bootstrap else None
+    costs = error_table(judged) if errors else None
+    extended, extended_found = None, None
+    if ex_oks is not None:
+        by_ex_oks = judge_extended(judged.truth, judged.found, ex_oks)
+        extended = plain_figures(by_ex_oks)
+        extended_found = intervals(by_ex_oks, progress=progress(quiet)) if bootstrap else None
+    weights = image_weights(len(judged.truth.image_ids), SAMPLES, 0) if bootstrap else None
+    shares = pck_table(judged, weights) if pck else None
     if output is not None:
         stats: dict[str, Any] = dict(evaluation.stats)
         stats |= {"intervals": found} if found else {}
         stats |= {"errors": {name: row._asdict() for name, row in costs.items()}} if costs else {}
+        if extended is not None:
+            stats["ex_oks"] = {"confidence": ex_oks, **extended}
+            stats["ex_oks"] |= {"intervals": extended_found} if extended_found else {}
+        stats |= {"pck": {name: row._asdict() for name, row in shares.items()}} if shares else {}
         write_json(output, stats, indent=1)
     if not quiet:
         people = count(evaluation.people, "annotated person", "annotated people")
@@ -239,8 +275,14 @@ def _report(
             f"percent{spread}"
         )
     print_table(evaluation.stats, found)
+    if extended is not None:
+        if not quiet:
+            click.echo(f"By extended OKS, joints below a confidence of {ex_oks:g} are missing:")
+        print_table(extended, extended_found)
     if costs is not None:
         table_console().print(_error_table(costs))
+    if shares is not None:
+        table_console().print(_pck_table(shares))
     if folder is not None:
         from dhn.pages.report import PAGE, write_report
 
@@ -269,8 +311,27 @@ def _error_table(errors: "Mapping[str, ErrorCost]") -> "Table":
         table.add_column(column, justify="right")
     for name, error in errors.items():
         share = "-" if error.share is None else f"{100 * error.share:.1f}"
-        gain = "-" if error.gain is None else f"{100 * error.gain:+.1f}"
+        gain = "-" if error.gain is None else f"{round(100 * error.gain, 1) + 0:+.1f}"  # no -0.0
         table.add_row(name.replace("_", " "), error.among, str(error.cases), share, gain)
+    return table
+
+
+def _pck_table(measures: "Mapping[str, Pck]") -> "Table":
+    """A row for each joint, and one for all of them together."""
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table("joint")
+    for name in measures:
+        table.add_column(name, justify="right")
+    rows: dict[str, list[float | None]] = {"all": [row.mean for row in measures.values()]}
+    for joint in next(iter(measures.values())).joints:
+        rows[joint] = [row.joints[joint] for row in measures.values()]
+    for joint, values in rows.items():
+        cells = ["-" if value is None else f"{100 * value:.1f}" for value in values]
+        table.add_row(Text(joint), *cells)
+    if any(row.interval for row in measures.values()):
+        table.add_row("all, 95 % interval", *(_range(row.interval) for row in measures.values()))
     return table
 
 

@@ -99,9 +99,11 @@ def _write_weights(
     from dhn.weights.checkpoint import load_checkpoint
     from dhn.weights.compact import write_compact
     from dhn.weights.download import fetch
+    from dhn.weights.load import open_file
 
     path = fetch(checkpoint, offline=offline, progress=progress(quiet))
     output = output or Path(path.stem + ".safetensors")
     check_outputs([output], [path])
+    open_file(path)  # refuses weights that do not fit the network they claim
     write_compact(output, load_checkpoint(path))
     click.echo(f"{output}: {output.stat().st_size / 1e6:.1f} MB, weights in float16")

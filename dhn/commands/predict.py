@@ -111,7 +111,13 @@ if TYPE_CHECKING:
     "--end",
     type=options.TIME,
     metavar="TIME",
-    help="Where to end in videos; of a camera, after how long.",
+    help="Where to end in videos; of a camera or stream, after how long.",
+)
+@click.option(
+    "--duration",
+    type=options.TIME,
+    metavar="TIME",
+    help="How much to take, from --start on, in place of --end.",
 )
 @click.option(
     "--track",
@@ -143,6 +149,7 @@ def predict(
     vid_stride: int,
     start: float,
     end: float | None,
+    duration: float | None,
     track: bool,
     smooth: bool,
     batch_size: int,
@@ -151,8 +158,9 @@ def predict(
 ) -> None:
     """Find the poses of people in images and videos.
 
-    SOURCE is an image, a video, a folder, a quoted glob, an http:// or https:// address, the number
-    of a camera (0), or - for an image, a video or a list of sources on standard input.
+    SOURCE is an image, a video, a folder, a quoted glob, an http:// or https:// address, a stream
+    (rtsp:// and the like), the number of a camera (0), or - for an image, a video or a list of
+    sources on standard input.
 
     Without an output option, overlays and JSON go to the folder predictions. Each file is named
     after its source: photo.jpg.predictions.jpg and .json, clip.mp4.predictions.mp4 and .jsonl.
@@ -172,8 +180,12 @@ def predict(
 
     if not sources and not more_sources:
         raise click.UsageError("Missing argument 'SOURCE...'.")
+    if duration is not None:
+        if end is not None:
+            raise click.UsageError("--duration and --end exclude each other")
+        end = start + duration
     if end is not None and end <= start:
-        raise click.UsageError("--end must be later than --start")
+        raise click.UsageError("--end must be later than --start, and --duration above 0")
     named = network["checkpoint"]
     network["checkpoint"] = chosen(named)
     if save_txt:

@@ -1,5 +1,6 @@
 """`dhn train`."""
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -55,6 +56,12 @@ def _unseen(line: str) -> None:
     help="Weights to start from, as far as they fit: short for train.init=...",
 )
 @click.option(
+    "--exclude",
+    metavar="IDS.txt",
+    help="Do not train on these images: ids, one a line, as `dhn data overlap` writes them; short "
+    "for data.exclude=...",
+)
+@click.option(
     "--offline", is_flag=True, help="Download no weights to start from; take them from the cache."
 )
 @click.option(
@@ -68,6 +75,7 @@ def train(
     output: Path | None,
     resume: Path | None,
     backbone: str | None,
+    exclude: str | None,
     offline: bool,
     show_config: bool,
     device: str,
@@ -96,6 +104,8 @@ def train(
         )
     if backbone is not None:
         overrides = (*overrides, f"train.init={backbone}")
+    if exclude is not None:
+        overrides = (*overrides, f"data.exclude={json.dumps(exclude)}")
     config = _config(source, resume, overrides)
     if show_config:
         from dhn.training.describe import commented_yaml

@@ -142,7 +142,8 @@ def load_annotations(dataset: str | Path, split: str = "test") -> Annotations:
               `{split}2017/` or `images/`;
             - Roboflow's `{split}/_annotations.coco.json` beside its images;
             - one JSON file that has the split in its name, in `annotations/` or in the folder
-              itself, with `images/{split}/`, `{split}/`, `images/`, or the images beside it;
+              itself, with `images/{split}/`, `{split}/`, `images/`, or the images beside it
+              (OCHuman's, for one);
             - Ultralytics' `data.yaml` for poses;
             - a single JSON file of another name, which is the split `train`.
 

@@ -18,6 +18,7 @@ _KNOWN = {
 }
 _ROBOFLOW = "_annotations.coco.json"  # in the folder of each split, beside the images
 _YAML = "data.yaml"
+_WHOLE_RANGE = "_range_0.00_1.00"
 
 
 class SplitFile(NamedTuple):
@@ -146,6 +147,8 @@ def _find_file(root: Path, split: str) -> SplitFile | None:
     name = re.compile(rf"(?<![a-z])({words})(?![a-z])", re.IGNORECASE)
     for folder in (root / "annotations", root):
         named = [path for path in sorted(folder.glob("*.json")) if name.search(path.stem)]
+        if len(named) > 1:  # OCHuman's API writes ranges of crowding beside the whole split
+            named = [path for path in named if path.stem.endswith(_WHOLE_RANGE)] or named
         if len(named) > 1:
             names = ", ".join(path.name for path in named)
             raise DhnError(f"{folder}: several files for split {split} ({names}); name one of them")

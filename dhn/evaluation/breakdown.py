@@ -12,6 +12,7 @@ from dhn.evaluation.bootstrap import Interval, interval
 from dhn.evaluation.error_analysis import JOINT_ERRORS, ErrorAnalysis, number
 from dhn.evaluation.figures import Judged
 from dhn.evaluation.matching import OKS_THRESHOLDS
+from dhn.evaluation.pck import correct_joints
 from dhn.evaluation.people import Bools, Floats, Ints, Truth
 from dhn.evaluation.precision import precision_and_recall
 
@@ -194,16 +195,12 @@ def _per_image(truth: Truth, values: Floats) -> Floats:
 
 
 def _joints(judged: Judged, analysis: ErrorAnalysis) -> list[JointFigures]:
-    truth, found = judged.truth, judged.found
+    truth = judged.truth
     counted = truth.labelled & ~truth.ignored[:, None]
     compared = analysis.joints >= 0
     similarity = analysis.joint_similarity
-    rows = np.flatnonzero(compared.any(axis=1))
-    who = analysis.person[rows]
-    off = found.keypoints[rows] - truth.keypoints[who][..., :2]
-    reach = PCK_REACH * truth.boxes[who, 2:].max(axis=1)
-    close = np.zeros(compared.shape, np.bool_)
-    close[rows] = (np.hypot(off[..., 0], off[..., 1]) <= reach[:, None]) & compared[rows]
+    pck = correct_joints(analysis, PCK_REACH * truth.boxes[:, 2:].max(axis=1))
+    correct = pck.correct.sum(axis=0).tolist()
     table = []
     for j, name in enumerate(truth.joints.names):
         labelled = int(counted[:, j].sum())
@@ -218,7 +215,7 @@ def _joints(judged: Judged, analysis: ErrorAnalysis) -> list[JointFigures]:
                 name=name,
                 labelled=labelled,
                 recall=_ratio(reached, labelled),
-                pck=_ratio(float(close[:, j].sum()), labelled),
+                pck=_ratio(correct[j], labelled),
                 median_error=median if np.isfinite(median) else None,
                 errors={
                     error: _ratio(float((kinds == 1 + k).sum()), len(kinds))

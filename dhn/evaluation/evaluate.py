@@ -1,6 +1,7 @@
 """Scores a network on a data set, or a file of predictions from any system."""
 
-from collections.abc import Sequence, Set
+import itertools
+from collections.abc import Iterator, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -11,6 +12,7 @@ import numpy.typing as npt
 from dhn.base.distributed import ALONE, World
 from dhn.base.errors import DhnError, failure
 from dhn.base.files import read_json, write_json
+from dhn.base.pipeline import Pipeline
 from dhn.base.progress import Progress, silent
 from dhn.data.annotations import AnnotatedImage, Annotations, load_annotations
 from dhn.data.coco_file import Scoring, check_coco
@@ -18,7 +20,7 @@ from dhn.data.joints import DEFAULT_SIGMA, JointSet
 from dhn.evaluation.figures import Judged, judge, plain_figures
 from dhn.evaluation.people import checked_results, found_of, people_of, truth_of
 from dhn.evaluation.scoring import Evaluator, score
-from dhn.inference.batches import people_or_errors
+from dhn.inference.batches import predicted
 
 if TYPE_CHECKING:
     from dhn.inference.predictor import Predictor
@@ -248,45 +250,41 @@ def predict_dataset(
     if images and not any(image.path.is_file() for image in images):
         raise DhnError(f"{images[0].path.parent}: none of the {len(images)} images is here")
     batches = [images[k : k + batch_size] for k in range(0, len(images), batch_size)]
-    share = world.share(batches)
-    done: list[tuple[list[dict[str, Any]], list[str]]] = []
-    total = sum(len(batch) for batch in share)
-    with (progress if world.main else silent)("Predicting", total) as bar:
-        for batch in share:
-            results: list[dict[str, Any]] = []
-            readable, pixels, failures = _read(batch)
-            for image, people in zip(readable, people_or_errors(predictor, pixels), strict=True):
-                if isinstance(people, Exception):
-                    failures.append(failure(image.path, people))
-                else:
-                    results += people.to_coco(image.id, annotations.category_id)
-            done.append((results, failures))
-            bar.advance(len(batch))
-    all_results: list[dict[str, Any]] = []
-    all_failures: list[str] = []
-    for results, failures in world.collect(done):
-        all_results += results
-        all_failures += failures
-    return all_results, all_failures
+    share = [image for batch in world.share(batches) for image in batch]
+    done: list[list[dict[str, Any]] | str] = []  # the results of an image, or why there are none
+    bar = (progress if world.main else silent)("Predicting", len(share))
+    with bar, Pipeline() as pipeline:
+        read = pipeline.stage("read", _read(share))
+        for image, people in predicted(pipeline, predictor, read, batch_size):
+            if isinstance(people, Exception):
+                done.append(failure(image.path, people))
+            else:
+                done.append(people.to_coco(image.id, annotations.category_id))
+            bar.advance()
+    by_batch = [done[k : k + batch_size] for k in range(0, len(done), batch_size)]
+    everything = itertools.chain(*world.collect(by_batch))
+    results: list[dict[str, Any]] = []
+    failures: list[str] = []
+    for outcome in everything:
+        if isinstance(outcome, str):
+            failures.append(outcome)
+        else:
+            results += outcome
+    return results, failures
 
 
 def _read(
     images: Sequence[AnnotatedImage],
-) -> tuple[list[AnnotatedImage], list[npt.NDArray[np.uint8]], list[str]]:
-    """The images that can be read, their pixels, and one line for each of the others."""
+) -> Iterator[tuple[AnnotatedImage, npt.NDArray[np.uint8] | Exception]]:
+    """Each image with its pixels, or why there are none."""
     from dhn.media.images import read_image
 
-    readable: list[AnnotatedImage] = []
-    pixels: list[npt.NDArray[np.uint8]] = []
-    failures: list[str] = []
     for image in images:
         try:
             # Annotations count stored pixels, whatever the EXIF orientation says.
-            pixels.append(read_image(image.path, ignore_orientation=True))
-            readable.append(image)
+            yield image, read_image(image.path, ignore_orientation=True)
         except Exception as error:
-            failures.append(failure(image.path, error))
-    return readable, pixels, failures
+            yield image, error
 
 
 def _count_people(annotations: Annotations) -> int:

@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dhn.data.crowding import CROWD_LEVELS
-from dhn.evaluation.matching import Matches, match
+from dhn.evaluation.matching import Matches, Similarity, match, oks
 from dhn.evaluation.people import Bools, Floats, Found, Truth
 from dhn.evaluation.precision import precision_and_recall
 
@@ -34,10 +34,12 @@ class Judged:
         return self.by_size["all"]
 
 
-def judge(truth: Truth, found: Found) -> Judged:
+def judge(truth: Truth, found: Found, similarity: Similarity = oks) -> Judged:
     """Matches the people as the annotations' definition of AP wants it."""
     sizes = AREAS if truth.kind == "coco" else {"all": AREAS["all"]}
-    by_size = {size: match(truth, found, area=area) for size, area in sizes.items()}
+    by_size = {
+        size: match(truth, found, area=area, similarity=similarity) for size, area in sizes.items()
+    }
     return Judged(truth, found, by_size)
 
 

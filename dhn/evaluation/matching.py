@@ -5,6 +5,7 @@ Their loops run over images and people; here a step handles the k-th best predic
 at every OKS threshold.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -39,6 +40,10 @@ class Pairs(NamedTuple):
 
     found: Ints
     person: Ints
+
+
+# float64 [P] in 0..1, of pairs of people; `oks` is one.
+Similarity = Callable[[Truth, Found, Pairs], Floats]
 
 
 def pairs(truth: Truth, found: Found) -> Pairs:
@@ -84,6 +89,7 @@ def match(
     found: Found,
     thresholds: Floats = OKS_THRESHOLDS,
     area: tuple[float, float] = (0.0, 1e10),
+    similarity: Similarity = oks,
 ) -> Matches:
     """Matches people as COCO does.
 
@@ -96,11 +102,12 @@ def match(
         thresholds: float64 [T], above 0.
         area: people of other areas, in square pixels, are ignored, and so are predictions of other
             areas that match nobody.
+        similarity: of pairs, what stands in for OKS.
     """
     ignored = truth.ignored | (truth.areas < area[0]) | (truth.areas > area[1])
     person = np.full((len(thresholds), len(found.image)), -1)
     for start in range(0, len(truth.image_ids), _CHUNK):
-        _match_images(truth, found, ignored, thresholds, start, person)
+        _match_images(truth, found, ignored, thresholds, similarity, start, person)
     outside = (found.areas < area[0]) | (found.areas > area[1])
     matched = person >= 0
     on_ignored = matched & ignored[person] if len(ignored) else matched
@@ -108,7 +115,13 @@ def match(
 
 
 def _match_images(
-    truth: Truth, found: Found, ignored: Bools, thresholds: Floats, start: int, person: Ints
+    truth: Truth,
+    found: Found,
+    ignored: Bools,
+    thresholds: Floats,
+    similarity: Similarity,
+    start: int,
+    person: Ints,
 ) -> None:
     """Fills in `person` for the images from `start` on, `_CHUNK` of them."""
     images = np.arange(start, min(start + _CHUNK, len(truth.image_ids)))
@@ -120,8 +133,8 @@ def _match_images(
     here = found.where((found.image >= start) & (found.image <= images[-1]))
     between = pairs(truth, here)
     image = here.image[between.found] - start
-    similarity = np.full(shape, -1.0)
-    similarity[image, between.found + f0[0] - f0[image], between.person - g0[image]] = oks(
+    similar = np.full(shape, -1.0)
+    similar[image, between.found + f0[0] - f0[image], between.person - g0[image]] = similarity(
         truth, here, between
     )
     slots = g0[:, None] + np.arange(shape[2])
@@ -132,7 +145,7 @@ def _match_images(
     least = np.minimum(thresholds, 1 - 1e-10)[:, None]
     for rank in range(shape[1]):
         rows = np.flatnonzero(f1 - f0 > rank)
-        o = similarity[rows, rank, None]
+        o = similar[rows, rank, None]
         open_ = np.where(free[rows] & (o >= least), o, -1.0)
         best, is_match = _best(np.where(regular[rows, None], open_, -1.0))
         other, is_other = _best(np.where(regular[rows, None], -1.0, open_))

@@ -39,6 +39,8 @@ class Truth:
         areas: float64 [G], in square pixels, as the definition takes them.
         crowd: bool [G], annotations that stand for a group.
         ignored: bool [G], people who need not be found: crowds, and those without a joint.
+        heads: float64 [G], sizes of heads in pixels, NaN where unknown: .6 of the diagonal of
+            `bbox_head`, as in MPII and PoseTrack, else the distance from the neck to the head.
     """
 
     kind: Scoring
@@ -54,6 +56,7 @@ class Truth:
     areas: Floats
     crowd: Bools
     ignored: Bools
+    heads: Floats
 
     @property
     def labelled(self) -> Bools:
@@ -70,21 +73,32 @@ class Found:
         keypoints: float64 [D, J, 2], x, y in image pixels.
         scores: float64 [D], descending within an image.
         areas: float64 [D], by which those that match nobody are medium or large.
+        confidence: float64 [D, J], every third number of `keypoints`, whatever it means.
     """
 
     image: Ints
     keypoints: Floats
     scores: Floats
     areas: Floats
+    confidence: Floats
 
     def where(self, kept: Bools) -> "Found":
         """Those of the people that `kept`, bool [D], says."""
-        return Found(self.image[kept], self.keypoints[kept], self.scores[kept], self.areas[kept])
+        return self._in_order(np.flatnonzero(kept), self.scores)
 
     def rescored(self, scores: Floats) -> "Found":
         """The same people with other scores, float64 [D], in the order that these demand."""
         order = np.lexsort((-scores, self.image))
-        return Found(self.image[order], self.keypoints[order], scores[order], self.areas[order])
+        return self._in_order(order, scores)
+
+    def _in_order(self, order: Ints, scores: Floats) -> "Found":
+        return Found(
+            self.image[order],
+            self.keypoints[order],
+            scores[order],
+            self.areas[order],
+            self.confidence[order],
+        )
 
 
 def truth_of(file: CocoFile, kind: Scoring, sigmas: Sequence[float] | None, where: object) -> Truth:
@@ -117,6 +131,8 @@ def truth_of(file: CocoFile, kind: Scoring, sigmas: Sequence[float] | None, wher
     crowd = np.array([person["iscrowd"] for person in people], np.bool_)[order]
     counted = np.array([person["num_keypoints"] for person in people], np.int64)[order]
     J = len(file.joints)
+    # In the precision of the file: file.keypoints are float32.
+    keypoints = numbers(people, "keypoints", 3 * J, "annotation", where).reshape(-1, J, 3)
     return Truth(
         kind=kind,
         joints=file.joints,
@@ -126,13 +142,30 @@ def truth_of(file: CocoFile, kind: Scoring, sigmas: Sequence[float] | None, wher
         crowd_index=np.array([_or_nan(image.get("crowdIndex")) for image in images], np.float64),
         image=image[order],
         ids=np.array([person["id"] for person in people], np.int64)[order],
-        # In the precision of the file: file.keypoints are float32.
-        keypoints=numbers(people, "keypoints", 3 * J, "annotation", where).reshape(-1, J, 3)[order],
+        keypoints=keypoints[order],
         boxes=boxes,
         areas=boxes[:, 3] * boxes[:, 2] * AREA_OF_BOX if kind == "crowdpose" else areas,
         crowd=crowd,
         ignored=crowd | (counted == 0),
+        heads=_head_sizes(people, keypoints, file.joints, where)[order],
     )
+
+
+def _head_sizes(
+    people: list[dict[str, Any]], keypoints: Floats, joints: JointSet, where: object
+) -> Floats:
+    """`heads` of a `Truth`, in the order of the file."""
+    sizes = np.full(len(people), np.nan)
+    names = {name: j for j, name in enumerate(joints.names)}
+    head = names.get("head", names.get("head_top"))
+    neck = names.get("neck", names.get("upper_neck"))
+    if head is not None and neck is not None:
+        sizes = np.hypot(*(keypoints[:, head, :2] - keypoints[:, neck, :2]).T)
+        sizes[(keypoints[:, [head, neck], 2] <= 0).any(axis=1)] = np.nan
+    boxed = [k for k, person in enumerate(people) if person.get("bbox_head")]
+    boxes = numbers([people[k] for k in boxed], "bbox_head", 4, "annotation", where)
+    sizes[boxed] = 0.6 * np.hypot(boxes[:, 2], boxes[:, 3])
+    return np.where(sizes > 0, sizes, np.nan)
 
 
 def _or_nan(value: float | None) -> float:
@@ -146,7 +179,8 @@ def found_of(results: list[dict[str, Any]], truth: Truth) -> Found:
     scores = np.array([result["score"] for result in results], np.float64)
     J = len(truth.joints)
     rows = [result["keypoints"] for result in results]
-    keypoints = np.array(rows, np.float64).reshape(-1, J, 3)[:, :, :2]
+    numbers = np.array(rows, np.float64).reshape(-1, J, 3)
+    keypoints, confidence = numbers[:, :, :2], numbers[:, :, 2]
     if results and "bbox" in results[0]:
         boxes = np.array([result["bbox"] for result in results], np.float64)
         areas = boxes[:, 2] * boxes[:, 3]
@@ -155,8 +189,8 @@ def found_of(results: list[dict[str, Any]], truth: Truth) -> Found:
     order = np.lexsort((-scores, image))
     image = image[order]
     kept = order[_rank(image) < MAX_PEOPLE]
-    ranked = (image[_rank(image) < MAX_PEOPLE], keypoints[kept], scores[kept], areas[kept])
-    return Found(*ranked)
+    image = image[_rank(image) < MAX_PEOPLE]
+    return Found(image, keypoints[kept], scores[kept], areas[kept], confidence[kept])
 
 
 def _rank(groups: Ints) -> Ints:

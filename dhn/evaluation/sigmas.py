@@ -61,7 +61,11 @@ def estimate_sigmas(files: Sequence[Path]) -> list[Sigma]:
     places[0] = _places(first, np.arange(G))
     for k, other in enumerate(others, 1):
         labels = Found(
-            other.image, other.keypoints[..., :2], np.ones(len(other.image)), other.areas
+            other.image,
+            other.keypoints[..., :2],
+            np.ones(len(other.image)),
+            other.areas,
+            other.keypoints[..., 2],
         )
         person = match(first, labels, np.array([_SAME])).person[0]
         who = np.flatnonzero(person >= 0)

@@ -21,7 +21,6 @@ from dhn.base.device import select_device
 from dhn.base.errors import DhnError, SettingError
 from dhn.data.joints import JointSet
 from dhn.inference.decode import Peaks
-from dhn.weights.claims import check_description, printable
 
 FORMAT = "dhn-export-1"
 SUFFIXES = {"onnx": ".onnx", "torch": ".pt2"}
@@ -60,6 +59,8 @@ class Description:
             ValueError: the text is not what `to_json` of this version writes.
             DhnError: it says what cannot be.
         """
+        from dhn.weights.claims import check_description  # pydantic: not all predict from a file
+
         fields = json.loads(text)
         names = {field.name for field in dataclasses.fields(cls)}
         if not isinstance(fields, dict) or fields.keys() != names | {"format"}:
@@ -159,6 +160,8 @@ def _load_onnx(path: Path, device: str) -> ExportedNetwork:
         try:
             found = session.run(OUTPUTS, {INPUT: images.contiguous().numpy()})
         except Exception as error:  # onnxruntime has many kinds, all of them bare Exceptions
+            from dhn.weights.claims import printable
+
             reason = printable(str(error))
             raise DhnError(
                 f"{path}: cannot run on images {list(images.shape)}: {reason}"

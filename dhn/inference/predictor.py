@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, TypeAlias, overload
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, overload
 
 import cv2
 import numpy as np
@@ -46,6 +46,29 @@ class TimeSpent:
     images: int = 0
     network_seconds: float = 0.0  # placing the image, network, flip test, aggregation
     decode_seconds: float = 0.0
+
+
+class InferredBatch(NamedTuple):
+    """Images that entered the network as one batch.
+
+    Attributes:
+        members: their indices among all images.
+        maps: heatmaps, tags and perhaps peaks, as `Predictor.maps` returns them.
+        back: for each image, from the network's input to its pixels.
+        size: (W, H) of the network's input.
+    """
+
+    members: Sequence[int]
+    maps: tuple[Any, ...]
+    back: Sequence[Affine]
+    size: tuple[int, int]
+
+
+class Inferred(NamedTuple):
+    """What the network made of images, in as many batches as there were input sizes."""
+
+    images: Sequence[np.ndarray]
+    batches: list[InferredBatch]
 
 
 class Predictor:
@@ -180,17 +203,39 @@ class Predictor:
         return self._predict_all([as_rgb(images)])[0]
 
     def _predict_all(self, images: Sequence[np.ndarray]) -> list[People]:
-        """The people of RGB uint8 images [H, W, 3], in batches of the same input size."""
+        return self.decoded(self.infer(images))
+
+    def infer(self, images: Sequence[np.ndarray]) -> Inferred:
+        """The first half of a prediction: what the network makes of the images.
+
+        Args:
+            images: RGB uint8 [H, W, 3], of any sizes. Those that enter the network at the same
+                size run as one batch.
+        """
         placed = [self._place((image.shape[1], image.shape[0])) for image in images]
         batches = defaultdict(list)  # network input's (W, H) -> indices of images
         for index, (_, _, size) in enumerate(placed):
             batches[size].append(index)
-        people: dict[int, People] = {}
+        inferred = Inferred(images, [])
         for size, members in batches.items():
             sampling, back, _ = zip(*(placed[index] for index in members), strict=True)
-            batch = self._predict([images[index] for index in members], sampling, back, size)
-            people.update(zip(members, batch, strict=True))
-        return [people[index] for index in range(len(images))]
+            maps = self._infer([images[index] for index in members], sampling, size)
+            inferred.batches.append(InferredBatch(members, maps, back, size))
+        return inferred
+
+    def decoded(self, inferred: Inferred) -> list[People]:
+        """The second half: the people in what `infer` returned, for each of its images.
+
+        It may run in another thread, beside `infer` of the next images.
+
+        Raises:
+            DhnError: the network's output is not finite.
+        """
+        people: dict[int, People] = {}
+        for batch in inferred.batches:
+            images = [inferred.images[index] for index in batch.members]
+            people.update(zip(batch.members, self._decoded(images, batch), strict=True))
+        return [people[index] for index in range(len(inferred.images))]
 
     def _place(self, size: tuple[int, int]) -> tuple[Affine, Affine, tuple[int, int]]:
         """From an image to the network's input, back from there, and the input's (W, H)."""
@@ -199,30 +244,34 @@ class Predictor:
         affine, input_size = input_transform(size, self.input_size)
         return affine, affine.inverse(), input_size
 
-    def _predict(
-        self,
-        images: Sequence[np.ndarray],
-        sampling: Sequence[Affine],
-        back: Sequence[Affine],
-        size: tuple[int, int],
-    ) -> list[People]:
-        """The people of images that enter the network at the same (W, H), as one batch."""
+    def _infer(
+        self, images: Sequence[np.ndarray], sampling: Sequence[Affine], size: tuple[int, int]
+    ) -> tuple[Tensor, ...]:
+        """The maps of images that enter the network at the same (W, H), as one batch."""
         started = time.perf_counter()
         warped = [
             cv2.warpAffine(image, affine.cv2_matrix(), size, flags=cv2.INTER_LINEAR)
             for image, affine in zip(images, sampling, strict=True)
         ]
         batch = torch.from_numpy(np.stack(warped)).permute(0, 3, 1, 2).to(self.device)
-        heatmaps, tags, *peaks = self.maps(batch)
+        maps = self.maps(batch)
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
-        inferred = time.perf_counter()
+        self.timing.images += len(images)
+        self.timing.network_seconds += time.perf_counter() - started
+        return maps
+
+    def _decoded(self, images: Sequence[np.ndarray], batch: InferredBatch) -> list[People]:
+        """The people of images that were one batch."""
+        started = time.perf_counter()
+        heatmaps, tags, *peaks = batch.maps
+        (W, H) = batch.size
         try:
-            found = decode_poses(heatmaps, tags, (size[1], size[0]), self.decode, *peaks)
+            found = decode_poses(heatmaps, tags, (H, W), self.decode, *peaks)
         except DhnError as error:
             raise DhnError(f"{self.source}: {error}") from error
         people = []
-        for image, poses, affine in zip(images, found, back, strict=True):
+        for image, poses, affine in zip(images, found, batch.back, strict=True):
             keypoints = poses.keypoints.numpy()
             there = keypoints[..., 2] > 0
             keypoints[there, :2] = affine.apply(keypoints[there, :2])
@@ -231,9 +280,7 @@ class Predictor:
             everybody = People(keypoints, scores, self.joints, image, refined)
             likely = without_guesses(everybody, self.min_seen)
             people.append(without_duplicates(likely, self.nms_oks))
-        self.timing.images += len(images)
-        self.timing.network_seconds += inferred - started
-        self.timing.decode_seconds += time.perf_counter() - inferred
+        self.timing.decode_seconds += time.perf_counter() - started
         return people
 
     @torch.inference_mode()

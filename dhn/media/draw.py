@@ -159,8 +159,10 @@ def _paint_person(
     _draw_skeleton(
         layer, (xy - (left, top)) * zoom, found, hollow, alpha, width * zoom, joints, colours
     )
-    layer = cv2.resize(layer, window.shape[1::-1], interpolation=cv2.INTER_AREA).astype(np.uint16)
-    window[:] = layer[..., :3] + (window * (255 - layer[..., 3:]) + 127) // 255
+    layer = cv2.resize(layer, window.shape[1::-1], interpolation=cv2.INTER_AREA)
+    through = cv2.cvtColor(255 - layer[..., 3], cv2.COLOR_GRAY2RGB)
+    below = cv2.multiply(window, through, scale=1 / 255)
+    cv2.add(cv2.cvtColor(layer, cv2.COLOR_RGBA2RGB), below, dst=window)
 
 
 def _write_label(

@@ -5,6 +5,7 @@ import io
 import itertools
 import os
 import sys
+import threading
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -17,11 +18,11 @@ import numpy as np
 
 from dhn.base.errors import DhnError
 from dhn.media.animation import AnimationReader, is_animated
-from dhn.media.camera import CameraReader
 from dhn.media.formats import IMAGE_SUFFIXES, VIDEO_SUFFIXES
 from dhn.media.frames import Excerpt
 from dhn.media.images import decode_image, read_image
-from dhn.media.remote import is_address, read_address
+from dhn.media.live import LiveReader, is_stream
+from dhn.media.remote import is_address, is_endless, read_address
 from dhn.media.video import VideoReader
 
 _MAY_MOVE = {".gif", ".webp", ".png"}
@@ -34,8 +35,8 @@ class Source:
     """One image or video to read.
 
     Attributes:
-        path: the file, an http:// or https:// address, or the number of a camera; `-` is standard
-            input.
+        path: the file, an http:// or https:// address, the address of a stream (rtsp:// and the
+            like), or the number of a camera; `-` is standard input.
         name: the name after which outputs are named: the file's, and before it the sub-folders
             of a folder that was read with them, as in `monday/clip.mp4`. No two sources have the
             same.
@@ -54,14 +55,21 @@ class Source:
     @property
     def label(self) -> str:
         """What messages call it."""
-        if self.is_live:
+        if self.is_live and self.path.isdecimal():
             return f"camera {self.path}"
         return "standard input" if self.path == "-" else self.path
 
-    @property
+    @cached_property
     def is_live(self) -> bool:
-        """Whether it is a camera: a number that is no file."""
-        return self.data is None and self.path.isdecimal() and not os.path.exists(self.path)
+        """Whether it is a camera (a number that is no file) or a stream, and has no end.
+
+        Web servers are asked what they send, unless the address ends like that of an image.
+        """
+        if self.data is not None or os.path.exists(self.path):
+            return False
+        if is_address(self.path):
+            return _suffix(self.path) not in IMAGE_SUFFIXES and is_endless(self.path)
+        return self.path.isdecimal() or is_stream(self.path)
 
     @cached_property
     def is_video(self) -> bool:
@@ -88,12 +96,12 @@ class Source:
         return read_image(self.path)
 
     def open_video(
-        self, excerpt: Excerpt | None = None
-    ) -> VideoReader | AnimationReader | CameraReader:
-        """Opens the video, or a part of it."""
+        self, excerpt: Excerpt | None = None, stop: threading.Event | None = None
+    ) -> VideoReader | AnimationReader | LiveReader:
+        """Opens the video, or a part of it; `stop` ends waiting for a camera or a stream."""
         excerpt = excerpt or Excerpt()
         if self.is_live:
-            return CameraReader(int(self.path), excerpt)
+            return LiveReader(self.path, excerpt, stop)
         if _suffix(self.path) == ".webp":
             return AnimationReader(self.path, excerpt)
         if self.data is not None:
@@ -170,7 +178,7 @@ def _expand(argument: str, recursive: bool, passed_over: Counter[str]) -> list[t
         return [("-", "stdin")]
     if argument.isdecimal() and not os.path.exists(argument):
         return [(argument, f"camera-{argument}")]
-    if is_address(argument):
+    if is_address(argument) or is_stream(argument):
         address = urlsplit(argument)
         return [(argument, PurePosixPath(unquote(address.path)).name or address.netloc)]
     if os.path.isdir(argument):

@@ -103,7 +103,7 @@ class VideoReader:
                 if self.excerpt.is_over(time - start):
                     return
                 if self.excerpt.takes(count, time - start):
-                    yield VideoFrame(count, time - start, _upright(frame))
+                    yield VideoFrame(count, time - start, upright(frame))
                 count += 1
         if broken or count == 0 or end < self._stated_end():
             raise DhnError(
@@ -135,7 +135,7 @@ class VideoReader:
         return Fraction(0)
 
 
-def _upright(frame: av.VideoFrame) -> np.ndarray:
+def upright(frame: av.VideoFrame) -> np.ndarray:
     """The frame as viewers show it, RGB."""
     rgb = frame.to_ndarray(format="rgb24")
     turns = round(frame.rotation / 90)  # counterclockwise, like rot90

@@ -10,10 +10,10 @@ from typing import NamedTuple
 import numpy as np
 
 from dhn.evaluation.error_analysis import JOINT_ERRORS, ErrorAnalysis
-from dhn.evaluation.people import Bools, Floats
+from dhn.evaluation.people import Bools, Floats, Ints
 
 WORST = RANDOM = 24  # images
-_OF_EACH_BAR = 3
+_OF_EACH_BAR = 6
 _SIDE, _QUALITY = 360, 70  # of the embedded images, in pixels and in JPEG's percent
 
 
@@ -60,11 +60,16 @@ class Shown:
     predictions: list[Figure]
 
 
-def choose(ap: Floats, bars: Mapping[str, tuple[Bools, Floats]], seed: int) -> dict[int, list[str]]:
+def choose(
+    ap: Floats, people: Ints, bars: Mapping[str, tuple[Bools, Floats]], seed: int
+) -> dict[int, list[str]]:
     """The images to show, each with the keys of what it is shown for.
+
+    Of images that are equally bad, those with more people come first: more went wrong there.
 
     Args:
         ap: float64 [N], AP of each image by itself; NaN where nobody is to be found.
+        people: int64 [N], how many are annotated in it.
         bars: for each key the images that belong to it, bool [N], and how bad they are, float64
             [N], the worst highest.
         seed: of the random choice.
@@ -74,12 +79,13 @@ def choose(ap: Floats, bars: Mapping[str, tuple[Bools, Floats]], seed: int) -> d
     """
     scored = np.flatnonzero(~np.isnan(ap))
     chosen: dict[int, list[str]] = {}
-    worst = scored[np.argsort(ap[scored], kind="stable")][:WORST]
+    worst = scored[np.lexsort((-people[scored], ap[scored]))][:WORST]
     some = np.random.default_rng(seed).permutation(scored)[:RANDOM]
     lists = {"worst": worst, "random": np.sort(some)}
     for key, (members, badness) in bars.items():
         inside = np.flatnonzero(members)
-        lists[key] = inside[np.argsort(-badness[inside], kind="stable")][:_OF_EACH_BAR]
+        order = np.lexsort((-people[inside], -badness[inside]))
+        lists[key] = inside[order][:_OF_EACH_BAR]
     for key, images in lists.items():
         for image in images.tolist():
             chosen.setdefault(image, []).append(key)

@@ -48,7 +48,8 @@ def percent(value: float | None) -> str:
 
 def change(value: float | None) -> str:
     """A difference of shares in percent, with + or -."""
-    return "–" if value is None else f"{100 * value:+.1f}"
+    # Adding 0 turns -0.0 into 0.0.
+    return "–" if value is None else f"{round(100 * value, 1) + 0:+.1f}"
 
 
 def words(name: str) -> str:

@@ -74,13 +74,16 @@ def write_report(
         parts = break_down(judged, analysis, weights)
         bar.advance(2)
         ap = image_precision(judged.truth, judged.found, judged.matches)
-        chosen = choose(ap, _bars(analysis, parts, ap), SEED)
+        people = np.bincount(judged.truth.image, minlength=len(ap))
+        chosen = choose(ap, people, _bars(analysis, parts, ap), SEED)
         images = draw(analysis, chosen, evaluation.paths, ap)
         bar.advance(2)
         data = _data(evaluation, settings, ranges, errors, parts, ap)
         write_json(folder / DATA, data, indent=1)
         page = {
             **data,
+            "title": f"{Path(evaluation.predictions).name} on {evaluation.annotations}",
+            "settings": {"predictions": evaluation.predictions, **data["settings"]},
             "parts": parts.parts,
             "joints": parts.joints,
             "meanings": MEANINGS,
@@ -89,7 +92,7 @@ def write_report(
             "images": images,
             "photos": sum(image.photo is not None for image in images),
             "pck_reach": PCK_REACH,
-            "most_gain": max((e["gain"] or 0 for e in errors.values()), default=0),
+            "most_gain": max((e["gain_interval"] or (0, 0))[1] for e in errors.values()),
         }
         write_page(folder / PAGE, "report.html", page)
 

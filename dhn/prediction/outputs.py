@@ -89,6 +89,10 @@ class Outputs:
         """Whether something is drawn."""
         return self.images is not None or self.video is not None
 
+    def draws(self, source: Source) -> bool:
+        """Whether the people of this source are drawn."""
+        return self.images is not None or (source.is_video and self.video is not None)
+
     @property
     def on_stdout(self) -> bool:
         """Whether results go to standard output, so that nothing else may."""

@@ -1,8 +1,14 @@
-"""Predicts images and videos: sources are read, their frames predicted, the results written."""
+"""Predicts images and videos: sources are read, their frames predicted, the results written.
+
+Each of these is a stage that works beside the others, see `dhn.base.pipeline`. What a stage cannot
+do with a frame goes on as an exception in place of its people, and the last one notes it.
+"""
 
 import contextlib
 import itertools
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -10,21 +16,25 @@ import numpy as np
 
 from dhn.base.distributed import ALONE, World
 from dhn.base.errors import DhnError, failure
-from dhn.base.progress import Progress, silent, tracked
+from dhn.base.pipeline import Pipeline
+from dhn.base.progress import Progress, silent
 from dhn.data.joints import JointSet
-from dhn.inference.batches import people_or_errors
+from dhn.inference.batches import predicted
 from dhn.inference.people import People
 from dhn.media.frames import Excerpt, VideoFrame
 from dhn.media.sources import Source
 from dhn.prediction.outputs import Outputs, closed_by
-from dhn.prediction.sinks import Frame, Run
-from dhn.tracking import LiveSmoother, Tracker, smooth_video
+from dhn.prediction.sinks import Frame, Painter, Run, Sink
+from dhn.tracking import LiveSmoother, Tracker, smooth_stream
 
 if TYPE_CHECKING:
     from dhn.inference.predictor import Predictor
 
 _ALL_FRAMES = Excerpt()
 _NO_PIXELS = np.empty((0, 0, 3), np.uint8)
+
+Results: TypeAlias = Iterator[tuple[Frame, People | Exception]]
+_Change: TypeAlias = Callable[[Frame, People], tuple[Frame, People]]
 
 
 @dataclass(frozen=True)
@@ -36,6 +46,8 @@ class Summary:
         people: how many people were found in them.
         failures: one line for each source that failed.
         network_seconds, decode_seconds: the time that was spent, summed over the images.
+        stage_seconds: how long each stage of this process worked, without waiting for others.
+        stage_cpu_seconds: the processor time of each stage's thread.
     """
 
     images: int
@@ -43,6 +55,8 @@ class Summary:
     failures: list[str]
     network_seconds: float
     decode_seconds: float
+    stage_seconds: dict[str, float]
+    stage_cpu_seconds: dict[str, float]
 
 
 @dataclass
@@ -76,8 +90,8 @@ def predict(
     """Finds the people in all sources and writes what `outputs` asks for.
 
     A source that cannot be read, or that breaks off, is noted in the summary. What it gave until
-    then is kept, and the other sources follow. Ctrl-C leaves what has been written in files that
-    can be opened.
+    then is kept, and the other sources follow. After Ctrl-C no image enters the network any more;
+    what is under way is still written, in files that can be opened.
 
     Several processes share the sources; a video is the work of one. Each process writes the files
     of its own sources. What goes to one file for all sources is kept in memory until rank 0
@@ -93,8 +107,8 @@ def predict(
         excerpt: which frames of videos are taken.
         track: gives the people of videos ids, by `dhn.tracking.Tracker`. Weak people, who are left
             out afterwards, help it.
-        smooth: steadies the joints in videos; needs `track`. A video is then read twice, because
-            what comes later has a say.
+        smooth: steadies the joints in videos; needs `track`. A video of which overlays are made
+            is then read twice, because what comes later has a say.
         progress: shows how many images and frames are done.
         world: the processes that share the work.
 
@@ -117,40 +131,26 @@ def predict(
     }
     run = Run(predictor.source, predictor.settings | choices, predictor.joints, sources)
     outcomes = {source: _Outcome() for source in world.share(sources)}
-    frames = tracked(
-        _frames(outcomes, excerpt),
-        progress if world.main else silent,
-        "Predicting",
-        total=_frame_count(list(outcomes), excerpt),
-    )
-    results = _results(predictor, frames, batch_size, outcomes)
+    stop = threading.Event()
+    bar = (progress if world.main else silent)("Predicting", _frame_count(list(outcomes), excerpt))
     with contextlib.ExitStack() as whole_run:
         shared = closed_by(whole_run, outputs.shared_sinks(run))
         at_once = shared if world.size == 1 else ()  # else rank 0 writes to them at the end
-        group: Results
-        for source, group in itertools.groupby(results, key=lambda result: result[0].source):
-            outcome = outcomes[source]
-            if source.is_video and track:
-                group = _tracked(group, predictor.joints)
-                if smooth and source.is_live:
-                    group = _steadied(group)
-                elif smooth:
-                    group = _smoothed(group, excerpt, pixels=outputs.need_pixels)
-            with contextlib.ExitStack() as one_source:
-                own = closed_by(one_source, outputs.source_sinks(source, run))
-                for frame, everybody in group:
-                    people = everybody[everybody.scores >= conf].without_weak_joints(joint_conf)
-                    outcome.images += 1
-                    outcome.people += len(people)
-                    try:
-                        for sink in (*own, *at_once):
-                            sink.write(frame, people)
-                    except DhnError:
-                        raise  # nothing more can be written there
-                    except Exception as error:
-                        outcome.fail(source, error)
-                    if shared and not at_once:
-                        outcome.results.append(_without_pixels(frame, people))
+        with bar, Pipeline() as pipeline:
+            # A camera gives its newest frame when the network asks for one, and none before.
+            ahead = 1 if any(source.is_live for source in outcomes) else None
+            frames = pipeline.stage("read", _frames(list(outcomes), excerpt, stop), most=ahead)
+            results = predicted(pipeline, predictor, frames, batch_size, stopped=stop.is_set)
+            if track:
+                results = pipeline.stage("track", _tracked(results, predictor.joints))
+            if smooth:
+                steady = _smoothed(results, excerpt, pixels=outputs.need_pixels)
+                results = pipeline.stage("smooth", steady)
+            results = _confident(results, conf, joint_conf)
+            if outputs.need_pixels:
+                results = pipeline.stage("draw", _drawn(results, outputs))
+            written = pipeline.stage("write", _written(results, outputs, run, at_once))
+            _noted(written, outcomes, bar.advance, stop, keep=bool(shared) and not at_once)
         everything = world.collect(list(outcomes.values()))
         for frame, people in itertools.chain(*(outcome.results for outcome in everything)):
             for sink in shared:
@@ -163,74 +163,63 @@ def predict(
         failures=[outcome.failure for outcome in everything if outcome.failure is not None],
         network_seconds=network_seconds,
         decode_seconds=decode_seconds,
+        stage_seconds=pipeline.seconds,
+        stage_cpu_seconds=pipeline.cpu_seconds,
     )
 
 
-Results: TypeAlias = Iterator[tuple[Frame, People]]
-
-
-def _tracked(results: Results, joints: JointSet) -> Results:
-    """The results of one video, whose people have ids."""
-    tracker = Tracker(joints)
-    for frame, people in results:
-        yield frame, tracker(people, float(frame.time))
-
-
-def _steadied(results: Results) -> Results:
-    """The results of a camera with steady joints, each at once."""
-    smoother = LiveSmoother()
-    for frame, people in results:
-        yield frame, smoother(people, float(frame.time))
-
-
-def _smoothed(results: Results, excerpt: Excerpt, *, pixels: bool) -> Results:
-    """The results of one video with steady joints, once all of them are there.
-
-    Ctrl-C, too, has to wait until what was found so far is written.
-    """
-    kept: list[tuple[Frame, People]] = []
+def _noted(
+    written: Results,
+    outcomes: Mapping[Source, _Outcome],
+    advance: Callable[[], None],
+    stop: threading.Event,
+    *,
+    keep: bool,
+) -> None:
+    """Notes what became of each frame. After Ctrl-C, waits until what is under way is written."""
     interrupt: KeyboardInterrupt | None = None
-    try:
-        for frame, people in results:
-            kept.append(_without_pixels(frame, people))
-    except KeyboardInterrupt as error:
-        interrupt = error
-    if kept:
-        frames = [frame for frame, _ in kept]
-        images: Iterable[np.ndarray] = itertools.repeat(_NO_PIXELS)
-        with contextlib.ExitStack() as stack:
-            if pixels:
-                video: Iterable[VideoFrame] = stack.enter_context(
-                    frames[0].source.open_video(excerpt)
-                )
-                images = (again.image for again in video)
-            for frame, image, people in zip(
-                frames, images, smooth_video([people for _, people in kept]), strict=False
-            ):
-                yield replace(frame, image=image), people
+    while True:
+        try:
+            for frame, people in written:
+                outcome = outcomes[frame.source]
+                if isinstance(people, Exception):
+                    outcome.fail(frame.source, people)
+                else:
+                    outcome.images += 1
+                    outcome.people += len(people)
+                    if keep:
+                        outcome.results.append((frame, people))
+                advance()
+            break
+        except KeyboardInterrupt as error:
+            if interrupt is not None:
+                raise  # somebody is in a hurry
+            interrupt = error
+            stop.set()
     if interrupt is not None:
         raise interrupt
 
 
-def _without_pixels(frame: Frame, people: People) -> tuple[Frame, People]:
-    """A result that may stay in memory, however many frames a video has."""
-    return replace(frame, image=_NO_PIXELS), replace(people, image=None)
-
-
-def _frames(outcomes: Mapping[Source, _Outcome], excerpt: Excerpt) -> Iterator[Frame]:
-    """The images and frames of all sources; failures go to the outcome of their source."""
-    for source, outcome in outcomes.items():
+def _frames(
+    sources: Sequence[Source], excerpt: Excerpt, stop: threading.Event
+) -> Iterator[tuple[Frame, np.ndarray | Exception]]:
+    """The images and frames of all sources, and why there are none or no others."""
+    for source in sources:
         try:
             if not source.is_video:
                 image = source.read_image()
-                yield Frame(source, image, size=_size(image))
+                yield Frame(source, image, size=_size(image)), image
                 continue
-            with source.open_video(excerpt) as video:
+            with source.open_video(excerpt, stop) as video:
                 for frame in video:
-                    size = _size(frame.image)
-                    yield Frame(source, frame.image, frame.index, frame.time, video.fps, size)
+                    image, size = frame.image, _size(frame.image)
+                    yield Frame(source, image, frame.index, frame.time, video.fps, size), image
+                    if stop.is_set():
+                        return
         except Exception as error:
-            outcome.fail(source, error)
+            yield Frame(source, _NO_PIXELS), error
+        if stop.is_set():
+            return
 
 
 def _size(image: np.ndarray) -> tuple[int, int]:
@@ -255,17 +244,116 @@ def _frame_count(sources: Sequence[Source], excerpt: Excerpt) -> int | None:
     return total
 
 
-def _results(
-    predictor: "Predictor",
-    frames: Iterator[Frame],
-    batch_size: int,
-    outcomes: Mapping[Source, _Outcome],
-) -> Iterator[tuple[Frame, People]]:
-    """Each frame with its people; `batch_size` frames are predicted at a time."""
-    while batch := list(itertools.islice(frames, batch_size)):
-        found = people_or_errors(predictor, [frame.image for frame in batch])
-        for frame, people in zip(batch, found, strict=True):
+def _by_source(results: Results) -> Iterator[tuple[Source, Results]]:
+    return itertools.groupby(results, key=lambda result: result[0].source)
+
+
+def _changed(results: Results, change: _Change) -> Results:
+    """The results after `change`, or with what it raises."""
+    for frame, people in results:
+        if not isinstance(people, Exception):
+            try:
+                frame, people = change(frame, people)
+            except Exception as error:
+                people = error
+        yield frame, people
+
+
+def _tracked(results: Results, joints: JointSet) -> Results:
+    """The people of videos get ids."""
+    for source, group in _by_source(results):
+        yield from _changed(group, _follower(joints)) if source.is_video else group
+
+
+def _follower(joints: JointSet) -> _Change:
+    tracker = Tracker(joints)
+    return lambda frame, people: (frame, tracker(people, float(frame.time)))
+
+
+def _smoothed(results: Results, excerpt: Excerpt, *, pixels: bool) -> Results:
+    """The joints in videos are steadied: those of cameras at once, others when more is known."""
+    for source, group in _by_source(results):
+        if source.is_live:
+            yield from _changed(group, _steadier())
+        elif source.is_video:
+            yield from _smoothed_file(source, group, excerpt, pixels=pixels)
+        else:
+            yield from group
+
+
+def _steadier() -> _Change:
+    smoother = LiveSmoother()
+    return lambda frame, people: (frame, smoother(people, float(frame.time)))
+
+
+def _smoothed_file(source: Source, results: Results, excerpt: Excerpt, *, pixels: bool) -> Results:
+    """The results of one video, which is read again where its pixels are wanted.
+
+    Smoothing holds hundreds of frames back, whose people stay in memory, but not their pixels.
+    """
+    waiting: deque[Frame] = deque()
+    failed: list[tuple[Frame, People | Exception]] = []
+
+    def found() -> Iterator[People]:
+        for frame, people in results:
             if isinstance(people, Exception):
-                outcomes[frame.source].fail(frame.source, people)
+                failed.append((frame, people))
             else:
+                waiting.append(_without_pixels(frame))
+                yield replace(people, image=None)
+
+    steady = smooth_stream(found())
+    try:
+        with contextlib.ExitStack() as stack:
+            again: Iterator[VideoFrame] = iter(())
+            if pixels:
+                again = iter(stack.enter_context(source.open_video(excerpt)))
+            for people in steady:
+                frame = waiting.popleft()
+                if pixels:  # frames that failed are passed over
+                    image = next(other.image for other in again if other.index == frame.index)
+                    frame = replace(frame, image=image)
                 yield frame, people
+    except Exception as error:
+        failed.append((Frame(source, _NO_PIXELS), error))
+        for _ in steady:
+            pass
+    yield from failed
+
+
+def _confident(results: Results, conf: float, joint_conf: float) -> Results:
+    """Leaves weak people and joints out."""
+    for frame, people in results:
+        if not isinstance(people, Exception):
+            people = people[people.scores >= conf].without_weak_joints(joint_conf)
+        yield frame, people
+
+
+def _drawn(results: Results, outputs: Outputs) -> Results:
+    """Frames get the overlays that will be written."""
+    for source, group in _by_source(results):
+        yield from _changed(group, Painter()) if outputs.draws(source) else group
+
+
+def _written(results: Results, outputs: Outputs, run: Run, shared: Sequence[Sink]) -> Results:
+    """Writes the files; returns what there was, without pixels."""
+    for source, group in _by_source(results):
+        with contextlib.ExitStack() as one_source:
+            own = closed_by(one_source, outputs.source_sinks(source, run))
+            for frame, people in group:
+                result = people
+                if not isinstance(people, Exception):
+                    try:
+                        for sink in (*own, *shared):
+                            sink.write(frame, people)
+                        result = replace(people, image=None)
+                    except DhnError:
+                        raise  # nothing more can be written there
+                    except Exception as error:
+                        result = error
+                yield _without_pixels(frame), result
+
+
+def _without_pixels(frame: Frame) -> Frame:
+    """A frame that may stay in memory, however many a video has."""
+    return replace(frame, image=_NO_PIXELS, overlay=None)

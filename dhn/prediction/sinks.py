@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, Protocol
@@ -33,6 +33,8 @@ class Frame:
         time: when the frame is shown, in seconds from the first one.
         fps: frames per second that are taken from the video.
         size: (W, H) of the image in pixels, also where the image itself is not kept.
+        overlay: the image with its people drawn over it, RGB uint8 [H, W, 3]; None until it is
+            drawn, and where nobody needs it.
     """
 
     source: Source
@@ -41,6 +43,7 @@ class Frame:
     time: Fraction = Fraction(0)
     fps: Fraction = Fraction(0)
     size: tuple[int, int] = (0, 0)
+    overlay: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
@@ -90,27 +93,41 @@ class ImageSink:
         pass
 
 
+class Painter:
+    """Draws the people of one source; those of a video keep their colours."""
+
+    def __init__(self) -> None:
+        self._colours = SteadyColours()
+
+    def __call__(self, frame: Frame, people: People) -> tuple[Frame, People]:
+        """The frame with its overlay, and the people."""
+        colours = None
+        if frame.index is not None:
+            colours = self._colours(people.keypoints) if people.ids is None else people.ids - 1
+        return replace(frame, overlay=people.plot(frame.image, colours=colours)), people
+
+
 class OverlayImage(ImageSink):
     """An image with skeletons over it."""
 
     def write(self, frame: Frame, people: People) -> None:
-        write_image(self.path, people.plot(frame.image))
+        assert frame.overlay is not None
+        write_image(self.path, frame.overlay)
 
 
 class OverlayVideo:
-    """A video with skeletons over it, which keep their colours from frame to frame."""
+    """A video with skeletons over it."""
 
     def __init__(self, path: Path, run: Run) -> None:
         self._path = path
-        self._colours = SteadyColours()
         self._writer: VideoWriter | None = None
 
     def write(self, frame: Frame, people: People) -> None:
         if self._writer is None:
             self._writer = VideoWriter(self._path, frame.fps, frame.size)
             self._start = frame.time  # an excerpt begins at once
-        colours = self._colours(people.keypoints) if people.ids is None else people.ids - 1
-        self._writer.write(people.plot(frame.image, colours=colours), frame.time - self._start)
+        assert frame.overlay is not None
+        self._writer.write(frame.overlay, frame.time - self._start)
 
     def close(self) -> None:
         if self._writer is not None:

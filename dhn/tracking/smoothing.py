@@ -1,7 +1,7 @@
 """Steadies the joints of tracked people: over a whole video, or live, frame by frame."""
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -82,6 +82,35 @@ def smooth_video(frames: Sequence[People], config: SmoothingConfig | None = None
             frames, (order[a:b] for a, b in itertools.pairwise(limits)), strict=True
         )
     ]
+
+
+def smooth_stream(
+    frames: Iterable[People], config: SmoothingConfig | None = None, *, block: int = 500
+) -> Iterator[People]:
+    """Like `smooth_video`, for videos of any length: only some frames are kept.
+
+    `block` frames at a time are smoothed with those next to them. What comes out is the same,
+    except that a person's size is that in these frames, and next to gaps that are longer than what
+    is kept of the neighbouring blocks.
+
+    Args:
+        frames: see `smooth_video`.
+        config: lengths and limits.
+        block: how many frames are given at a time; twice as many as `window`, `gap` and 5 together
+            may be kept besides.
+    """
+    config = config or SmoothingConfig()
+    margin = config.window + config.gap + 5
+    block = max(block, margin)
+    kept: list[People] = []
+    given = 0  # how many of those kept have been given already
+    for people in frames:
+        kept.append(people)
+        if len(kept) == given + block + margin:
+            yield from smooth_video(kept, config)[given : given + block]
+            kept = kept[given + block - margin :]
+            given = margin
+    yield from smooth_video(kept, config)[given:]
 
 
 def _smooth_track(track: np.ndarray, config: SmoothingConfig) -> tuple[np.ndarray, np.ndarray]:

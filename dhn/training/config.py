@@ -16,6 +16,7 @@ from dhn.training.settings import SECTIONS, Config
 
 DEFAULT_PRESET = "doublehighernet_w32_crowdpose"
 # 010 would be 8, and 1:30 would be 90.
+_NO_TEXT = re.compile(r"[\x00\ud800-\udfff]")
 _OTHER_BASE = re.compile(r"[-+]?(0[0-7_]+|[1-9][0-9_]*(:[0-5]?[0-9])+(\.[0-9_]*)?)")
 _MAX_YAML = 100_000  # characters
 _MAX_DEPTH = 8  # a section, a setting, a list of numbers
@@ -106,6 +107,8 @@ def _check_plain(text: str, name: str) -> None:
     """
     depth = 0
     for event in yaml.parse(text, yaml.SafeLoader):
+        if isinstance(event, yaml.ScalarEvent) and _NO_TEXT.search(event.value):
+            raise DhnError(f"{name}: {event.value[:50]!r} has characters that no name or file has")
         plain = isinstance(event, yaml.ScalarEvent) and event.implicit[0]
         value: str = event.value if plain else ""  # type: ignore[attr-defined]
         if _OTHER_BASE.fullmatch(value):

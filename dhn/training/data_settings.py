@@ -29,6 +29,7 @@ class Source(Section):
     split: Literal["train", "val", "test", "trainval"] | None = None
     weight: float = Field(1, gt=0, le=100)
     joints: dict[str, str] = {}
+    exclude: str | None = None
 
 
 def _is_path(eval_split: str) -> bool:
@@ -43,9 +44,9 @@ class Data(Section):
         description="`crowdpose` (in data/crowdpose), `coco` (in data/coco), or the path of a "
         "folder or JSON file with annotations in COCO's keypoint format, or of Ultralytics' "
         "data.yaml for poses. Or several of them, each as `{path: PATH, split: train, weight: 1, "
-        "joints: {their_name: our_name}}`, where all but the path may be left out. An epoch shows "
-        "an image of weight 2 twice, and half of the images of weight 0.5. The held-out split is "
-        "that of the first one.",
+        "joints: {their_name: our_name}, exclude: IDS.txt}`, where all but the path may be left "
+        "out. An epoch shows an image of weight 2 twice, and half of the images of weight 0.5. The "
+        "held-out split is that of the first one.",
     )
     joints: Literal["own", "coco", "crowdpose", "common"] = Field(
         "own",
@@ -55,6 +56,12 @@ class Data(Section):
     )
     split: Literal["train", "val", "test", "trainval"] = Field(
         "trainval", description="The split to train on."
+    )
+    exclude: str | None = Field(
+        None,
+        description="A file of image ids, one a line, that are not trained on: those that "
+        "`dhn data overlap` finds in the images that the network is to be scored on. Of several "
+        "data sets, each has its own.",
     )
     eval_split: str | None = Field(
         None,
@@ -183,7 +190,7 @@ class Data(Section):
     def sources(self) -> tuple[Source, ...]:
         """The data sets, each with its split."""
         if isinstance(self.dataset, str):
-            return (Source(path=self.dataset, split=self.split),)
+            return (Source(path=self.dataset, split=self.split, exclude=self.exclude),)
         return tuple(
             source.model_copy(update={"split": source.split or self.split})
             for source in self.dataset
@@ -211,6 +218,15 @@ class Data(Section):
         if not value:
             raise ValueError("must name at least one data set")
         return value
+
+    @pydantic.model_validator(mode="after")
+    def _whose_ids(self) -> "Data":
+        if self.exclude is not None and not isinstance(self.dataset, str):
+            raise ValueError(
+                "exclude: ids belong to one data set; write {path: PATH, exclude: IDS.txt} in "
+                "data.dataset"
+            )
+        return self
 
     @pydantic.field_validator("scale", "aspect")
     @classmethod

@@ -4,7 +4,7 @@ import contextlib
 import copy
 import math
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -20,7 +20,9 @@ from dhn.model import PoseNetwork, channels_last
 from dhn.model.normalise import normalise
 from dhn.training.finetune import freeze, parameter_groups
 from dhn.training.loss import PoseLoss, pose_loss
-from dhn.training.settings import Config, Loss, Train
+
+if TYPE_CHECKING:  # with pydantic, which nothing here needs
+    from dhn.training.settings import Config, Loss, Train
 
 
 class Update(NamedTuple):
@@ -63,7 +65,7 @@ class Learner:
     """
 
     def __init__(
-        self, config: Config, model: PoseNetwork, device: torch.device, world: World = ALONE
+        self, config: "Config", model: PoseNetwork, device: torch.device, world: World = ALONE
     ) -> None:
         check_trainable(device.type)
         self.config = config
@@ -209,7 +211,7 @@ class Learner:
         self.updates = state["updates"]
 
 
-def learning_rate(settings: Train, share: float, epoch: float) -> float:
+def learning_rate(settings: "Train", share: float, epoch: float) -> float:
     """The learning rate after `share` (0 to 1) of the run, which is after `epoch` epochs."""
     if share < settings.warmup:
         return settings.lr * max(share / settings.warmup, 1e-3)
@@ -219,7 +221,7 @@ def learning_rate(settings: Train, share: float, epoch: float) -> float:
     return settings.lr * 0.5 * (1 + math.cos(math.pi * rest))
 
 
-def foreground_weight(settings: Loss, share: float) -> float:
+def foreground_weight(settings: "Loss", share: float) -> float:
     """What `pose_loss` gets as `foreground` after `share` (0 to 1) of the run."""
     start, end = settings.foreground
     return start + (end - start) * share
@@ -232,7 +234,7 @@ def amp_dtype(amp: str, device: torch.device) -> torch.dtype | None:
     return {"bf16": torch.bfloat16, "fp16": torch.float16, "off": None}[amp]
 
 
-def _optimiser(settings: Train, groups: Sequence[list[nn.Parameter]]) -> torch.optim.Optimizer:
+def _optimiser(settings: "Train", groups: Sequence[list[nn.Parameter]]) -> torch.optim.Optimizer:
     kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[settings.optimiser]
     # The fused form needs one pass over hundreds of small tensors.
     weights = [{"params": group} for group in groups]

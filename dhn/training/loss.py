@@ -5,7 +5,7 @@ without a loop over people and without a copy to the host.
 """
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -14,7 +14,9 @@ from torch import Tensor
 from dhn import ops
 from dhn.model import PoseMaps
 from dhn.ops.plain import widen
-from dhn.training.settings import Loss
+
+if TYPE_CHECKING:  # with pydantic, which nothing here needs
+    from dhn.training.settings import Loss
 
 
 class GroupingLoss(NamedTuple):
@@ -85,7 +87,7 @@ def pose_loss(
     maps: PoseMaps,
     keypoints: Tensor,
     mask: Tensor | None,
-    settings: Loss,
+    settings: "Loss",
     boxes: Tensor | None = None,
     *,
     input_size: int,

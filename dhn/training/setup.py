@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader
 from dhn.base.distributed import World
 from dhn.base.errors import DhnError, SettingError
 from dhn.base.progress import Progress
-from dhn.data.annotations import Annotations, load_annotations
+from dhn.data.annotations import Annotations, load_annotations, read_ids
 from dhn.data.augmentation import Appearance
 from dhn.data.dataset import Augmentation, Batch, EpochSampler, PoseDataset, collate
 from dhn.data.joints import JointSet, doubts_about_sides, with_pairs, with_sigmas
@@ -26,7 +26,7 @@ from dhn.data.labels import count_kept
 from dhn.data.mixture import JOINT_SETS, Mixture, joined, with_joints
 from dhn.model import PoseNetwork
 from dhn.synth import generate, is_unfinished
-from dhn.training.data_settings import Data
+from dhn.training.data_settings import Data, Source
 from dhn.training.learner import Learner
 from dhn.training.settings import Config
 from dhn.weights.choice import chosen
@@ -42,6 +42,7 @@ class TrainingData:
 
     Attributes:
         annotations: of the split to train on.
+        excluded: how many of its images `data.exclude` leaves out.
         held_out: of the split to score, if there is one.
         dataset: the samples.
         sampler: which samples make a batch.
@@ -50,6 +51,7 @@ class TrainingData:
     """
 
     annotations: Annotations
+    excluded: int
     held_out: Annotations | None
     dataset: PoseDataset
     sampler: EpochSampler
@@ -90,7 +92,8 @@ def open_data(config: Config, world: World, progress: Progress) -> TrainingData:
         _draw_crowds(config.data, progress)
     world.barrier()
     data, settings = config.data, config.train
-    parts, held_out = _parts(data, settings.seed)
+    excluded = [_excluded(source) for source in data.sources]
+    parts, held_out = _parts(data, excluded, settings.seed)
     annotations = joined(parts)
     if data.held_out is not None:
         held_out = _held_out(data, *data.held_out, annotations)
@@ -117,7 +120,8 @@ def open_data(config: Config, world: World, progress: Progress) -> TrainingData:
         processes=world.size,
     )
     loader = _loader(dataset, sampler, data.workers)
-    return TrainingData(annotations, held_out, dataset, sampler, settings.accumulate, loader)
+    count = sum(map(len, excluded))
+    return TrainingData(annotations, count, held_out, dataset, sampler, settings.accumulate, loader)
 
 
 def plan(config: Config, data: TrainingData, learner: Learner) -> Iterator[str]:
@@ -135,6 +139,8 @@ def plan(config: Config, data: TrainingData, learner: Learner) -> Iterator[str]:
     )
     people = labelled - sum(data.dataset.left_out)
     line = f"training: {len(images)} images, {people} people, {len(data.dataset.joints)} joints"
+    if data.excluded:
+        line += f"; left out: {data.excluded} images by data.exclude"
     if empty := len(data.annotations.images) - len(images):
         line += f"; left out: {empty} images without a labelled joint"
     if beyond := sum(data.dataset.left_out):
@@ -169,15 +175,24 @@ def _draw_crowds(data: Data, progress: Progress) -> None:
     )
 
 
-def _parts(data: Data, seed: int) -> tuple[list[Annotations], Annotations | None]:
+def _excluded(source: Source) -> set[int]:
+    """The ids of the images of a data set that are not to be learnt."""
+    return set() if source.exclude is None else read_ids(Path(source.exclude))
+
+
+def _parts(
+    data: Data, excluded: Sequence[set[int]], seed: int
+) -> tuple[list[Annotations], Annotations | None]:
     """The data sets to train on, one after the other, all with the joints to learn.
 
     Also what `data.hold_out` takes from the first one.
     """
     parts: list[Annotations] = []
     held_out = None
-    for source in data.sources:
-        part = _annotations(source.path, source.split or data.split, "data.split")
+    for source, ids in zip(data.sources, excluded, strict=True):
+        part = _annotations(source.path, source.split or data.split, "data.split").without(ids)
+        if ids and not part.images:
+            raise DhnError(f"{source.exclude}: leaves out all images of {part.source}")
         if data.hold_out and not parts:
             part, held_out = _hold_out(part, data.hold_out, seed)
         if parts:

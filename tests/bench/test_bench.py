@@ -11,6 +11,7 @@ from dhn.base.errors import DhnError
 from dhn.bench import decode, operators, scenes, timing
 from dhn.bench.scenes import annotated_scenes, crowd, scene_from_keypoints
 from dhn.cli import main
+from dhn.data.joints import CROWDPOSE
 from dhn.inference.decode import decode_poses
 
 CPU = torch.device("cpu")
@@ -106,9 +107,18 @@ def test_kernels_only(small):
 def test_annotations_become_scenes(tmp_path):
     keypoints = crowd(2, (100, 150), seed=1)[0]
     path = tmp_path / "people.json"
-    annotations = [{"image_id": 7, "keypoints": p.flatten().tolist()} for p in keypoints]
-    images = [{"id": 7, "width": 150, "height": 100}, {"id": 8, "width": 9, "height": 9}]
-    path.write_text(json.dumps({"images": images, "annotations": annotations}))
+    people = [
+        {"id": i, "image_id": 7, "category_id": 1, "bbox": [0, 0, 9, 9]}
+        | {"keypoints": person.flatten().tolist(), "num_keypoints": 14}
+        for i, person in enumerate(keypoints, 1)
+    ]
+    images = [
+        {"id": 7, "width": 150, "height": 100, "file_name": "a.jpg"},
+        {"id": 8, "width": 9, "height": 9, "file_name": "b.jpg"},
+    ]
+    category = {"id": 1, "name": "person", "keypoints": list(CROWDPOSE.names)}
+    truth = {"images": images, "annotations": people, "categories": [category]}
+    path.write_text(json.dumps(truth))
     (scene,) = annotated_scenes(path, 5, short=128)
     assert scene.size == (128, 192)
     torch.testing.assert_close(scene.keypoints[0, ..., :2], keypoints[..., :2] * 1.28)

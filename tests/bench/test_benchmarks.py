@@ -1,10 +1,15 @@
 """The scripts of benchmarks/, as far as they run without the official code or a training."""
 
 import importlib
+import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from click.testing import CliRunner
 
 from dhn.bench.scenes import crowd, scene_from_keypoints
@@ -93,3 +98,99 @@ def test_people_are_matched_with_themselves(script):
     matched = script("precision").matched(exact, rough)
     assert np.isnan(matched[2, 5])
     assert np.delete(matched, 2 * 14 + 5) == pytest.approx(0.5)
+
+
+# What a machine with a GPU may lack, and how to hide it from a script.
+LACKING = ("av", "platformdirs", "pycocotools", "pydantic")
+HIDE = f"""
+import runpy, sys
+sys.modules |= dict.fromkeys({LACKING})
+sys.argv = sys.argv[1:]
+sys.path.insert(0, {str(BENCHMARKS)!r})
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+
+
+@pytest.mark.slow
+def test_the_gpu_benchmark_runs_with_few_packages(tmp_path):
+    """On the CPU, where its figures mean nothing."""
+    output = tmp_path / "gpu.json"
+    command = [sys.executable, "-c", HIDE, str(BENCHMARKS / "gpu.py"), "--device", "cpu"]
+    command += ["--small", "--seconds", "0.001", "--output", str(output)]
+    run = subprocess.run(command, capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
+    result = json.loads(output.read_text())
+    rows = result["operators"]["rows"]
+    assert {row["batch"] for row in rows} == {1, 2}
+    assert {row["layout"] for row in rows} == {
+        "float32, contiguous",
+        "bfloat16, channels last, sliced",
+    }
+    for row in rows:
+        assert row["us"] > 0
+        share = row["gb_per_s"] / result["operators"]["copy_gb_per_s"]
+        assert row["of_copy_bandwidth"] == pytest.approx(share)
+        assert f"{row['op']}, B = {row['batch']}" in run.stdout
+    assert [row["batch"] for row in result["predict"]] == [1, 2]
+    assert result["training"]["images_per_s"] > 0
+
+
+def test_a_time_is_judged_by_that_of_a_copy(script):
+    """A copy takes 3 us; the operator takes 4."""
+    row = script("gpu").judged(moved=9_000_000, seconds=4e-6, bandwidth=3e12)
+    assert row == pytest.approx(
+        {"us": 4, "floor_us": 3, "gb_per_s": 2250, "of_copy_bandwidth": 0.75}
+    )
+
+
+def test_operators_get_maps_as_a_network_gives_them(script):
+    """Channels last, and 1/4 heatmaps in one tensor with tags; each counted by its own bytes."""
+    gpu = script("gpu")
+    maps = gpu.Maps(2, 64, gpu.LAYOUTS[1], torch.device("cpu"), 0)
+    assert maps.half[0].is_contiguous(memory_format=torch.channels_last)
+    assert maps.quarter[0].stride() == (28 * 16 * 16, 1, 28 * 16, 28)
+    assert gpu.mse(maps).bytes == 2 * 14 * 32 * 32 * 2
+    inputs = 4 * 2 * 14 * (16 * 16 + 32 * 32) * 2
+    assert gpu.aggregate(maps).bytes == inputs + 2 * 14 * 32 * 32 * 4
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
+def test_gpu_checks_say_that_there_is_no_gpu(script, tmp_path):
+    result = CliRunner().invoke(script("gpu").main, ["--output", str(tmp_path / "gpu.json")])
+    assert (result.exit_code, result.output) == (0, "gpu: skipped, torch finds no CUDA GPU here\n")
+    run = subprocess.run(
+        ["bash", str(BENCHMARKS / "gpu_check.sh")],
+        env=os.environ | {"PYTHON": sys.executable, "OUT": str(tmp_path)},
+        capture_output=True,
+        text=True,
+    )
+    assert run.returncode == 0
+    assert "gpu-check: skipped" in run.stdout
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("broken", ["", "racecheck"])
+def test_a_gpu_check_goes_on_after_a_failure(tmp_path, broken):
+    """With stand-ins for Python on a GPU and for compute-sanitizer."""
+    python, sanitizer = tmp_path / "bin" / "python", tmp_path / "bin" / "compute-sanitizer"
+    python.parent.mkdir()
+    python.write_text('#!/bin/sh\n[ "$1" = - ] && exec echo "9.0 NVIDIA H200 (a)"; echo "ran $*"\n')
+    sanitizer.write_text(f'#!/bin/sh\necho "$*"; [ "$2" != "{broken}" ]\n')
+    for program in (python, sanitizer):
+        program.chmod(0o755)
+    path = os.pathsep.join([str(python.parent), os.environ["PATH"]])
+    run = subprocess.run(
+        ["bash", str(BENCHMARKS / "gpu_check.sh")],
+        env=os.environ | {"PYTHON": "python", "OUT": str(tmp_path / "out"), "PATH": path},
+        capture_output=True,
+        text=True,
+    )
+    assert run.returncode == bool(broken), run.stdout
+    steps = ["build", "tests", "times", "memcheck", "racecheck", "synccheck", "initcheck"]
+    logs = sorted(path.name for path in (tmp_path / "out").iterdir())
+    assert logs == sorted(f"gpu-nvidia-h200-a-{step}.log" for step in steps)
+    for step in steps:
+        assert f"gpu-check: {step} {'FAILED (1)' if step == broken else 'passed'}" in run.stdout
+    assert (f"failed: {broken}" in run.stdout) == bool(broken)
+    log = (tmp_path / "out" / "gpu-nvidia-h200-a-memcheck.log").read_text()
+    assert log.startswith("--tool memcheck --kernel-name kernel_substring=dhn")

@@ -9,13 +9,14 @@ import pytest
 import yaml
 from click.testing import CliRunner
 
-from coco_sets import PAW, make_set
+from coco_sets import PAW, make_set, results_of
 from dhn.base.errors import DhnError
 from dhn.cli import main
 from dhn.data.annotations import load_annotations
 from dhn.data.dataset import PoseDataset
 from dhn.data.joints import COCO
 from dhn.data.layouts import find_splits, is_one_split
+from dhn.evaluation.scoring import score
 
 
 def write_noise(path, width=160, height=120):
@@ -364,3 +365,41 @@ def test_yolo_without_labels_or_with_a_bad_image(tmp_path):
     broken.write_bytes(b"\xff\xd8\xff")
     with pytest.raises(DhnError, match=r"broken\.jpg: "):
         load_annotations(tmp_path, "train")
+
+
+def ochuman(raw):
+    """People as OCHuman's API writes them: the box is the area, and masks are compressed RLE."""
+    for person in raw["annotations"]:
+        person["area"] = person["bbox"][2] * person["bbox"][3]
+        person["iscrowd"] = 0
+        person["segmentation"] = {"size": [120, 160], "counts": "PPX31V3"}
+    return raw
+
+
+@pytest.mark.parametrize("home", ["annotations", "."])
+def test_ochuman(tmp_path, home):
+    whole, hard = ochuman(make_set(5, COCO, crowd_index=False)), ochuman(make_set(2, COCO))
+    name = "ochuman_coco_format_{}_range_{}.json"
+    files = {
+        name.format("val", "0.00_1.00"): whole,
+        name.format("val", "0.75_1.00"): hard,
+        name.format("test", "0.00_1.00"): ochuman(make_set(3, COCO, seed=1)),
+    }
+    for file, raw in files.items():
+        write(tmp_path / home / file, tmp_path / "images", raw)
+    assert find_splits(tmp_path) == ["val", "test"]
+    annotations = load_annotations(tmp_path, "val")
+    assert annotations.joints == COCO
+    assert annotations.scoring == "coco"
+    assert_holds(annotations, whole, tmp_path / "images")
+    # The other ranges are files of their own, with other numbers for the same images.
+    annotations = load_annotations(tmp_path / home / name.format("val", "0.75_1.00"))
+    assert_holds(annotations, hard, tmp_path / "images")
+
+
+def test_ochuman_is_scored_as_by_the_coco_tools(tmp_path):
+    raw = ochuman(make_set(6, COCO, crowd_index=False))
+    results = results_of(raw, noise=3)
+    found = [score(raw, results, "coco", evaluator=tool) for tool in ("dhn", "pycocotools")]
+    assert found[0] == pytest.approx(found[1], abs=1e-9)
+    assert 0 < found[0]["AP"] < 1

@@ -153,14 +153,14 @@ def test_what_nobody_foresaw_in_one_image_ends_no_batch(world, monkeypatch, comm
         black = np.zeros((first["height"], first["width"], 3), np.uint8)
         cv2.imwrite(f"crowds/images/{first['file_name']}", black)
         assert images
-    place = dhn.inference.predictor.Predictor._predict
+    infer = dhn.inference.predictor.Predictor._infer
 
     def fail(self, images, *arguments):
         if not all(image.any() for image in images):
             raise ZeroDivisionError("a bug")
-        return place(self, images, *arguments)
+        return infer(self, images, *arguments)
 
-    monkeypatch.setattr(dhn.inference.predictor.Predictor, "_predict", fail)
+    monkeypatch.setattr(dhn.inference.predictor.Predictor, "_infer", fail)
     if command == "predict":
         result = predict("photos", "-b", batch)
         assert "photos/b.png: unexpected ZeroDivisionError (a bug)" in result.stderr

@@ -166,6 +166,8 @@ def test_damaged_state_is_one_line(run: Path, name: str) -> None:
         "train.lr={a: 1}",
         "data.dataset=" + "x" * 200_000,
         "data.hold_out=0.9",
+        r'data.dataset="a\0b"',
+        r'train.init="a\ud800b"',
     ],
 )
 def test_wrong_settings_are_one_line(override: str) -> None:

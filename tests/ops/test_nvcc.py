@@ -1,14 +1,11 @@
 """Every CUDA source compiles, without warnings and without spills, for every GPU we name.
 
 Without --thorough for the oldest and the newest of them only: each takes ten seconds.
-
-As a program it prints the table of registers and shared memory that docs/kernels.md holds.
 """
 
 import re
 import shutil
 import subprocess
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -82,24 +79,3 @@ def test_every_kernel_compiles_for_every_gpu_without_spills(tmp_path, thorough):
     assert len(set(kernels_per_gpu.values())) == 1, kernels_per_gpu
     spilling = [row for row in report if row["stores"] or row["stack"]]
     assert not spilling
-
-
-def main() -> None:
-    with tempfile.TemporaryDirectory() as folder:
-        rows = compile_all(Path(folder))
-    symbols = "\n".join(row["name"] for row in rows)
-    names = subprocess.run(["c++filt", "-p"], input=symbols, capture_output=True, text=True).stdout
-    table: dict[str, dict[str, dict]] = {}
-    for name, row in zip(names.splitlines(), rows, strict=True):
-        table.setdefault(name.replace("dhn::cuda::", ""), {})[row["arch"]] = row
-    architectures = sorted({row["arch"] for row in rows}, key=lambda arch: int(arch[3:]))
-    print("| kernel | " + " | ".join(architectures) + " | shared memory |")
-    print("| --- |" + " ---: |" * (len(architectures) + 1))
-    for name, by_arch in sorted(table.items()):
-        registers = " | ".join(str(by_arch[arch]["registers"]) for arch in architectures)
-        shared = max(row["shared"] for row in by_arch.values())
-        print(f"| `{name}` | {registers} | {shared} |")
-
-
-if __name__ == "__main__":
-    main()

@@ -38,9 +38,9 @@ class Handler(http.server.BaseHTTPRequestHandler):
         if start:
             first = start - value if mishap == "wrong part" else start
             self.send_header("Content-Range", f"bytes {first}-{len(content) - 1}/{len(content)}")
-        if mishap == "type":
+        if mishap in ("type", "type and no length"):
             self.send_header("Content-Type", value)
-        if mishap != "no length":
+        if mishap not in ("no length", "type and no length"):
             self.send_header("Content-Length", str(len(content) - start))
         self.end_headers()
         body = content[start:]

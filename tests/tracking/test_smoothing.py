@@ -8,7 +8,7 @@ import pytest
 from dhn.data.joints import CROWDPOSE
 from dhn.inference.people import People
 from dhn.synth.video import FPS, VideoConfig, draw_video
-from dhn.tracking import LiveSmoother, SmoothingConfig, smooth_video
+from dhn.tracking import LiveSmoother, SmoothingConfig, smooth_stream, smooth_video
 
 J = len(CROWDPOSE)
 BODY = np.column_stack([np.linspace(-15, 15, J) % 11, np.linspace(0, 80, J)])
@@ -169,3 +169,34 @@ def test_live_jitter_falls_and_lag_is_short():
     after = track([live(people, k / float(FPS)) for k, people in enumerate(found)])
     lag = (truth - after)[20:, :, 0].mean() / 4  # frames
     assert 0 < lag < 1.5
+
+
+@pytest.mark.parametrize("frames", [0, 1, 30, 52, 53, 200])
+def test_a_stream_is_smoothed_as_the_whole_video_is(frames):
+    """Two people with gaps, one of whom comes late; blocks of 30 frames."""
+    rng = np.random.default_rng(frames)
+    truth = BODY + np.arange(frames)[:, None, None] * (1.5, 0)
+    found = []
+    for k in range(frames):
+        ids = [id for id in (1, 2) if rng.random() > 0.1 and (id == 1 or k > frames / 3)]
+        poses = [truth[k] + (0, 100 * id) + rng.normal(0, 0.5, BODY.shape) for id in ids]
+        scores = rng.uniform(0.3, 0.9, (len(ids), J, 1)) * (rng.random((len(ids), J, 1)) > 0.1)
+        poses = np.reshape(poses, (-1, J, 2)) * (scores > 0)
+        found.append(people_of(np.concatenate([poses, scores], -1), ids))
+    taken = 0
+
+    def counted():
+        nonlocal taken
+        for people in found:
+            taken += 1
+            yield people
+
+    expected = smooth_video(found)
+    count = 0
+    for count, people in enumerate(smooth_stream(counted(), block=30), 1):
+        assert taken <= count + 30 + 2 * 22
+        np.testing.assert_array_equal(people.ids, expected[count - 1].ids)
+        np.testing.assert_allclose(people.keypoints, expected[count - 1].keypoints, atol=1e-3)
+        np.testing.assert_array_equal(people.refined, expected[count - 1].refined)
+        np.testing.assert_allclose(people.scores, expected[count - 1].scores, atol=1e-6)
+    assert count == frames

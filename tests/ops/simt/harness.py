@@ -42,12 +42,15 @@ FLAGS = {
         *("-fsanitize=address,undefined,bounds-strict", "-fno-sanitize-recover=all"),
     ],
     "thread": ["-O1", "-g1", "-w", "-include", "builtins.h", "-fsanitize=thread"],
+    "traffic": ["-O1", "-w", "-DSIMT_TRAFFIC"],
 }
+# The thread sanitizer's calls at each access, without the thread sanitizer (traffic.cpp).
+WATCHED = ["-fsanitize=thread", "-U__SANITIZE_THREAD__"]
 PRELOADS = {"address": "libasan.so", "thread": "libtsan.so"}
 
 
 def build(flavour: str) -> Path:
-    """Compiles library.cpp plain or with a sanitizer, or finds it in build/simt.
+    """Compiles library.cpp plain, with a sanitizer or with counters, or finds it in build/simt.
 
     Of several processes that ask for it at once, one compiles it.
     """
@@ -56,12 +59,12 @@ def build(flavour: str) -> Path:
 
     command = ["g++", "-std=c++17", "-fPIC", "-shared", "-ffp-contract=off", *FLAGS[flavour]]
     command += [f"-I{HERE}", *(f"-isystem{path}" for path in include_paths())]
-    command += ["-DTORCH_TARGET_VERSION=0x020a000000000000", str(HERE / "library.cpp")]
+    command += ["-DTORCH_TARGET_VERSION=0x020a000000000000"]
     for path in library_paths():
         command += [f"-L{path}", f"-Wl,-rpath,{path}"]
     command += ["-ltorch_cpu"]
 
-    digest = hashlib.sha256(f"{torch.__version__} {command} {BUGS}".encode())
+    digest = hashlib.sha256(f"{torch.__version__} {command} {WATCHED} {BUGS}".encode())
     sources = [CSRC / "checks.h", *CSRC.glob("common/*"), *CSRC.glob("cuda/*")]
     for source in sorted([*sources, *HERE.glob("*.h"), *HERE.glob("*.cpp"), HERE / "bugs.py"]):
         digest.update(source.read_bytes())
@@ -81,7 +84,14 @@ def _compile(flavour: str, command: list[str], library: Path) -> None:
         if flavour in PRELOADS:
             plant(CSRC, copy, BUGS)
         include = copy if flavour in PRELOADS else CSRC
-        subprocess.run([*command, f"-I{include}", "-o", str(made)], check=True)
+        command = [*command, f"-I{include}"]
+        sources = [str(HERE / "library.cpp")]
+        if flavour == "traffic":  # the counters themselves are not watched
+            watched = str(Path(folder) / "library.o")
+            subprocess.run([*command, *WATCHED, "-c", *sources, "-o", watched], check=True)
+            sources = [watched, str(HERE / "traffic.cpp")]
+        # Sources come before the libraries that they need.
+        subprocess.run([*command[:1], *sources, *command[1:], "-o", str(made)], check=True)
         made.replace(library)
 
 
@@ -99,7 +109,14 @@ def load(library: Path | str) -> SimpleNamespace:
     def configure(order: str = "forward", seed: int = 1, poison: int = 0xFF, planted: int = 0):
         handle.simt_configure(ORDERS[order], ctypes.c_ulong(seed), poison, planted)
 
-    return SimpleNamespace(ops=torch.ops.dhn_simt, configure=configure, definitions=definitions)
+    def traffic() -> list[dict[str, int]]:
+        """What each launch since the last call asked of memory; of the library with counters."""
+        handle.simt_traffic.restype = ctypes.c_char_p
+        return json.loads(handle.simt_traffic())
+
+    return SimpleNamespace(
+        ops=torch.ops.dhn_simt, configure=configure, traffic=traffic, definitions=definitions
+    )
 
 
 # In which order threads and blocks take turns, and the seed of a random one.

@@ -17,6 +17,7 @@
 #include <utility>
 
 #include "fibers.h"
+#include "traffic.h"
 
 namespace simt {
 
@@ -71,6 +72,7 @@ SIMT_RUNNER inline bool complete(Thread& t) {
     warp[i].state = State::ready;
     ++warp[i].syncwarps;
   }
+  count_collective();
   return true;
 }
 SIMT_RUNNER inline Thread& collective(Collective what, std::uint32_t mask, std::uint64_t value,
@@ -94,6 +96,7 @@ SIMT_RUNNER inline Thread& collective(Collective what, std::uint32_t mask, std::
 }
 SIMT_RUNNER inline void before_atomic(const void* p, std::size_t size, int line, const char* file) {
   if ((std::uintptr_t)p % size) fail("misaligned atomic", line, file);
+  count_atomic(p, (int)size, line, file);
   const bool yield =
       config.order == Order::random ? (random_bits() & 3) == 0 : (++runner.atomics & 255) == 0;
   // Another thread may come in between, and one that spins does not spin for ever.
@@ -134,6 +137,7 @@ SIMT_RUNNER inline void open_barrier() {
   }
   runner.count_out = std::exchange(runner.count_in, 0);
   runner.waiting = 0;
+  count_barrier();
 }
 SIMT_RUNNER inline void run_block() {
   Runner& r = runner;
@@ -180,6 +184,7 @@ SIMT_RUNNER inline void run_block() {
   }
   r.running = false;
   ++r.blocks;
+  count_block();
 }
 
 // Static __shared__ variables are thread-local ones: this library's thread-local block then holds
@@ -228,6 +233,7 @@ SIMT_RUNNER void launch(dim3 grid, dim3 block, F&& body) {
   r.argument = (void*)&body;
   make_contexts(r.n);
   find_shared();
+  count_launch();
 #if defined(__SANITIZE_THREAD__)
   r.main.tsan = __tsan_get_current_fiber();
 #endif
