@@ -3,7 +3,7 @@
 import contextlib
 import threading
 from collections.abc import Iterator
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 
@@ -76,7 +76,8 @@ def repeatable(device: torch.device) -> Iterator[None]:
     if device.type != "cuda":
         yield
         return
-    cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
+    cudnn: Any = torch.backends.cudnn
+    matmul = torch.backends.cuda.matmul
     with _turn:
         before = cudnn.benchmark, cudnn.conv.fp32_precision, matmul.fp32_precision
         cudnn.benchmark, cudnn.conv.fp32_precision, matmul.fp32_precision = False, "ieee", "ieee"

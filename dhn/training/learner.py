@@ -17,7 +17,7 @@ from dhn.base.errors import DhnError
 from dhn.base.native import check_trainable
 from dhn.data.dataset import Batch
 from dhn.model import PoseNetwork, channels_last
-from dhn.model.normalise import normalise
+from dhn.model.normalise import Normalise
 from dhn.training.finetune import freeze, parameter_groups
 from dhn.training.loss import PoseLoss, pose_loss
 
@@ -72,6 +72,7 @@ class Learner:
         self.device = device
         self.world = world
         self.model = channels_last(model.to(device))
+        self._normalise = Normalise().to(device)
         if config.train.sync_bn and world.size > 1:
             if device.type != "cuda":
                 raise DhnError("train.sync_bn: works between GPUs only; set it to false")
@@ -144,7 +145,7 @@ class Learner:
         return contextlib.nullcontext()
 
     def _backward(self, batch: Batch, share: float, foreground: float) -> PoseLoss:
-        image = normalise(batch.image.to(self.device, non_blocking=True))
+        image = self._normalise(batch.image.to(self.device, non_blocking=True))
         with torch.autocast(self.device.type, self.amp, enabled=self.amp is not None):
             maps = self._network(image)
         mask, boxes = batch.mask, batch.boxes
