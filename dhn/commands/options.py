@@ -189,7 +189,7 @@ def network(command: Callable[..., Any]) -> Callable[..., Any]:
                 type=click.Choice(["auto", "float32", "bfloat16"]),
                 default="auto",
                 show_default=True,
-                help="auto is bfloat16 where the hardware multiplies it.",
+                help="auto is bfloat16 where the hardware multiplies it. float32 is never TF32.",
             ),
             click.option(
                 "--half",

@@ -1,5 +1,6 @@
 """From images to people: the one inference path of predict, eval and validation in training."""
 
+import logging
 import os
 import time
 from collections import defaultdict
@@ -13,8 +14,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from dhn.base.device import Precision, inference_dtype
+from dhn.base.device import Precision, inference_dtype, repeatable
 from dhn.base.errors import DhnError, SettingError
+from dhn.base.native import WITHOUT_KERNELS, has_kernels, how_to_get_kernels
 from dhn.data.joints import JointSet, official_order
 from dhn.inference.accelerate import accelerated
 from dhn.inference.aggregate import PoseInference
@@ -29,6 +31,8 @@ from dhn.model.fold import folded
 
 if TYPE_CHECKING:
     from PIL import Image
+
+_log = logging.getLogger(__name__)
 
 NMS_OKS = 0.8  # of two people with a higher OKS, one is a duplicate
 
@@ -83,7 +87,8 @@ class Predictor:
         flip: average with the mirrored image, whose tags become a second tag dimension.
         fine_only: aggregate the fine maps alone (paper, Table 2 without "Aggregation").
         precision: what the network computes in; `auto` is bfloat16 where the hardware multiplies
-            it, else float32. Its maps are aggregated and decoded in float32.
+            it, else float32, which never is TF32 (see `repeatable`). Its maps are aggregated and
+            decoded in float32.
         compile: fuse by torch.compile; see `accelerated`.
         decode: settings of `decode_poses`; a `joint_order` of None takes that of `joints`.
         parity: reproduce the official HigherHRNet code with its artefacts: how it places images
@@ -155,6 +160,8 @@ class Predictor:
         self.parity = parity
         self.nms_oks = nms_oks if nms_oks is not None else 1.0 if parity else NMS_OKS
         self.min_seen = min_seen
+        if self.device.type == "cuda" and not has_kernels("cuda") and how_to_get_kernels():
+            _log.warning("no CUDA kernels: %s; %s", WITHOUT_KERNELS, how_to_get_kernels())
         self.source = source
         self.timing = TimeSpent()
 
@@ -288,7 +295,8 @@ class Predictor:
 
         See `PoseInference` and `ExportedNetwork`.
         """
-        return self._run(images)
+        with repeatable(self.device):
+            return self._run(images)
 
     @cached_property
     def _run(self) -> Callable[[Tensor], tuple[Any, ...]]:
