@@ -9,7 +9,7 @@ It is no part of this repository, and neither are the packages that it needs bes
 """
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -80,24 +80,39 @@ class Official:
         network.load_state_dict(weights)
         return network.eval()
 
-    def place(self, image: np.ndarray, input_size: int) -> tuple[np.ndarray, Any, Any]:
+    def place(
+        self, image: np.ndarray, input_size: int, scale: float = 1.0, smallest: float = 1.0
+    ) -> tuple[np.ndarray, Any, Any]:
         """Scales an image: the network input, uint8 [H, W, 3], and the centre and scale of it."""
-        return self.transforms.resize_align_multi_scale(image, input_size, 1.0, 1)
+        return self.transforms.resize_align_multi_scale(image, input_size, scale, smallest)
 
-    @torch.no_grad()
     def maps(
         self, settings: Any, network: Callable[..., Any], image: np.ndarray
     ) -> tuple[Tensor, Tensor]:
         """Heatmaps [1, J, H, W] and tags [1, J, H, W, 2] at the resolution of the input."""
-        # This is what torchvision's ToTensor and Normalize do.
-        pixels = torch.from_numpy(image).permute(2, 0, 1).contiguous().float().div(255)
+        return self.maps_of_scales(settings, network, {1.0: image})
+
+    @torch.no_grad()
+    def maps_of_scales(
+        self, settings: Any, network: Callable[..., Any], images: Mapping[float, np.ndarray]
+    ) -> tuple[Tensor, Tensor]:
+        """The same, averaged over scales: of each, the network input that `place` gives."""
+        settings = settings.clone()
+        settings.TEST.SCALE_FACTOR = list(images)
+        height, width = images[1.0].shape[:2]
         mean, std = (torch.tensor(x).view(3, 1, 1) for x in (MEAN, STD))
-        size = (image.shape[1], image.shape[0])
-        _, heatmaps, tags = self.inference.get_multi_stage_outputs(
-            settings, network, pixels.sub_(mean).div_(std)[None], True, True, size
-        )
-        heatmaps, tags = self.inference.aggregate_results(settings, 1, None, [], heatmaps, tags)
-        return heatmaps, torch.cat(tags, dim=4)
+        heatmaps: Any = None
+        tags: list[Tensor] = []
+        for scale in sorted(images, reverse=True):
+            # This is what torchvision's ToTensor and Normalize do.
+            pixels = torch.from_numpy(images[scale]).permute(2, 0, 1).contiguous().float().div(255)
+            _, found, found_tags = self.inference.get_multi_stage_outputs(
+                settings, network, pixels.sub_(mean).div_(std)[None], True, True, (width, height)
+            )
+            heatmaps, tags = self.inference.aggregate_results(
+                settings, scale, heatmaps, tags, found, found_tags
+            )
+        return heatmaps / float(len(images)), torch.cat(tags, dim=4)
 
     def parse(self, settings: Any, heatmaps: Tensor, tags: Tensor) -> tuple[Any, Any]:
         """The people in maps that `maps` returned, with refinement, and their scores."""
@@ -110,14 +125,23 @@ class Official:
         return people[..., :3], scores
 
     def predict(
-        self, settings: Any, network: Callable[..., Any], image: np.ndarray, input_size: int
+        self,
+        settings: Any,
+        network: Callable[..., Any],
+        image: np.ndarray,
+        input_size: int,
+        scales: Sequence[float] = (1.0,),
     ) -> np.ndarray:
         """Keypoints [P, J, 3] in image pixels, missing ones as zeros."""
-        placed, centre, scale = self.place(image, input_size)
-        people, _ = self.people(settings, *self.maps(settings, network, placed))
+        # The last of them, the smallest, gives the centre and scale of the way back.
+        smallest = min(scales)
+        inputs = {s: self.place(image, input_size, s, smallest) for s in sorted(scales)[::-1]}
+        _, centre, scale = inputs[smallest]
+        images = {s: placed for s, (placed, _, _) in inputs.items()}
+        people, _ = self.people(settings, *self.maps_of_scales(settings, network, images))
         if not len(people):
             return people
-        size = [placed.shape[1], placed.shape[0]]
+        size = [images[1.0].shape[1], images[1.0].shape[0]]
         placed = self.transforms.get_final_preds([people], centre, scale, size)
         placed = np.array(placed, np.float32).reshape(people.shape)
         return np.where(people[..., 2:] > 0, placed, 0)

@@ -40,6 +40,7 @@ from official import Official
 RESULTS = Path(__file__).parent / "results" / "parity.json"
 FIXTURES = Path(__file__).parents[1] / "tests" / "fixtures"
 WIDTHS = (8, 32, 48)
+SCALES = (0.5, 1.0, 2.0)
 
 
 def as_official(network: Callable[[Tensor], PoseMaps]) -> Callable[[Tensor], list[Tensor]]:
@@ -94,6 +95,7 @@ class Compared(NamedTuple):
         decode: distances of keypoints, decoded from the same maps, in pixels of the input.
         whole: distances of keypoints of whole predictions with `parity`, in pixels of the image.
         by_default: the same without `parity`.
+        scales: the same with `parity`, at `SCALES`.
     """
 
     grey_levels: int
@@ -102,6 +104,7 @@ class Compared(NamedTuple):
     decode: np.ndarray
     whole: np.ndarray
     by_default: np.ndarray
+    scales: np.ndarray
 
 
 class Pipelines:
@@ -130,6 +133,7 @@ class Pipelines:
         common: dict[str, Any] = {"input_size": input_size, "flip": True, "precision": "float32"}
         self.parity = Predictor(network, joints, parity=True, **common)
         self.default = Predictor(network, joints, **common)
+        self.scales = Predictor(network, joints, parity=True, scales=SCALES, **common)
 
     def compare(self, images: Sequence[Path]) -> dict[str, Any]:
         """Compares the predictions of image files, step by step and as a whole."""
@@ -148,6 +152,7 @@ class Pipelines:
             "decode, pixels of the input": summary([row.decode for row in rows]),
             "whole with parity, pixels of the image": summary([row.whole for row in rows]),
             "whole by default, pixels of the image": summary([row.by_default for row in rows]),
+            "whole with parity at three scales": summary([row.scales for row in rows]),
         }
 
     def compare_image(self, image: np.ndarray) -> Compared:
@@ -165,6 +170,7 @@ class Pipelines:
         (poses,) = decode_poses(our_heatmaps, our_tags, (H, W), self.parity.decode)
 
         expected = official.predict(settings, self.theirs, image, self.input_size)
+        at_scales = official.predict(settings, self.theirs, image, self.input_size, SCALES)
         return Compared(
             grey_levels=int(np.abs(placed.astype(int) - ours).max()),
             maps=max(map(relative, large, (heatmaps, *tags.unbind(4)))),
@@ -172,6 +178,7 @@ class Pipelines:
             decode=distances(poses.keypoints.numpy(), grouped),
             whole=distances(self.parity([image])[0].keypoints, expected),
             by_default=distances(self.default([image])[0].keypoints, expected),
+            scales=distances(self.scales([image])[0].keypoints, at_scales),
         )
 
 
@@ -216,18 +223,8 @@ def write_fixtures(official: Official) -> None:
         quarter, half = theirs(torch.from_numpy(images).float() / 128 - 1)
     write("parity_network", images=images.astype(np.uint8), quarter=quarter, half=half)
 
-    transforms = {}
-    for W, H in SIZES:
-        for short in (64, 512):
-            size, centre, scale = official.transforms.get_multi_scale_size(
-                np.empty((H, W, 1)), short, 1.0, 1
-            )
-            there, back = (
-                official.transforms.get_affine_transform(centre, scale, 0, size, inv=inverse)
-                for inverse in (0, 1)
-            )
-            transforms[f"{W} {H} {short}"] = np.stack([there, back, [[*size, 0]] * 2])
-    write("parity_geometry", **transforms)
+    write("parity_geometry", **transforms(official, (64, 512), (1.0,)))
+    write("parity_geometry_scales", **transforms(official, (512,), SCALES))
 
     for joints in (CROWDPOSE, COCO):
         heatmaps, tags = made_up_maps(joints)
@@ -247,9 +244,32 @@ def write_fixtures(official: Official) -> None:
     network = ColourNetwork(14)
     for W, H in ((43, 43), (50, 100)):  # no padding, where all tags are equal
         image = made_up_image(W, H)
-        people = official.predict(official.settings(CROWDPOSE), as_official(network), image, 64)
+        settings = official.settings(CROWDPOSE)
+        people = official.predict(settings, as_official(network), image, 64)
         placed, _, _ = official.place(image, 64)
         write(f"parity_pipeline_{W}x{H}", image=image, placed=placed, people=people)
+        people = official.predict(settings, as_official(network), image, 128, SCALES)
+        write(f"parity_scales_{W}x{H}", image=image, people=people)
+
+
+def transforms(
+    official: Official, shorts: Sequence[int], scales: Sequence[float]
+) -> dict[str, np.ndarray]:
+    """How images of `SIZES` are placed at each scale: there and back, and the input's size."""
+    placed = {}
+    for W, H in SIZES:
+        for short in shorts:
+            for scale in scales:
+                size, centre, reach = official.transforms.get_multi_scale_size(
+                    np.empty((H, W, 1)), short, scale, min(scales)
+                )
+                there, back = (
+                    official.transforms.get_affine_transform(centre, reach, 0, size, inv=inverse)
+                    for inverse in (0, 1)
+                )
+                name = f"{W} {H} {short}" if len(scales) == 1 else f"{W} {H} {short} {scale:g}"
+                placed[name] = np.stack([there, back, [[*size, 0]] * 2])
+    return placed
 
 
 def made_up_maps(joints: JointSet) -> tuple[Tensor, Tensor]:

@@ -11,6 +11,7 @@ from dhn.base.limits import limit_opencv
 from dhn.commands.bench import bench
 from dhn.commands.compare import compare
 from dhn.commands.console import show_warnings
+from dhn.commands.convert import convert
 from dhn.commands.data import data
 from dhn.commands.eval import evaluate
 from dhn.commands.export import export
@@ -64,6 +65,7 @@ def main() -> None:
     dhn eval --flip           score it on CrowdPose or COCO
     dhn compare A.json B.json which of two systems is better, and in what
     dhn predict video.mp4     poses of images and videos
+    dhn convert               predictions in the formats of other tools
     dhn export                a network as one ONNX or torch.export file
     dhn bench                 time the kernels
     dhn data check PATH       what is wrong with a data set
@@ -75,5 +77,17 @@ def main() -> None:
     """
 
 
-for _command in (train, evaluate, compare, predict, export, bench, data, logs, models, info):
+for _command in (
+    train,
+    evaluate,
+    compare,
+    predict,
+    convert,
+    export,
+    bench,
+    data,
+    logs,
+    models,
+    info,
+):
     main.add_command(_command)

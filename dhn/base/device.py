@@ -1,6 +1,9 @@
 """Where to compute, and in which precision."""
 
-from typing import Literal
+import contextlib
+import threading
+from collections.abc import Iterator
+from typing import Any, Literal
 
 import torch
 
@@ -14,6 +17,7 @@ _CPU_FEATURES = {
     "AVX512-BF16": "_is_avx512_bf16_supported",
     "AMX": "_is_amx_tile_supported",
 }
+_turn = threading.RLock()  # of the threads that change settings of the whole process
 _KNOWN = "must be auto, cpu, cuda, cuda:N or mps"
 
 
@@ -58,6 +62,29 @@ def inference_dtype(precision: Precision, device: torch.device) -> torch.dtype:
     if precision == "auto":
         precision = "bfloat16" if multiplies_bfloat16(device) else "float32"
     return torch.bfloat16 if precision == "bfloat16" else torch.float32
+
+
+@contextlib.contextmanager
+def repeatable(device: torch.device) -> Iterator[None]:
+    """Within it, float32 on CUDA is float32, and no algorithm is chosen by timing.
+
+    By default PyTorch computes float32 convolutions in TF32, which has 10 bits of mantissa, on
+    GPUs from Ampere on. `cudnn.benchmark` would take what was fastest when it was tried, so that
+    equal runs give other bits, and tries again for each size of image. Both are settings of the
+    whole process; they come back at the end, and threads take turns. Other devices have neither.
+    """
+    if device.type != "cuda":
+        yield
+        return
+    cudnn: Any = torch.backends.cudnn
+    matmul = torch.backends.cuda.matmul
+    with _turn:
+        before = cudnn.benchmark, cudnn.conv.fp32_precision, matmul.fp32_precision
+        cudnn.benchmark, cudnn.conv.fp32_precision, matmul.fp32_precision = False, "ieee", "ieee"
+        try:
+            yield
+        finally:
+            cudnn.benchmark, cudnn.conv.fp32_precision, matmul.fp32_precision = before
 
 
 def cpu_features() -> list[str]:

@@ -35,6 +35,7 @@ class World:
         size: the number of processes.
         device: the name of the device on which this process computes, for `select_device`.
         restarted: whether torchrun started the processes anew after one of them had died.
+        local_size: the number of processes on this machine.
     """
 
     rank: int = 0
@@ -42,6 +43,7 @@ class World:
     device: str = "auto"
     restarted: bool = False
     _store: "dist.Store | None" = None
+    local_size: int = 1
 
     @property
     def main(self) -> bool:
@@ -157,7 +159,8 @@ def connect(
                 world_size=size,
                 timeout=patience,
             )
-        yield World(rank, size, device, restarts > 0, job_store)
+        local_size = int(os.environ.get("LOCAL_WORLD_SIZE", 1))
+        yield World(rank, size, device, restarts > 0, job_store, local_size)
         # Not after a failure: this would wait for work that the others never finish.
         if size > 1:
             dist.destroy_process_group()

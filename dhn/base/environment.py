@@ -1,9 +1,11 @@
 """What a bug report and the record of a run say about this machine."""
 
 import contextlib
+import ctypes
 import platform
 import sys
 from importlib import metadata
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -86,6 +88,40 @@ def peak_memory(device: torch.device | None = None) -> int:
 
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else 1024 * peak
+
+
+def reset_peak_memory() -> bool:
+    """Lets `peak_memory` of this process begin anew. Only Linux can; returns whether it did."""
+    with contextlib.suppress(OSError, AttributeError):  # glibc keeps what was freed, up to 64 MB
+        ctypes.CDLL(None).malloc_trim(0)
+    with contextlib.suppress(OSError), open("/proc/self/clear_refs", "w", encoding="utf-8") as file:
+        file.write("5")
+        return True
+    return False
+
+
+def free_memory() -> int:
+    """Bytes that processes on this machine may still use; 0 where the system does not say.
+
+    On Linux it is what the kernel takes for available, or less, where a container has a limit.
+    """
+    free = 0
+    with contextlib.suppress(OSError), open("/proc/meminfo", encoding="utf-8") as lines:
+        free = next((1024 * int(line.split()[1]) for line in lines if "MemAvailable" in line), 0)
+    for folder, most, used, cached in (
+        (Path("/sys/fs/cgroup"), "memory.max", "memory.current", "inactive_file"),
+        (
+            Path("/sys/fs/cgroup/memory"),
+            "memory.limit_in_bytes",
+            "memory.usage_in_bytes",
+            "total_inactive_file",
+        ),
+    ):
+        with contextlib.suppress(OSError, ValueError):  # no such limit: `max`
+            limit, taken = (int((folder / name).read_text()) for name in (most, used))
+            stat = dict(line.split() for line in (folder / "memory.stat").read_text().splitlines())
+            free = min(free, max(0, limit - taken + int(stat.get(cached, 0))))
+    return free
 
 
 def _version(package: str) -> str | None:

@@ -2,15 +2,13 @@
 
 import ctypes
 import hashlib
-import logging
 from pathlib import Path
 
 from dhn.base.errors import DhnError
 
-_log = logging.getLogger(__name__)
-
 PACKAGE = Path(__file__).resolve().parents[1]
 REBUILD = "pip install --no-build-isolation -e ."
+WITHOUT_KERNELS = "network and aggregation run in plain PyTorch, and the CPU decodes"
 
 
 def source_hash(csrc: Path, *parts: str) -> str:
@@ -36,23 +34,46 @@ def load() -> None:
     Raises:
         DhnError: the library is missing, does not load, or was built from other sources.
     """
-    import torch
 
     _load_library("_C", "dhn", CPU_PARTS)
-    if torch.version.cuda is None:
-        return
-    if (PACKAGE / "_C_cuda.so").exists():
+    if has_kernels("cuda"):
         _load_library("_C_cuda", "dhn_cuda", CUDA_PARTS)
-    else:
-        _log.warning(
-            "dhn was built without a CUDA toolkit, CUDA tensors will fail; with nvcc: %s", REBUILD
-        )
+
+
+def has_kernels(device_type: str) -> bool:
+    """Whether the operators run on this type of device.
+
+    A GPU has none where dhn was installed without a CUDA toolkit, under ROCm, or as MPS.
+    """
+    import torch
+
+    if device_type == "cuda":
+        return torch.version.cuda is not None and (PACKAGE / "_C_cuda.so").exists()
+    return device_type in ("cpu", "meta")
+
+
+def how_to_get_kernels() -> str:
+    """What is to be done so that CUDA has its kernels; empty where that is not possible."""
+    import torch
+
+    if torch.version.cuda is None:
+        return ""
+    return f"install the CUDA toolkit {torch.version.cuda} (nvcc), then: {REBUILD}"
+
+
+def check_trainable(device_type: str) -> None:
+    """Raises a DhnError where the loss, which is an operator, does not run on a device."""
+    if not has_kernels(device_type):
+        how = how_to_get_kernels() if device_type == "cuda" else ""
+        remedy = f"{how}; or train with --device cpu" if how else "train with --device cpu"
+        raise DhnError(f"dhn has no kernels for training on {device_type}: {remedy}")
 
 
 def built_for() -> dict[str, str]:
     """For each device, what its library was built for, or why it cannot be used.
 
-    A library is built for instruction sets (CPU) or GPU architectures (CUDA).
+    A library is built for instruction sets (CPU) or GPU architectures (CUDA). MPS, for which there
+    are no kernels, is named where it is available.
     """
     import torch
 
@@ -62,8 +83,15 @@ def built_for() -> dict[str, str]:
         except DhnError as error:
             return str(error)
 
-    cuda = state("_C_cuda", "dhn_cuda", CUDA_PARTS) if torch.version.cuda else "torch has no CUDA"
-    return {"cpu": state("_C", "dhn", CPU_PARTS), "cuda": cuda}
+    cpu = state("_C", "dhn", CPU_PARTS)
+    if has_kernels("cuda"):
+        cuda = state("_C_cuda", "dhn_cuda", CUDA_PARTS)
+    elif torch.version.cuda:
+        cuda = f"not built: {WITHOUT_KERNELS}; {how_to_get_kernels()}"
+    else:
+        cuda = "torch has no CUDA"
+    mps = {"mps": f"none: {WITHOUT_KERNELS}"} if torch.backends.mps.is_available() else {}
+    return {"cpu": cpu, "cuda": cuda} | mps
 
 
 def _load_library(name: str, prefix: str, parts: tuple[str, ...]) -> str:

@@ -174,7 +174,7 @@ def _time_source(
     advance: Callable[[], None],
 ) -> dict[str, Any]:
     sources = list_sources([str(source)])
-    W, H = predictor._place(size)[2]
+    W, H = predictor._place(size).size
     batch = torch.randint(0, 256, (settings.batch_size, 3, H, W), dtype=torch.uint8)
     batch = batch.to(predictor.device)
     alone, whole, summaries = [], [], []

@@ -57,6 +57,20 @@ class Time(click.ParamType):
         return 3600 * hours + 60 * minutes + seconds
 
 
+class Scales(click.ParamType):
+    """Numbers with commas between them."""
+
+    name = "scales"
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> tuple[float, ...]:
+        if isinstance(value, tuple):
+            return value
+        try:
+            return tuple(float(part) for part in value.split(","))
+        except ValueError:
+            self.fail(f"{value!r} is no list of numbers; an example is 0.5,1,2.", param, ctx)
+
+
 TIME = Time()
 
 # Larger numbers mean nothing, and overflow somewhere below.
@@ -124,6 +138,14 @@ def network(command: Callable[..., Any]) -> Callable[..., Any]:
     for option in reversed(
         (
             click.option(
+                "--scales",
+                type=Scales(),
+                default=(1.0,),
+                metavar="N,...",
+                help="Run each image at these scales and average the heatmaps, as in 0.5,1,2: more "
+                "accurate, and as slow as the pixels are many.",
+            ),
+            click.option(
                 "--no-refine",
                 "refine",
                 is_flag=True,
@@ -167,7 +189,7 @@ def network(command: Callable[..., Any]) -> Callable[..., Any]:
                 type=click.Choice(["auto", "float32", "bfloat16"]),
                 default="auto",
                 show_default=True,
-                help="auto is bfloat16 where the hardware multiplies it.",
+                help="auto is bfloat16 where the hardware multiplies it. float32 is never TF32.",
             ),
             click.option(
                 "--half",

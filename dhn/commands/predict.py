@@ -1,19 +1,21 @@
 """`dhn predict`."""
 
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
 import dhn
-from dhn.base.errors import DhnError
+from dhn.base.errors import DhnError, SettingError
 from dhn.commands import options
 from dhn.commands.console import count, progress, weights_line
 
 if TYPE_CHECKING:
     from collections import Counter
 
+    from dhn.inference.people import Labels
     from dhn.prediction.outputs import Outputs
     from dhn.prediction.run import Summary
 
@@ -78,6 +80,28 @@ if TYPE_CHECKING:
     metavar="DIR",
     help="Folder for YOLO-pose labels, a file per image or frame.",
 )
+@click.option("--show", is_flag=True, help="Show overlays in a window; q or Esc ends it.")
+@click.option(
+    "--line-width",
+    type=options.Number(0.5, 200),
+    metavar="PIXELS",
+    help="Width of limbs in overlays; by default it follows each person's size.",
+)
+@click.option(
+    "--labels",
+    type=click.Choice(["id", "score", "both", "none"]),
+    default="id",
+    show_default=True,
+    help="What overlays write above heads.",
+)
+@click.option("--boxes", is_flag=True, help="Draw boxes around people in overlays.")
+@click.option(
+    "--image-format",
+    type=click.Choice(["jpg", "png", "webp"]),
+    default="jpg",
+    show_default=True,
+    help="Of overlays of images.",
+)
 @click.option("--save-txt", is_flag=True, help="The same as --yolo-output predictions/labels.")
 @click.option(
     "--conf",
@@ -129,6 +153,19 @@ if TYPE_CHECKING:
     is_flag=True,
     help="Steady the joints in videos, and fill in short gaps. Includes --track.",
 )
+@click.option(
+    "--ids",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FIXES.csv",
+    help="Correct ids by this table: columns action (swap, merge or split), id, other, first, last "
+    "(frames), source. Includes --track.",
+)
+@click.option(
+    "--person",
+    type=options.COUNT,
+    metavar="ID",
+    help="Follow the person with this id, and leave out all others. Includes --track.",
+)
 @options.common
 def predict(
     sources: tuple[str, ...],
@@ -143,6 +180,11 @@ def predict(
     openpose_output: Path | None,
     mot_output: Path | None,
     yolo_output: Path | None,
+    show: bool,
+    line_width: float | None,
+    labels: "Labels",
+    boxes: bool,
+    image_format: Literal["jpg", "png", "webp"],
     save_txt: bool,
     conf: float,
     joint_conf: float,
@@ -152,6 +194,8 @@ def predict(
     duration: float | None,
     track: bool,
     smooth: bool,
+    ids: Path | None,
+    person: int | None,
     batch_size: int,
     quiet: bool,
     **network: Any,
@@ -174,8 +218,11 @@ def predict(
     from dhn.base.distributed import connect
     from dhn.media.frames import Excerpt
     from dhn.media.sources import find_sources
+    from dhn.media.window import Window
     from dhn.prediction.outputs import Outputs
     from dhn.prediction.run import predict as predict_sources
+    from dhn.prediction.sinks import OverlayStyle
+    from dhn.tracking import read_corrections
     from dhn.weights.choice import chosen
 
     if not sources and not more_sources:
@@ -186,6 +233,7 @@ def predict(
         end = start + duration
     if end is not None and end <= start:
         raise click.UsageError("--end must be later than --start, and --duration above 0")
+    corrections = read_corrections(ids) if ids is not None else None
     named = network["checkpoint"]
     network["checkpoint"] = chosen(named)
     if save_txt:
@@ -199,13 +247,18 @@ def predict(
         openpose=openpose_output,
         mot=mot_output,
         yolo=yolo_output,
+        show=show,
+        style=OverlayStyle(labels, line_width, boxes, image_format),
     )
-    if outputs == Outputs():
-        outputs = Outputs(images=Path("predictions"), json=Path("predictions"))
+    if not outputs.paths() and not show:
+        outputs = replace(outputs, images=Path("predictions"), json=Path("predictions"))
     # A video is one process's business; the others may be done hours before.
     with connect(network.pop("device"), patience=timedelta(days=7)) as world:
         inputs, passed_over = find_sources((*sources, *more_sources), recursive=recursive)
-        outputs.check(inputs, network["checkpoint"])
+        outputs.check(inputs, network["checkpoint"], ids)
+        for option, value in (("ids", ids), ("person", person)):
+            if value is not None and not any(source.is_video for source in inputs):
+                raise SettingError(option, value, "there is no video; images have no ids")
         if world.main:
             _report_passed_over(passed_over)
         if skip_existing:
@@ -216,6 +269,7 @@ def predict(
             inputs = todo
             if not inputs:
                 return
+        window = Window() if show and world.main else None
         predictor = dhn.load(
             **network, device=world.device, progress=progress(quiet or not world.main)
         )
@@ -229,23 +283,33 @@ def predict(
             conf=conf,
             joint_conf=joint_conf,
             excerpt=Excerpt(vid_stride, start, end),
-            track=track or smooth,
+            track=track or smooth or ids is not None or person is not None,
             smooth=smooth,
+            ids=corrections,
+            person=person,
+            show=None if window is None else window.show,
             progress=progress(quiet),
             world=world,
         )
+        if window is not None:
+            window.close()
         if world.main:
             _report(summary, outputs, len(inputs), quiet)
+            if person is not None and not summary.people:
+                click.echo(f"Nobody has the id {person}", err=True)
 
 
 def _report_passed_over(passed_over: "Counter[str]") -> None:
     """Says what folders hold besides the images and videos that are taken."""
     if not passed_over:
         return
+    from dhn.media.heif import HEIF_SUFFIXES, PACKAGE
     from dhn.media.sources import IN_SUB_FOLDERS
 
     kinds = ", ".join(f"{number} {kind}" for kind, number in passed_over.items())
     advice = "; --recursive takes those in sub-folders" if IN_SUB_FOLDERS in passed_over else ""
+    if {f".{kind.lower()}" for kind in passed_over} & HEIF_SUFFIXES:
+        advice += f"; pip install {PACKAGE} to read HEIC"
     click.echo(f"{sum(passed_over.values())} skipped: {kinds}{advice}", err=True)
 
 
@@ -255,7 +319,8 @@ def _report(summary: "Summary", outputs: "Outputs", sources: int, quiet: bool) -
         images = count(summary.images, "image")
         people = count(summary.people, "person", "people")
         stderr = outputs.on_stdout  # where results are, nothing else may be
-        places = ("standard output" if str(path) == "-" else str(path) for path in outputs.paths())
+        places = ["standard output" if str(path) == "-" else str(path) for path in outputs.paths()]
+        places += ["a window"] if outputs.show else []
         click.echo(f"{images}, {people} -> {', '.join(places)}", err=stderr)
         if not quiet:
             network, decode = (

@@ -304,6 +304,7 @@ class EpochSampler(Sampler[list[tuple[int, int]]]):
         rank, processes: which process this is, and of how many.
 
     Attributes:
+        batch_size: may be set, too, before the first iteration.
         epoch: the epoch whose batches come next; to be set before iterating.
         start: how many batches of this epoch were already seen; they are skipped.
     """

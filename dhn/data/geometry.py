@@ -45,27 +45,30 @@ class Affine:
         return math.sqrt(abs(np.linalg.det(self.matrix[:, :2])))
 
 
-def input_transform(size: tuple[int, int], input_size: int) -> tuple[Affine, tuple[int, int]]:
+def input_transform(
+    size: tuple[int, int], input_size: int, multiple: int = 64
+) -> tuple[Affine, tuple[int, int]]:
     """How an image is placed in the network's input at test time, after HigherHRNet.
 
-    The image is scaled so that its short side is `input_size`. The long side is padded equally at
+    The image is scaled so that its short side is `input_size`. Both sides are padded equally at
     both ends up to a multiple of 64, so that the centre of the image is the centre of the input.
 
     Args:
         size: (W, H) of the image in pixels.
         input_size: short side of the network's input in pixels, a multiple of 64.
+        multiple: what the input's sides are multiples of, if not of 64.
 
     Returns:
         the map from image to network input, and the input's (W, H).
     """
     scale = input_size / min(size)
-    padded = tuple(64 * max(1, math.ceil(side * scale / 64 - 1e-9)) for side in size)
+    padded = tuple(multiple * max(1, math.ceil(side * scale / multiple - 1e-9)) for side in size)
     offset = [(p - side * scale) / 2 for p, side in zip(padded, size, strict=True)]
     return Affine(np.array([[scale, 0, offset[0]], [0, scale, offset[1]]])), (padded[0], padded[1])
 
 
 def official_transform(
-    size: tuple[int, int], input_size: int
+    size: tuple[int, int], input_size: int, scale: float = 1.0, smallest: float = 1.0
 ) -> tuple[Affine, Affine, tuple[int, int]]:
     """How the official HigherHRNet code places an image, for parity with it.
 
@@ -75,16 +78,25 @@ def official_transform(
     and half a pixel of the image apart. It rounds the long side down to a multiple of 64 where it
     exceeds that by less than a pixel. And it computes in float32.
 
+    Of several scales, it pads the smallest to multiples of 64 and enlarges that for the others.
+
     Args:
         size, input_size: as for `input_transform`.
+        scale: the input is so many times as large; `input_size` is its short side at scale 1.
+        smallest: of all scales at which the image runs.
 
     Returns:
         the map from image to network input that samples pixels, the map from network input to
         image for joints, and the input's (W, H).
     """
     short = min(size)
+    least = int((smallest * input_size + 63) // 64 * 64)
     width, height = (
-        input_size if side == short else int((input_size / short * side + 63) // 64 * 64)
+        int(
+            (least if side == short else int((least / short * side + 63) // 64 * 64))
+            * scale
+            / smallest
+        )
         for side in size
     )
     centre = np.array([int(side / 2 + 0.5) for side in size])

@@ -7,12 +7,16 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dhn import ops
+from dhn.base.native import has_kernels
 from dhn.model import PoseMaps
-from dhn.model.normalise import normalise
+from dhn.model.normalise import Normalise
 
 
 class PoseInference(nn.Module):
     """From images to the maps that `decode_poses` reads: flip test, network and aggregation.
+
+    The constants of normalisation and flip test are buffers beside the network's weights, so that
+    nothing is copied from the host but the images.
 
     Args:
         network: maps normalised images to `PoseMaps`; its weights are of type `dtype`.
@@ -21,8 +25,11 @@ class PoseInference(nn.Module):
             alone.
         fine_only: leave out the coarse heatmaps (paper, Table 2 without "Aggregation").
         dtype: what the network computes in.
-        native: aggregate by our own operator. Without it the graph holds PyTorch's operators only.
+        native: aggregate by our own operator where the device has it. Without it the graph holds
+            PyTorch's operators only.
     """
+
+    order: Tensor | None
 
     def __init__(
         self,
@@ -36,6 +43,10 @@ class PoseInference(nn.Module):
         super().__init__()
         self.network = network
         self.flip = None if flip is None else list(flip)
+        device = next((weight.device for weight in network.parameters()), torch.device("cpu"))
+        self.normalise = Normalise().to(device)
+        order = None if flip is None else torch.tensor(list(flip), device=device)
+        self.register_buffer("order", order, persistent=False)
         self.fine_only = fine_only
         self.dtype = dtype
         self.native = native
@@ -59,13 +70,20 @@ class PoseInference(nn.Module):
         B = images.shape[0]  # len() would fix the batch size of an exported graph
         if self.flip is not None:
             images = torch.cat([images, images.flip(3)])
-        images = normalise(images).to(self.dtype)
+        images = self.normalise(images).to(self.dtype)
         maps: PoseMaps = self.network(images)
         plain = PoseMaps([h[:B] for h in maps.heatmaps], [t[:B] for t in maps.tags])
         if self.flip is None:
             return aggregate(plain, None, (), fine_only=self.fine_only, native=self.native)
         mirrored = PoseMaps([h[B:] for h in maps.heatmaps], [t[B:] for t in maps.tags])
-        return aggregate(plain, mirrored, self.flip, fine_only=self.fine_only, native=self.native)
+        return aggregate(
+            plain,
+            mirrored,
+            self.flip,
+            fine_only=self.fine_only,
+            native=self.native,
+            order=self.order,
+        )
 
 
 def aggregate(
@@ -75,6 +93,7 @@ def aggregate(
     *,
     fine_only: bool = False,
     native: bool = True,
+    order: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Aggregates the maps of all stages and levels, and of both passes (paper, section 3.5).
 
@@ -87,8 +106,9 @@ def aggregate(
         mirrored: the maps of the mirrored images, or None.
         flip: for each joint, the one that it becomes in a mirror.
         fine_only: leave out the coarse heatmaps.
-        native: aggregate by `ops.aggregate_heatmaps`, else by PyTorch's operators, which give the
-            same values.
+        native: aggregate by `ops.aggregate_heatmaps`. Without it, and on devices that have no such
+            kernel, PyTorch's operators give the same values.
+        order: `flip` as a tensor on the device of the maps, so that it is not copied there.
 
     Returns:
         heatmaps float32 [B, J, h, w], tags float32 [B, J, T, h, w].
@@ -97,19 +117,21 @@ def aggregate(
     levels = [_levels(maps, fine_only) for maps in passes]
     tags = [plain.tags[-1].float()]
     if mirrored is not None:
-        tags.append(_mirror(mirrored.tags[-1].float(), flip))
+        if order is None:
+            order = torch.tensor(list(flip), device=mirrored.tags[-1].device)
+        tags.append(_mirror(mirrored.tags[-1].float(), order))
     quarter, half = levels[0]
     if half:  # else it is bottom-up HRNet, which has 1/4 maps only
         size = half[0].shape[2:]
         tags = [F.interpolate(t, size=size, mode="bilinear") for t in tags]
-    if half and native:
+    if half and native and has_kernels(half[0].device.type):
         flipped_quarter, flipped_half = ([], []) if mirrored is None else levels[1]
         heatmaps = ops.aggregate_heatmaps(quarter, half, flipped_quarter, flipped_half, flip)
     else:
         averaged = [_average(*level) for level in levels]
         heatmaps = averaged[0]
-        if mirrored is not None:
-            heatmaps = (heatmaps + _mirror(averaged[1], flip)) / 2
+        if order is not None:
+            heatmaps = (heatmaps + _mirror(averaged[1], order)) / 2
     return heatmaps, torch.stack(tags, dim=2)
 
 
@@ -128,6 +150,6 @@ def _average(quarter: list[Tensor], half: list[Tensor]) -> Tensor:
     return (torch.stack(half).float().mean(0) + coarse) / 2
 
 
-def _mirror(maps: Tensor, flip: Sequence[int]) -> Tensor:
+def _mirror(maps: Tensor, order: Tensor) -> Tensor:
     """Turns maps of a mirrored image into maps of the image."""
-    return maps.flip(3)[:, list(flip)]
+    return maps.flip(3).index_select(1, order)

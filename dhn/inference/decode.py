@@ -28,7 +28,8 @@ from torch import Tensor
 
 from dhn import ops
 from dhn.base.errors import DhnError
-from dhn.ops.settings import DecodeConfig
+from dhn.base.native import has_kernels
+from dhn.ops.settings import DecodeConfig, OnCuda
 
 
 class Peaks(NamedTuple):
@@ -69,7 +70,6 @@ class Poses:
 
 
 _PUBLISHED = DecodeConfig()
-MAX_PEOPLE_ON_CUDA = 128  # kMaxGroup in csrc/cuda/group_tags.cuh
 _BROKEN = "heatmaps or tags hold NaN or infinity: the network's output is broken"
 
 
@@ -85,7 +85,8 @@ def decode_poses(
 
     The maps are read at input resolution, bilinearly; upsampled maps are never written. Results
     are those of `reference.decode_poses`, up to the choice among equal-cost assignments. Maps on
-    CUDA are decoded there with up to 128 `max_people`, all others on the CPU.
+    CUDA are decoded there if dhn has its kernels and they have room (up to 128 `max_people`, and
+    what else `OnCuda` says), all others on the CPU.
 
     Args:
         heatmaps: [B, J, h, w] float32, bfloat16 or float16, any strides, any device.
@@ -103,9 +104,10 @@ def decode_poses(
         DhnError: the maps hold NaN or infinity.
     """
     _check(heatmaps, tags, size, config)
-    if not _runs_on(heatmaps.device.type, config):
-        heatmaps, tags = heatmaps.cpu(), tags.cpu()
+    device = heatmaps.device if _decodes_there(heatmaps, tags, config) else torch.device("cpu")
+    heatmaps, tags = heatmaps.to(device), tags.to(device)
     if peaks is not None and _serves(peaks, config):
+        peaks = Peaks(*(field.to(device) for field in peaks))
         return _decode_by_steps(heatmaps, tags, size, config, peaks)
     if heatmaps.device.type == "cuda":
         peaks = find_peaks(heatmaps, tags, size, config)
@@ -148,11 +150,12 @@ def find_peaks(
     return Peaks(scores, *ops.read_peaks(heatmaps, tags, indices, size, config.subpixel))
 
 
-def _runs_on(device: str, config: DecodeConfig) -> bool:
-    """Whether this kind of device has the operators, and they take these settings."""
-    if device == "cuda":
-        return config.max_people <= MAX_PEOPLE_ON_CUDA
-    return device == "cpu"
+def _decodes_there(heatmaps: Tensor, tags: Tensor, config: DecodeConfig) -> bool:
+    """Whether the operators run on the device of the maps, and take maps and settings there."""
+    J, T = tags.shape[1:3]
+    if heatmaps.device.type == "cuda":
+        return has_kernels("cuda") and OnCuda.takes(J, T, config)
+    return heatmaps.device.type == "cpu"
 
 
 def _serves(peaks: Peaks, config: DecodeConfig) -> bool:

@@ -220,7 +220,8 @@ def _check_outputs(path: Path, images: Tensor, outputs: Sequence[Tensor], J: int
 def _providers(device: str, available: list[str]) -> list[Any]:
     wanted = select_device(device)
     if wanted.type == "cuda" and "CUDAExecutionProvider" in available:
-        return [("CUDAExecutionProvider", {"device_id": wanted.index or 0}), "CPUExecutionProvider"]
+        options = {"device_id": wanted.index or 0, "use_tf32": 0}  # float32 is float32
+        return [("CUDAExecutionProvider", options), "CPUExecutionProvider"]
     if device not in ("auto", "cpu"):
         raise SettingError(
             "device",

@@ -1,6 +1,7 @@
 """`dhn.load`: a predictor from whatever names a network."""
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 from dhn.base.device import Precision, select_device
@@ -21,6 +22,7 @@ def load(
     device: str = "auto",
     flip: bool = False,
     input_size: int | None = None,
+    scales: Sequence[float] = (1.0,),
     fine_only: bool = False,
     precision: Precision = "auto",
     compile: bool = False,
@@ -46,6 +48,8 @@ def load(
         flip: average with the mirrored image: more accurate, half as fast.
         input_size: short side of the network input in pixels, a multiple of 64. None takes the
             one of the training, and 512 where the file does not say.
+        scales: the image runs at each of these scales, and the heatmaps are averaged, as in
+            `scales=(0.5, 1, 2)`. 1 must be among them: it gives the tags.
         fine_only: leave the coarse heatmaps out.
         precision: what the network computes in: `float32`, `bfloat16`, or `auto`, which is
             bfloat16 where the hardware multiplies it.
@@ -87,6 +91,7 @@ def load(
             exported,
             about.joints,
             input_size=input_size or about.input_size,
+            scales=scales,
             decode=decode,
             parity=parity,
             nms_oks=nms_oks,
@@ -99,6 +104,7 @@ def load(
         network.joints,
         device=select_device(device),
         input_size=input_size or network.input_size or 512,
+        scales=scales,
         flip=flip,
         fine_only=fine_only,
         precision=precision,

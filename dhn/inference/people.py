@@ -1,7 +1,7 @@
 """The result of a prediction: the people of one image."""
 
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, cast
 
 import numpy as np
 
@@ -13,6 +13,8 @@ from dhn.media.draw import draw_poses
 if TYPE_CHECKING:
     import pandas
     import supervision
+
+Labels: TypeAlias = Literal["id", "score", "both", "none"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,6 +80,10 @@ class People:
         keypoints = np.where(strong[..., None], self.keypoints, np.float32(0))
         return replace(self, keypoints=keypoints, refined=self.refined & strong)
 
+    def with_id(self, id: int) -> "People":
+        """Those who have this id; nobody where there are no ids."""
+        return self[np.zeros(len(self), bool) if self.ids is None else self.ids == id]
+
     @property
     def joint_names(self) -> tuple[str, ...]:
         """The J names, like `left_shoulder`, in the order of `keypoints`."""
@@ -91,15 +97,27 @@ class People:
         """
         return boxes_of(self.keypoints).astype(np.float32)
 
-    def plot(self, image: Any = None, *, colours: np.ndarray | None = None) -> np.ndarray:
+    def plot(
+        self,
+        image: Any = None,
+        *,
+        colours: np.ndarray | None = None,
+        labels: Labels = "id",
+        line_width: float | None = None,
+        boxes: bool = False,
+    ) -> np.ndarray:
         """Draws the people over their image: joints seen solid, refined ones hollow.
 
-        Joints that score 0.1 or less are left out. People with ids have them beside their heads.
+        Joints that score 0.1 or less are left out.
 
         Args:
             image: another image of the same size to draw over, of any kind that `as_rgb` takes.
             colours: int [P], the number of each person's hue; 0, 1, ... by default. See
                 `dhn.media.draw.SteadyColours` for videos.
+            labels: what stands above each head: the `id` of those who have one, the person's
+                `score`, `both`, or `none`.
+            line_width: of limbs, in pixels; by default it follows each person's size.
+            boxes: draw a box around each person's joints.
 
         Returns:
             a new image, RGB uint8 [H, W, 3].
@@ -116,8 +134,19 @@ class People:
             self.joints,
             refined=self.refined,
             colours=colours,
-            labels=None if self.ids is None else [str(id) if id else "" for id in self.ids],
+            labels=self._labels(labels),
+            line_width=line_width,
+            boxes=boxes,
         )
+
+    def _labels(self, kind: Labels) -> list[str]:
+        """A text for each person."""
+        ids = [0] * len(self) if self.ids is None else self.ids.tolist()
+        named = [str(id) if id and kind in ("id", "both") else "" for id in ids]
+        if kind not in ("score", "both"):
+            return named
+        scores = (f"{score:.2f}" for score in self.scores)
+        return [" ".join(filter(None, pair)) for pair in zip(named, scores, strict=True)]
 
     def to_dict(self) -> dict[str, Any]:
         """The people as plain values, which JSON can hold.

@@ -1,5 +1,6 @@
 """From images to people: the one inference path of predict, eval and validation in training."""
 
+import logging
 import os
 import time
 from collections import defaultdict
@@ -13,9 +14,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from dhn.base.device import Precision, inference_dtype
+from dhn.base.device import Precision, inference_dtype, repeatable
 from dhn.base.errors import DhnError, SettingError
-from dhn.data.geometry import Affine, input_transform, official_transform
+from dhn.base.native import WITHOUT_KERNELS, has_kernels, how_to_get_kernels
 from dhn.data.joints import JointSet, official_order
 from dhn.inference.accelerate import accelerated
 from dhn.inference.aggregate import PoseInference
@@ -23,12 +24,15 @@ from dhn.inference.decode import DecodeConfig, decode_poses
 from dhn.inference.duplicates import without_duplicates, without_guesses
 from dhn.inference.exported import ExportedNetwork
 from dhn.inference.people import People
+from dhn.inference.scales import Placement, checked_scales, merge_scales, place, place_as_official
 from dhn.media.convert import as_rgb
 from dhn.model import channels_last
 from dhn.model.fold import folded
 
 if TYPE_CHECKING:
     from PIL import Image
+
+_log = logging.getLogger(__name__)
 
 NMS_OKS = 0.8  # of two people with a higher OKS, one is a duplicate
 
@@ -50,14 +54,12 @@ class InferredBatch(NamedTuple):
     Attributes:
         members: their indices among all images.
         maps: heatmaps, tags and perhaps peaks, as `Predictor.maps` returns them.
-        back: for each image, from the network's input to its pixels.
-        size: (W, H) of the network's input.
+        placed: where each image lies in the network's input.
     """
 
     members: Sequence[int]
     maps: tuple[Any, ...]
-    back: Sequence[Affine]
-    size: tuple[int, int]
+    placed: Sequence[Placement]
 
 
 class Inferred(NamedTuple):
@@ -80,10 +82,13 @@ class Predictor:
         joints: what its heatmaps mean.
         device: where to compute; the CPU by default.
         input_size: short side of the network input, in pixels, a multiple of 64.
+        scales: the image runs at each of these scales, and the heatmaps are averaged; see
+            `dhn.inference.scales`. 1 must be among them.
         flip: average with the mirrored image, whose tags become a second tag dimension.
         fine_only: aggregate the fine maps alone (paper, Table 2 without "Aggregation").
         precision: what the network computes in; `auto` is bfloat16 where the hardware multiplies
-            it, else float32. Its maps are aggregated and decoded in float32.
+            it, else float32, which never is TF32 (see `repeatable`). Its maps are aggregated and
+            decoded in float32.
         compile: fuse by torch.compile; see `accelerated`.
         decode: settings of `decode_poses`; a `joint_order` of None takes that of `joints`.
         parity: reproduce the official HigherHRNet code with its artefacts: how it places images
@@ -99,7 +104,8 @@ class Predictor:
         timing: how many images were predicted so far, and how long that took.
 
     Raises:
-        SettingError: `input_size` is not a multiple of 64.
+        SettingError: `input_size` is not a multiple of 64, or `scales` are not what
+            `checked_scales` takes.
     """
 
     def __init__(
@@ -109,6 +115,7 @@ class Predictor:
         *,
         device: torch.device | None = None,
         input_size: int = 512,
+        scales: Sequence[float] = (1.0,),
         flip: bool = False,
         fine_only: bool = False,
         precision: Precision = "auto",
@@ -144,6 +151,7 @@ class Predictor:
         self.compile = compile
         self.joints = joints
         self.input_size = input_size
+        self.scales = checked_scales(scales)
         decode = decode or DecodeConfig()
         if decode.joint_order is None:
             order = official_order(joints) if parity else joints.grouping_order
@@ -152,6 +160,8 @@ class Predictor:
         self.parity = parity
         self.nms_oks = nms_oks if nms_oks is not None else 1.0 if parity else NMS_OKS
         self.min_seen = min_seen
+        if self.device.type == "cuda" and not has_kernels("cuda") and how_to_get_kernels():
+            _log.warning("no CUDA kernels: %s; %s", WITHOUT_KERNELS, how_to_get_kernels())
         self.source = source
         self.timing = TimeSpent()
 
@@ -160,6 +170,7 @@ class Predictor:
         """What the people depend on besides weights and image: plain values, as of `dhn.load`."""
         return {
             "input_size": self.input_size,
+            "scales": list(self.scales),
             "flip": self.flip,
             "fine_only": self.fine_only,
             "precision": self.precision,
@@ -206,14 +217,14 @@ class Predictor:
                 size run as one batch.
         """
         placed = [self._place((image.shape[1], image.shape[0])) for image in images]
-        batches = defaultdict(list)  # network input's (W, H) -> indices of images
-        for index, (_, _, size) in enumerate(placed):
-            batches[size].append(index)
+        batches = defaultdict(list)  # (W, H) of the network's inputs -> indices of images
+        for index, placement in enumerate(placed):
+            batches[placement.sizes].append(index)
         inferred = Inferred(images, [])
-        for size, members in batches.items():
-            sampling, back, _ = zip(*(placed[index] for index in members), strict=True)
-            maps = self._infer([images[index] for index in members], sampling, size)
-            inferred.batches.append(InferredBatch(members, maps, back, size))
+        for members in batches.values():
+            alike = [placed[index] for index in members]
+            maps = self._infer([images[index] for index in members], alike)
+            inferred.batches.append(InferredBatch(members, maps, alike))
         return inferred
 
     def decoded(self, inferred: Inferred) -> list[People]:
@@ -230,24 +241,26 @@ class Predictor:
             people.update(zip(batch.members, self._decoded(images, batch), strict=True))
         return [people[index] for index in range(len(inferred.images))]
 
-    def _place(self, size: tuple[int, int]) -> tuple[Affine, Affine, tuple[int, int]]:
-        """From an image to the network's input, back from there, and the input's (W, H)."""
-        if self.parity:
-            return official_transform(size, self.input_size)
-        affine, input_size = input_transform(size, self.input_size)
-        return affine, affine.inverse(), input_size
+    def _place(self, size: tuple[int, int]) -> Placement:
+        """Where an image of this (W, H) lies in the network's input, at each scale."""
+        return (place_as_official if self.parity else place)(size, self.input_size, self.scales)
 
-    def _infer(
-        self, images: Sequence[np.ndarray], sampling: Sequence[Affine], size: tuple[int, int]
-    ) -> tuple[Tensor, ...]:
-        """The maps of images that enter the network at the same (W, H), as one batch."""
+    def _infer(self, images: Sequence[np.ndarray], placed: Sequence[Placement]) -> tuple[Any, ...]:
+        """The maps of images that enter the network at the same sizes, a batch for each scale."""
         started = time.perf_counter()
-        warped = [
-            cv2.warpAffine(image, affine.cv2_matrix(), size, flags=cv2.INTER_LINEAR)
-            for image, affine in zip(images, sampling, strict=True)
-        ]
-        batch = torch.from_numpy(np.stack(warped)).permute(0, 3, 1, 2).to(self.device)
-        maps = self.maps(batch)
+        scales = []
+        for scale, size in enumerate(placed[0].sizes):
+            warped = [
+                cv2.warpAffine(
+                    image, where.sampling[scale].cv2_matrix(), size, flags=cv2.INTER_LINEAR
+                )
+                for image, where in zip(images, placed, strict=True)
+            ]
+            batch = torch.from_numpy(np.stack(warped)).permute(0, 3, 1, 2).to(self.device)
+            scales.append(self.maps(batch))
+        maps = scales[0]
+        if len(scales) > 1:  # what an exported network took for peaks holds for one scale only
+            maps = merge_scales([found[:2] for found in scales], self.scales, placed[0].size)
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
         self.timing.images += len(images)
@@ -258,16 +271,16 @@ class Predictor:
         """The people of images that were one batch."""
         started = time.perf_counter()
         heatmaps, tags, *peaks = batch.maps
-        (W, H) = batch.size
+        W, H = batch.placed[0].size
         try:
             found = decode_poses(heatmaps, tags, (H, W), self.decode, *peaks)
         except DhnError as error:
             raise DhnError(f"{self.source}: {error}") from error
         people = []
-        for image, poses, affine in zip(images, found, batch.back, strict=True):
+        for image, poses, placement in zip(images, found, batch.placed, strict=True):
             keypoints = poses.keypoints.numpy()
             there = keypoints[..., 2] > 0
-            keypoints[there, :2] = affine.apply(keypoints[there, :2])
+            keypoints[there, :2] = placement.back.apply(keypoints[there, :2])
             refined = there & ~poses.grouped.numpy()
             scores = poses.scores.numpy()
             everybody = People(keypoints, scores, self.joints, image, refined)
@@ -282,7 +295,8 @@ class Predictor:
 
         See `PoseInference` and `ExportedNetwork`.
         """
-        return self._run(images)
+        with repeatable(self.device):
+            return self._run(images)
 
     @cached_property
     def _run(self) -> Callable[[Tensor], tuple[Any, ...]]:

@@ -1,10 +1,12 @@
 """Paints skeletons over images."""
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import cv2
 import numpy as np
+
+from dhn.media.lettering import Box, Text
 
 # RGB of a person's left side (light) and right side (deep), a pair for each person. Colours that
 # follow each other differ most.
@@ -21,9 +23,11 @@ _PALETTE = np.array(
     ],
     np.float32,
 )
-_OUTLINE = np.array((16, 18, 24), np.float32)
+_DARK, _LIGHT = np.array((16, 18, 24), np.float32), np.array((245, 246, 250), np.float32)
 _NOTHING = (0.0, 0.0, 0.0, 0.0)  # the ink that leaves the image as it is
 _THIN = 0.45  # the width of limbs that end in a hollow joint, over that of the others
+_SHORT = 0.18  # the width of a short limb, as between eyes, over its length
+_LEAST = 0.4  # the width of the shortest limbs, over that of long ones
 _SHIFT = 4  # cv2 then takes coordinates in sixteenths of a pixel
 
 
@@ -50,13 +54,17 @@ def draw_poses(
     joint_threshold: float = 0.1,
     colours: np.ndarray | None = None,
     labels: Sequence[str] | None = None,
+    line_width: float | None = None,
+    boxes: bool = False,
 ) -> np.ndarray:
     """Paints skeletons over an image.
 
-    Each person has a hue, light on the left side and deep on the right. The width of the lines
-    follows the person's size; they have a thin dark outline, and fade where a joint's score is
-    low. A joint that was seen is a solid disc, one that was filled in is a hollow ring at the end
-    of thin limbs. Larger people, who tend to stand nearer, are painted over smaller ones.
+    Each person has a hue, light on the left side and deep on the right; eight hues are plain or
+    darkened, with a dark or a light outline, so that 32 people differ. The width of the lines
+    follows the person's size. Short limbs, as those of a face, are thinner, and lines fade where a
+    joint's score is low. A joint that was seen is a solid disc, one that was filled in is a hollow
+    ring at the end of thin limbs. Larger people, who tend to stand nearer, are painted over
+    smaller ones.
 
     Args:
         image: RGB uint8 [H, W, 3]; it is left as it is.
@@ -67,6 +75,8 @@ def draw_poses(
         joint_threshold: see `poses`.
         colours: int [P], the number of each person's hue; 0, 1, ... by default.
         labels: P short texts, each written above its person's topmost joint; "" for none.
+        line_width: of everybody's long limbs, in pixels.
+        boxes: draw a rectangle around each person's joints.
 
     Returns:
         a new image, RGB uint8 [H, W, 3].
@@ -80,11 +90,13 @@ def draw_poses(
     sizes = _sizes(poses, found)
     for p in np.argsort(sizes, kind="stable"):
         if found[p].any():
+            width = line_width or _line_width(sizes[p], image.shape)
+            if boxes:
+                _draw_box(canvas, poses[p, found[p], :2], width, numbers[p])
             palette = _joint_colours(joints, numbers[p])
-            _paint_person(canvas, poses[p], found[p], hollow[p], sizes[p], joints, palette)
-    for p, label in enumerate(labels or ()):
-        if label and found[p].any():
-            _write_label(canvas, label, poses[p], found[p], sizes[p], numbers[p])
+            _paint_person(canvas, poses[p], found[p], hollow[p], sizes[p], width, joints, palette)
+    if labels:
+        _write_labels(canvas, labels, poses, found, sizes, numbers)
     return canvas
 
 
@@ -126,11 +138,41 @@ def _sizes(poses: np.ndarray, found: np.ndarray) -> np.ndarray:
     return np.hypot(*np.maximum(high - low, 0).T)
 
 
-def _joint_colours(joints: Joints, number: int) -> np.ndarray:
-    """RGB of each joint, [J, 3]. The first joint of a mirrored pair is the left one."""
+def _line_width(size: float, shape: tuple[int, ...]) -> float:
+    """Of the limbs of a person of this size in an image [H, W, 3], in pixels."""
+    least = max(1.5, max(shape[:2]) / 800)  # what is still seen when the whole image is shown
+    return float(np.clip(size / 65, least, max(24, least)))
+
+
+class _Palette(NamedTuple):
+    """The RGB colours of one person: left side, right side, and outline."""
+
+    left: np.ndarray
+    right: np.ndarray
+    outline: np.ndarray
+
+
+def _palette(number: int) -> _Palette:
+    """Eight pairs of colours, the same darkened, and both again with the other outline."""
     left, right = _PALETTE[number % len(_PALETTE)]
+    dark, other = (number // len(_PALETTE)) % 2, (number // len(_PALETTE) // 2) % 2
+    shade = 0.65 if dark else 1.0
+    return _Palette(shade * left, shade * right, _LIGHT if dark != other else _DARK)
+
+
+class _Ink(NamedTuple):
+    """The RGB colours of J joints, [J, 3], and of the outline."""
+
+    joints: np.ndarray
+    outline: np.ndarray
+
+
+def _joint_colours(joints: Joints, number: int) -> _Ink:
+    """The colours of a person. The first joint of a mirrored pair is the left one."""
+    left, right, outline = _palette(number)
     side = np.sign(np.array(joints.flip) - np.arange(len(joints)))[:, None]  # 1 left, -1 right
-    return np.where(side > 0, left, np.where(side < 0, right, (left + right) / 2))
+    both = (left + right) / 2
+    return _Ink(np.where(side > 0, left, np.where(side < 0, right, both)), outline)
 
 
 def _paint_person(
@@ -139,11 +181,11 @@ def _paint_person(
     found: np.ndarray,
     hollow: np.ndarray,
     size: float,
+    width: float,
     joints: Joints,
-    colours: np.ndarray,
+    colours: _Ink,
 ) -> None:
     """Paints one person onto `canvas`, touching only the box around its joints."""
-    width = float(np.clip(size / 65, 1.5, 24))  # of a limb, in pixels
     margin = 2 * width + 2
     # Joints far outside would overflow cv2's integers. Their limbs leave the image anyway.
     xy = np.clip(pose[:, :2], -16_000, 16_000)
@@ -165,30 +207,26 @@ def _paint_person(
     cv2.add(cv2.cvtColor(layer, cv2.COLOR_RGBA2RGB), below, dst=window)
 
 
-def _write_label(
-    canvas: np.ndarray, label: str, pose: np.ndarray, found: np.ndarray, size: float, number: int
+def _write_labels(
+    canvas: np.ndarray,
+    labels: Sequence[str],
+    poses: np.ndarray,
+    found: np.ndarray,
+    sizes: np.ndarray,
+    numbers: np.ndarray,
 ) -> None:
-    """Writes a text above the topmost joint, in the person's light colour with a dark rim."""
-    top = pose[np.where(found, pose[:, 1], np.inf).argmin(), :2]
-    scale = float(np.clip(size / 280, 0.35, 3))
-    thin = max(1, round(1.6 * scale))
-    (width, height), _ = cv2.getTextSize(label, cv2.FONT_HERSHEY_SIMPLEX, scale, thin)
-    lowest = canvas.shape[0] - 2
-    x = int(np.clip(top[0] - width / 2, 1, max(1, canvas.shape[1] - width - 1)))
-    y = int(np.clip(top[1] - 0.06 * size, height + 1, max(height + 1, lowest)))
-    colour = _PALETTE[number % len(_PALETTE)][0]
-    for ink, thickness in ((_OUTLINE, 3 * thin + 1), (colour, thin)):
-        red, green, blue = (float(channel) for channel in ink)
-        cv2.putText(
-            canvas,
-            label,
-            (x, y),
-            cv2.FONT_HERSHEY_SIMPLEX,
-            scale,
-            (red, green, blue),
-            thickness,
-            cv2.LINE_AA,
-        )
+    """Writes texts above topmost joints; larger people, who come first, push others upwards."""
+    taken: list[Box] = []
+    least = max(0.35, max(canvas.shape[:2]) / 4000)
+    for p in np.argsort(-sizes, kind="stable"):
+        if labels[p] and found[p].any():
+            x, y = poses[p, np.where(found[p], poses[p, :, 1], np.inf).argmin(), :2]
+            text = Text(labels[p], float(np.clip(sizes[p] / 400, least, max(3, least))))
+            box = text.place(canvas.shape, float(x), float(y - 0.06 * sizes[p]), taken)
+            palette = _palette(numbers[p])
+            ink = palette.right if palette.outline is _LIGHT else palette.left
+            text.write(canvas, box, ink, palette.outline)
+            taken.append(box)
 
 
 def _draw_skeleton(
@@ -199,7 +237,7 @@ def _draw_skeleton(
     alpha: np.ndarray,
     width: float,
     joints: Joints,
-    colours: np.ndarray,
+    colours: _Ink,
 ) -> None:
     """Draws limbs and joints, outlines first, into an RGBA layer.
 
@@ -210,21 +248,43 @@ def _draw_skeleton(
     # Pixel centres start at 0 in cv2, and at .5 here.
     points = np.rint((xy - 0.5) * 2**_SHIFT).astype(int)
     limbs = [(a, b) for a, b in joints.skeleton if found[a] and found[b]]
+    across = [_limb_width(xy[a], xy[b], width) for a, b in limbs]
     for outline in (True, False):  # all outlines first, so that they never cross a limb
-        for a, b in limbs:
-            across = _THIN * width if hollow[a] or hollow[b] else width
-            thickness = max(1, round(across + 2 * rim * outline))
-            colour = _OUTLINE if outline else (colours[a] + colours[b]) / 2
-            ink = _ink(colour, min(alpha[a], alpha[b]))
+        for (a, b), full in zip(limbs, across, strict=True):
+            inner = _THIN * full if hollow[a] or hollow[b] else full
+            thickness = max(1, round(inner + 2 * rim * outline))
+            mean = (colours.joints[a] + colours.joints[b]) / 2
+            ink = _ink(colours.outline if outline else mean, min(alpha[a], alpha[b]))
             cv2.line(layer, points[a], points[b], ink, thickness, cv2.LINE_AA, _SHIFT)
     for j in np.flatnonzero(found):
-        discs = [(0.7 * width + rim, _ink(_OUTLINE, alpha[j]))]
-        discs.append((0.7 * width, _ink(colours[j], alpha[j])))
+        thin = min((w for limb, w in zip(limbs, across, strict=True) if j in limb), default=width)
+        outer, inner = 0.7 * thin, 0.46 * thin
+        discs = [(outer + rim, colours.outline), (outer, colours.joints[j])]
+        inks = [(radius, _ink(colour, alpha[j])) for radius, colour in discs]
         if hollow[j]:
-            discs += [(0.46 * width, _ink(_OUTLINE, alpha[j])), (0.46 * width - rim / 2, _NOTHING)]
-        for radius, ink in discs:
+            inks += [(inner, _ink(colours.outline, alpha[j])), (inner - rim / 2, _NOTHING)]
+        for radius, ink in inks:
             fixed = max(0, round(radius * 2**_SHIFT))
             cv2.circle(layer, points[j], fixed, ink, -1, cv2.LINE_AA, _SHIFT)
+
+
+def _limb_width(start: np.ndarray, end: np.ndarray, width: float) -> float:
+    """Of a limb between two points: thinner where it is short, so that a face stays visible."""
+    length = float(np.hypot(*(end - start)))
+    return float(np.clip(_SHORT * length, _LEAST * width, width))
+
+
+def _draw_box(canvas: np.ndarray, xy: np.ndarray, width: float, number: int) -> None:
+    """Draws the rectangle around points [K, 2] onto `canvas`."""
+    xy = np.clip(xy, -16_000, 16_000)
+    low, high = (
+        np.rint((corner - 0.5) * 2**_SHIFT).astype(int) for corner in (xy.min(0), xy.max(0))
+    )
+    palette = _palette(number)
+    inner = max(1, round(0.4 * width))
+    for thickness, colour in ((inner + 2, palette.outline), (inner, palette.right)):
+        red, green, blue, _ = _ink(colour, 1.0)
+        cv2.rectangle(canvas, low, high, (red, green, blue), thickness, cv2.LINE_AA, _SHIFT)
 
 
 def _ink(colour: np.ndarray, alpha: float) -> tuple[float, float, float, float]:

@@ -9,6 +9,7 @@ import numpy as np
 from dhn.base.errors import DhnError
 from dhn.base.files import read_bytes, written_whole
 from dhn.base.limits import MAX_SIDE, VARIABLE, max_pixels
+from dhn.media.heif import decode_heif, is_heif
 
 # dhn reports an image that cannot be read in one line; OpenCV would print several more.
 _set_log_level = getattr(cv2, "setLogLevel", None) or cv2.utils.logging.setLogLevel  # 4.x or 5
@@ -16,7 +17,7 @@ _set_log_level(0)
 
 
 def read_image(path: str | os.PathLike[str], *, ignore_orientation: bool = False) -> np.ndarray:
-    """Reads an image in any format that OpenCV reads (JPEG, PNG, WebP, TIFF, BMP, ...).
+    """Reads an image in any format that OpenCV reads (JPEG, PNG, WebP, TIFF, BMP, ...), or HEIC.
 
     Grey images become RGB, 16 bits become 8, and transparency is dropped.
 
@@ -42,6 +43,8 @@ def decode_image(data: bytes, name: str, *, ignore_orientation: bool = False) ->
         raise DhnError(f"{name}: is empty; replace or remove the file")
     if _is_cut_short(data):
         raise DhnError(f"{name}: the image is cut short; copy or download it again")
+    if is_heif(data):
+        return _checked(decode_heif(data, name), name)
     flags = cv2.IMREAD_COLOR | (cv2.IMREAD_IGNORE_ORIENTATION if ignore_orientation else 0)
     try:
         bgr = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
@@ -51,10 +54,15 @@ def decode_image(data: bytes, name: str, *, ignore_orientation: bool = False) ->
         bgr = None
     if bgr is None:
         raise DhnError(f"{name}: is not an image that can be read; replace or remove the file")
-    height, width = bgr.shape[:2]
+    return cv2.cvtColor(_checked(bgr, name), cv2.COLOR_BGR2RGB)
+
+
+def _checked(image: np.ndarray, name: str) -> np.ndarray:
+    """The image; raises DhnError if it is too large."""
+    height, width = image.shape[:2]
     if height * width > max_pixels() or max(height, width) > MAX_SIDE:
         raise _too_large(name)
-    return cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB)
+    return image
 
 
 def _too_large(name: str) -> DhnError:

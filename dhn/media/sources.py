@@ -21,6 +21,7 @@ from dhn.base.errors import DhnError
 from dhn.media.animation import AnimationReader, is_animated
 from dhn.media.formats import IMAGE_SUFFIXES, VIDEO_SUFFIXES
 from dhn.media.frames import Excerpt
+from dhn.media.heif import HEIF_SUFFIXES, is_heif, reads_heif
 from dhn.media.images import decode_image, read_image
 from dhn.media.live import LiveReader, is_stream
 from dhn.media.remote import is_address, is_endless, read_address
@@ -171,14 +172,17 @@ def find_sources(arguments: Sequence[str], *, recursive: bool = False) -> Listin
     sources: list[Source] = []
     taken: set[str] = set()
     for path, (name, data) in found.items():
-        file = PurePosixPath(name)
-        numbered = (
-            str(file.with_name(f"{file.stem}-{n}{file.suffix}")) for n in itertools.count(2)
-        )
-        free = next(n for n in itertools.chain([name], numbered) if n.casefold() not in taken)
-        taken.add(free.casefold())
-        sources.append(Source(path, free, data))
+        sources.append(Source(path, free_name(name, taken), data))
     return Listing(sources, passed_over)
+
+
+def free_name(name: str, taken: set[str]) -> str:
+    """The name, with a number if it is in `taken`, to which it is added."""
+    file = PurePosixPath(name)
+    numbered = (str(file.with_name(f"{file.stem}-{n}{file.suffix}")) for n in itertools.count(2))
+    free = next(n for n in itertools.chain([name], numbered) if n.casefold() not in taken)
+    taken.add(free.casefold())
+    return free
 
 
 def _expand(argument: str, recursive: bool, passed_over: Counter[str]) -> list[tuple[str, str]]:
@@ -203,8 +207,13 @@ def _expand(argument: str, recursive: bool, passed_over: Counter[str]) -> list[t
     else:
         return [(argument, os.path.basename(argument) or argument)]
     paths = [name for name in names if _is_media(name)]
-    for name in {*names} - {*paths}:
-        if os.path.isfile(name) and not os.path.basename(name).startswith("."):
+    taken = {*paths}
+    for name in names:
+        if (
+            name not in taken
+            and os.path.isfile(name)
+            and not os.path.basename(name).startswith(".")
+        ):
             passed_over[_suffix(name).removeprefix(".").upper() or "without a suffix"] += 1
     if not paths:
         more = "; --recursive takes those in sub-folders" if passed_over[IN_SUB_FOLDERS] else ""
@@ -225,7 +234,8 @@ def _walk(folder: str) -> Iterator[tuple[str, list[str]]]:
 
 
 def _is_media(path: str) -> bool:
-    known = _suffix(path) in IMAGE_SUFFIXES | VIDEO_SUFFIXES
+    heif = HEIF_SUFFIXES if reads_heif() else set()
+    known = _suffix(path) in IMAGE_SUFFIXES | VIDEO_SUFFIXES | heif
     return known and not os.path.basename(path).startswith(".") and os.path.isfile(path)
 
 
@@ -257,6 +267,7 @@ def _is_image(data: bytes) -> bool:
         or data[:2] in (b"P1", b"P2", b"P3", b"P4", b"P5", b"P6")
         or (data[:4] == b"RIFF" and data[8:12] == b"WEBP")
         or data[4:12] in (b"jP  \r\n\x87\n", b"ftypavif")
+        or is_heif(data)
     )
 
 

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from dhn.base import native
 from dhn.ops.devices import check_one_device
-from dhn.ops.settings import DecodeConfig
+from dhn.ops.settings import DecodeConfig, OnCuda
 
 native.load()
 
@@ -89,7 +89,8 @@ def group_tags(
         max_people: a candidate is matched with this many people at most, those started first.
         tag_threshold, detection_threshold: see above.
         munkres: whether, among assignments of equal cost, the one that the Python package
-            `munkres` 1.1.4 finds is taken. It is computed on the CPU, wherever the tensors are.
+            `munkres` 1.1.4 finds is taken. That is computed on the CPU, wherever the tensors are,
+            and so are more than 128 candidates or people, for which CUDA has no room.
 
     Returns:
         people: [B, M, J, 3 + T] float32, M = J K: x, y, score and tags of every joint, zeros
@@ -98,10 +99,10 @@ def group_tags(
     """
     order = list(range(scores.shape[1]) if joint_order is None else joint_order)
     thresholds = float(tag_threshold), float(detection_threshold)
-    if not munkres:
-        return torch.ops.dhn.group_tags(scores, xy, tags, order, max_people, *thresholds)
-    candidates = (x.cpu() for x in (scores, xy, tags))
-    people, counts = torch.ops.dhn.group_tags(*candidates, order, max_people, *thresholds, True)
+    candidates = [scores, xy, tags]
+    if munkres or (tags.is_cuda and max(scores.shape[2], max_people) > OnCuda.PEOPLE):
+        candidates = [x.cpu() for x in candidates]
+    people, counts = torch.ops.dhn.group_tags(*candidates, order, max_people, *thresholds, munkres)
     return people.to(tags.device), counts.to(tags.device)
 
 

@@ -4,6 +4,28 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 
+class OnCuda:
+    """The bounds of decode's CUDA kernels; csrc/cuda/{group_tags,topk_peaks}.cuh hold the same.
+
+    Attributes:
+        PEOPLE: candidates of a joint, and people that a candidate is matched with.
+        JOINTS: joints.
+        TAGS: tag dimensions.
+        KERNEL: side of the window of non-maximum suppression.
+    """
+
+    PEOPLE = 128
+    JOINTS = 256
+    TAGS = 8
+    KERNEL = 15
+
+    @classmethod
+    def takes(cls, J: int, T: int, config: "DecodeConfig") -> bool:
+        """Whether maps of J joints and T tag dimensions are decoded there with these settings."""
+        fits = J <= cls.JOINTS and T <= cls.TAGS and config.nms_kernel <= cls.KERNEL
+        return fits and config.max_people <= cls.PEOPLE
+
+
 @dataclass(frozen=True)
 class DecodeConfig:
     """How maps become people; the defaults are the published ones.

@@ -26,8 +26,8 @@ def _entry(frame: Frame, people: People) -> dict[str, Any]:
         "source": frame.source.path,
         "frame": frame.index,
         "time": None if frame.index is None else round(float(frame.time), 6),
-        "width": width,
-        "height": height,
+        "width": width or None,
+        "height": height or None,
         "predictions": people.to_dict()["predictions"],
     }
 

@@ -2,27 +2,40 @@
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from dhn.base.errors import DhnError
 from dhn.base.files import write_json, written_whole
-from dhn.data.joints import JointSet
+from dhn.data.joints import DEFAULT_SIGMA, JointSet, flip_from_names
 from dhn.inference.people import People
 from dhn.media.sources import Source
 from dhn.prediction.sinks import Frame, ImageSink, Run, TextFile
 
-# OpenPose's BODY_25, by the names of COCO and CrowdPose. `neck` and `mid_hip` may have to be the
-# middle of shoulders and hips; the six joints of the feet, which follow, are never there.
-_BODY_25 = (
+# OpenPose's BODY_25, by the names of COCO and CrowdPose. A neck and a middle of the hips that the
+# network does not have are computed.
+_BODY_25_NAMES = (
     *("nose", "neck", "right_shoulder", "right_elbow", "right_wrist"),
     *("left_shoulder", "left_elbow", "left_wrist", "mid_hip", "right_hip", "right_knee"),
     *("right_ankle", "left_hip", "left_knee", "left_ankle", "right_eye", "left_eye"),
-    *("right_ear", "left_ear"),
+    *("right_ear", "left_ear", "left_big_toe", "left_small_toe", "left_heel"),
+    *("right_big_toe", "right_small_toe", "right_heel"),
+)
+_BODY_25_LIMBS = (
+    *((1, 8), (1, 2), (1, 5), (2, 3), (3, 4), (5, 6), (6, 7), (8, 9), (9, 10), (10, 11)),
+    *((8, 12), (12, 13), (13, 14), (1, 0), (0, 15), (15, 17), (0, 16), (16, 18), (14, 19)),
+    *((19, 20), (14, 21), (11, 22), (22, 23), (11, 24)),
+)
+BODY_25 = JointSet(
+    name="body_25",
+    names=_BODY_25_NAMES,
+    skeleton=_BODY_25_LIMBS,
+    flip=flip_from_names(_BODY_25_NAMES),
+    sigmas=(DEFAULT_SIGMA,) * len(_BODY_25_NAMES),
 )
 _MIDDLES = {"neck": ("left_shoulder", "right_shoulder"), "mid_hip": ("left_hip", "right_hip")}
-_NO_FEET = [0.0] * 18
 _OTHER_OPENPOSE_KEYS = (
     *("face_keypoints_2d", "hand_left_keypoints_2d", "hand_right_keypoints_2d"),
     *("pose_keypoints_3d", "face_keypoints_3d", "hand_left_keypoints_3d"),
@@ -98,7 +111,7 @@ class OpenPoseFiles(ImageSink):
         content = {
             "version": 1.3,
             "people": [
-                {"person_id": [id], "pose_keypoints_2d": pose.ravel().tolist() + _NO_FEET}
+                {"person_id": [id], "pose_keypoints_2d": pose.ravel().tolist()}
                 | {key: [] for key in _OTHER_OPENPOSE_KEYS}
                 for id, pose in zip(_ids(people), poses.astype(float).round(3), strict=True)
             ],
@@ -114,18 +127,28 @@ def _ids(people: People) -> list[int]:
 
 
 def body_25(people: People) -> np.ndarray:
-    """The joints in OpenPose's order without the feet, float32 [P, 19, 3]; zeros where missing."""
+    """The joints in OpenPose's order, float32 [P, 25, 3]; zeros where missing, as the feet are."""
+    poses = with_joints(people, BODY_25).keypoints.copy()
     names = people.joint_names
-    poses = np.zeros((len(people), len(_BODY_25), 3), np.float32)
-    for k, name in enumerate(_BODY_25):
-        if name in names:
-            poses[:, k] = people.keypoints[:, names.index(name)]
-        elif name in _MIDDLES:
-            pair = people.keypoints[:, [names.index(side) for side in _MIDDLES[name]]]
+    for middle, sides in _MIDDLES.items():
+        if middle not in names:
+            k = BODY_25.names.index(middle)
+            pair = people.keypoints[:, [names.index(side) for side in sides]]
             both = (pair[..., 2] > 0).all(1)
             poses[both, k, :2] = pair[both, :, :2].mean(1)
             poses[both, k, 2] = pair[both, :, 2].min(1)
     return poses
+
+
+def with_joints(people: People, joints: JointSet) -> People:
+    """The same people with other joints: those of equal names; all others are missing."""
+    keypoints = np.zeros((len(people), len(joints), 3), np.float32)
+    refined = np.zeros(keypoints.shape[:2], bool)
+    for k, name in enumerate(joints.names):
+        if name in people.joint_names:
+            j = people.joint_names.index(name)
+            keypoints[:, k], refined[:, k] = people.keypoints[:, j], people.refined[:, j]
+    return replace(people, keypoints=keypoints, refined=refined, joints=joints)
 
 
 def check_body_25(joints: JointSet, path: Path) -> None:

@@ -4,7 +4,7 @@ import contextlib
 import glob
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
@@ -20,7 +20,7 @@ from dhn.prediction.exchange import (
     YoloLabels,
     check_body_25,
 )
-from dhn.prediction.sinks import STDOUT, OverlayImage, OverlayVideo, Run, Sink
+from dhn.prediction.sinks import STDOUT, OverlayImage, OverlayStyle, OverlayVideo, Run, Sink
 
 
 class _Kind(NamedTuple):
@@ -49,6 +49,9 @@ _KINDS = {
 }
 
 
+_PLAIN = OverlayStyle()
+
+
 @dataclass(frozen=True)
 class Outputs:
     """Where results go; a kind of output that is None is not written.
@@ -57,8 +60,8 @@ class Outputs:
     standard output, where a file may be named.
 
     Attributes:
-        images: a folder for overlays of images, `NAME.predictions.jpg`, and, unless `video` is
-            given, for overlays of videos, `NAME.predictions.mp4`.
+        images: a folder for overlays of images, `NAME.predictions.jpg` (or as `style` says), and,
+            unless `video` is given, for overlays of videos, `NAME.predictions.mp4`.
         json: a folder for `NAME.predictions.json` (of an image) and `NAME.predictions.jsonl` (of
             a video); or one .json or .jsonl file for all sources. Standard output gets lines.
         video: an .mp4 file, or a folder for `NAME.predictions.mp4`.
@@ -68,6 +71,8 @@ class Outputs:
             each frame of a video.
         mot: a .txt file for one video, or a folder for `STEM.txt`.
         yolo: a folder for `STEM.txt` of images and `STEM_000000.txt` of each frame of a video.
+        show: whether overlays are also shown in a window.
+        style: how overlays are drawn.
     """
 
     images: Path | None = None
@@ -78,20 +83,23 @@ class Outputs:
     openpose: Path | None = None
     mot: Path | None = None
     yolo: Path | None = None
+    show: bool = False
+    style: OverlayStyle = _PLAIN
 
     def paths(self) -> list[Path]:
         """All files and folders that are written to, each of them once."""
-        paths = (getattr(self, field.name) for field in fields(self))
+        paths = (getattr(self, name) for name in _KINDS)
         return list(dict.fromkeys(path for path in paths if path is not None))
 
     @property
     def need_pixels(self) -> bool:
         """Whether something is drawn."""
-        return self.images is not None or self.video is not None
+        return self.show or self.images is not None or self.video is not None
 
     def draws(self, source: Source) -> bool:
         """Whether the people of this source are drawn."""
-        return self.images is not None or (source.is_video and self.video is not None)
+        own = source.is_video and self.video is not None
+        return self.show or self.images is not None or own
 
     @property
     def on_stdout(self) -> bool:
@@ -109,14 +117,12 @@ class Outputs:
         """The files of one source alone, except those of single frames."""
         return [path for _, path in self._own(source)]
 
-    def check(
-        self, sources: Sequence[Source], checkpoint: str | os.PathLike[str] | None = None
-    ) -> None:
+    def check(self, sources: Sequence[Source], *read: str | os.PathLike[str] | None) -> None:
         """Raises DhnError if the results of `sources` cannot be written here.
 
         Args:
             sources: what will be read.
-            checkpoint: the network's file, which must not be overwritten either.
+            read: other files that must not be overwritten, such as the network's.
         """
         videos = sum(source.is_video for source in sources)
         for path, kind in ((self.video, _KINDS["video"]), (self.mot, _KINDS["mot"])):
@@ -125,7 +131,7 @@ class Outputs:
             if path is not None and videos > 1 and _is_file(path, kind):
                 raise DhnError(f"{path}: is one file for {videos} videos; name a folder")
         inputs = [source.path for source in sources if source.path != "-"]
-        check_outputs(self.files(sources), [*inputs, checkpoint])
+        check_outputs(self.files(sources), [*inputs, *read])
         for name, kind in _KINDS.items():
             if (path := getattr(self, name)) is not None:
                 _check_kind(path, kind)
@@ -186,7 +192,7 @@ class Outputs:
             whole = self.video is not None and _is_file(self.video, _KINDS["video"])
             files.append((OverlayVideo, folder if whole else folder / f"{stem}.mp4"))
         if not source.is_video and self.images:
-            files.append((OverlayImage, self.images / f"{stem}.jpg"))
+            files.append((OverlayImage, self.images / f"{stem}.{self.style.image_format}"))
         if self.json and not _is_file(self.json, _KINDS["json"]):
             maker, suffix = (JsonLines, ".jsonl") if source.is_video else (JsonDocument, ".json")
             files.append((maker, self.json / f"{stem}{suffix}"))

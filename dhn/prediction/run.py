@@ -25,7 +25,7 @@ from dhn.media.frames import Excerpt, VideoFrame
 from dhn.media.sources import Source
 from dhn.prediction.outputs import Outputs, closed_by
 from dhn.prediction.sinks import Frame, Painter, Run, Sink
-from dhn.tracking import LiveSmoother, Tracker, smooth_stream
+from dhn.tracking import Corrections, LiveSmoother, Tracker, smooth_stream
 
 if TYPE_CHECKING:
     from dhn.inference.predictor import Predictor
@@ -34,6 +34,7 @@ _ALL_FRAMES = Excerpt()
 _NO_PIXELS = np.empty((0, 0, 3), np.uint8)
 
 Results: TypeAlias = Iterator[tuple[Frame, People | Exception]]
+Show: TypeAlias = Callable[[np.ndarray, bool], bool]
 _Change: TypeAlias = Callable[[Frame, People], tuple[Frame, People]]
 
 
@@ -84,6 +85,9 @@ def predict(
     excerpt: Excerpt = _ALL_FRAMES,
     track: bool = False,
     smooth: bool = False,
+    ids: Corrections | None = None,
+    person: int | None = None,
+    show: Show | None = None,
     progress: Progress = silent,
     world: World = ALONE,
 ) -> Summary:
@@ -109,6 +113,10 @@ def predict(
             out afterwards, help it.
         smooth: steadies the joints in videos; needs `track`. A video of which overlays are made
             is then read twice, because what comes later has a say.
+        ids: corrects the ids that the tracker gave, before joints are steadied.
+        person: only the people with this id are kept.
+        show: gets each overlay, RGB uint8 [H, W, 3], and whether it is a frame of a video, in the
+            calling thread; `outputs.show` must be true. False, which it returns, ends the run.
         progress: shows how many images and frames are done.
         world: the processes that share the work.
 
@@ -120,6 +128,8 @@ def predict(
     """
     outputs.check(sources)
     outputs.check_joints(predictor.joints)
+    if ids is not None:
+        ids.check([source.path for source in sources if source.is_video])
     choices = {
         "conf": conf,
         "joint_conf": joint_conf,
@@ -128,6 +138,8 @@ def predict(
         "end": excerpt.end,
         "track": track,
         "smooth": smooth,
+        "ids": None if ids is None else str(ids.path),
+        "person": person,
     }
     run = Run(predictor.source, predictor.settings | choices, predictor.joints, sources)
     outcomes = {source: _Outcome() for source in world.share(sources)}
@@ -142,15 +154,16 @@ def predict(
             frames = pipeline.stage("read", _frames(list(outcomes), excerpt, stop), most=ahead)
             results = predicted(pipeline, predictor, frames, batch_size, stopped=stop.is_set)
             if track:
-                results = pipeline.stage("track", _tracked(results, predictor.joints))
+                results = pipeline.stage("track", _tracked(results, predictor.joints, ids))
             if smooth:
                 steady = _smoothed(results, excerpt, pixels=outputs.need_pixels)
                 results = pipeline.stage("smooth", steady)
-            results = _confident(results, conf, joint_conf)
+            results = _chosen(results, conf, joint_conf, person)
             if outputs.need_pixels:
                 results = pipeline.stage("draw", _drawn(results, outputs))
             written = pipeline.stage("write", _written(results, outputs, run, at_once))
-            _noted(written, outcomes, bar.advance, stop, keep=bool(shared) and not at_once)
+            keep = bool(shared) and not at_once
+            _noted(written, outcomes, bar.advance, show, stop, keep=keep)
         everything = world.collect(list(outcomes.values()))
         for frame, people in itertools.chain(*(outcome.results for outcome in everything)):
             for sink in shared:
@@ -172,15 +185,22 @@ def _noted(
     written: Results,
     outcomes: Mapping[Source, _Outcome],
     advance: Callable[[], None],
+    show: Show | None,
     stop: threading.Event,
     *,
     keep: bool,
 ) -> None:
-    """Notes what became of each frame. After Ctrl-C, waits until what is under way is written."""
+    """Notes what became of each frame, and shows it.
+
+    After Ctrl-C, it waits until what is under way is written.
+    """
     interrupt: KeyboardInterrupt | None = None
     while True:
         try:
             for frame, people in written:
+                overlay = None if stop.is_set() else frame.overlay
+                if show and overlay is not None and not show(overlay, frame.index is not None):
+                    stop.set()
                 outcome = outcomes[frame.source]
                 if isinstance(people, Exception):
                     outcome.fail(frame.source, people)
@@ -188,7 +208,7 @@ def _noted(
                     outcome.images += 1
                     outcome.people += len(people)
                     if keep:
-                        outcome.results.append((frame, people))
+                        outcome.results.append((_without_pixels(frame), people))
                 advance()
             break
         except KeyboardInterrupt as error:
@@ -259,15 +279,22 @@ def _changed(results: Results, change: _Change) -> Results:
         yield frame, people
 
 
-def _tracked(results: Results, joints: JointSet) -> Results:
+def _tracked(results: Results, joints: JointSet, ids: Corrections | None) -> Results:
     """The people of videos get ids."""
     for source, group in _by_source(results):
-        yield from _changed(group, _follower(joints)) if source.is_video else group
+        yield from _changed(group, _follower(joints, ids)) if source.is_video else group
 
 
-def _follower(joints: JointSet) -> _Change:
+def _follower(joints: JointSet, ids: Corrections | None) -> _Change:
     tracker = Tracker(joints)
-    return lambda frame, people: (frame, tracker(people, float(frame.time)))
+
+    def follow(frame: Frame, people: People) -> tuple[Frame, People]:
+        people = tracker(people, float(frame.time))
+        if ids is not None and frame.index is not None:
+            people = ids.corrected(people, frame.index, frame.source.path)
+        return frame, people
+
+    return follow
 
 
 def _smoothed(results: Results, excerpt: Excerpt, *, pixels: bool) -> Results:
@@ -321,18 +348,20 @@ def _smoothed_file(source: Source, results: Results, excerpt: Excerpt, *, pixels
     yield from failed
 
 
-def _confident(results: Results, conf: float, joint_conf: float) -> Results:
-    """Leaves weak people and joints out."""
+def _chosen(results: Results, conf: float, joint_conf: float, person: int | None) -> Results:
+    """Leaves weak people and joints out, and everybody but one person if one is followed."""
     for frame, people in results:
         if not isinstance(people, Exception):
             people = people[people.scores >= conf].without_weak_joints(joint_conf)
+            if person is not None:
+                people = people.with_id(person)
         yield frame, people
 
 
 def _drawn(results: Results, outputs: Outputs) -> Results:
     """Frames get the overlays that will be written."""
     for source, group in _by_source(results):
-        yield from _changed(group, Painter()) if outputs.draws(source) else group
+        yield from _changed(group, Painter(outputs.style)) if outputs.draws(source) else group
 
 
 def _written(results: Results, outputs: Outputs, run: Run, shared: Sequence[Sink]) -> Results:
@@ -351,7 +380,8 @@ def _written(results: Results, outputs: Outputs, run: Run, shared: Sequence[Sink
                         raise  # nothing more can be written there
                     except Exception as error:
                         result = error
-                yield _without_pixels(frame), result
+                overlay = frame.overlay if outputs.show else None
+                yield replace(frame, image=_NO_PIXELS, overlay=overlay), result
 
 
 def _without_pixels(frame: Frame) -> Frame:

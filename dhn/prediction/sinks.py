@@ -5,14 +5,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 
 from dhn.base.errors import DhnError
 from dhn.base.version import __version__
 from dhn.data.joints import JointSet
-from dhn.inference.people import People
+from dhn.inference.people import Labels, People
 from dhn.media.draw import SteadyColours
 from dhn.media.images import write_image
 from dhn.media.sources import Source
@@ -93,10 +93,26 @@ class ImageSink:
         pass
 
 
+@dataclass(frozen=True)
+class OverlayStyle:
+    """How people are drawn; see `People.plot`.
+
+    Attributes:
+        labels, line_width, boxes: keywords of `People.plot`.
+        image_format: the suffix of overlays of images, without its dot.
+    """
+
+    labels: Labels = "id"
+    line_width: float | None = None
+    boxes: bool = False
+    image_format: Literal["jpg", "png", "webp"] = "jpg"
+
+
 class Painter:
     """Draws the people of one source; those of a video keep their colours."""
 
-    def __init__(self) -> None:
+    def __init__(self, style: OverlayStyle) -> None:
+        self._style = style
         self._colours = SteadyColours()
 
     def __call__(self, frame: Frame, people: People) -> tuple[Frame, People]:
@@ -104,7 +120,15 @@ class Painter:
         colours = None
         if frame.index is not None:
             colours = self._colours(people.keypoints) if people.ids is None else people.ids - 1
-        return replace(frame, overlay=people.plot(frame.image, colours=colours)), people
+        style = self._style
+        overlay = people.plot(
+            frame.image,
+            colours=colours,
+            labels=style.labels,
+            line_width=style.line_width,
+            boxes=style.boxes,
+        )
+        return replace(frame, overlay=overlay), people
 
 
 class OverlayImage(ImageSink):

@@ -105,6 +105,8 @@ def _allowed(schema: dict[str, Any]) -> str:
         return "a mapping"
     if "anyOf" in schema:
         return " | ".join(_allowed(one) for one in schema["anyOf"])
+    if "const" in schema:
+        return str(schema["const"])
     if "enum" in schema:
         return " | ".join(map(str, schema["enum"]))
     kind = schema["type"]

@@ -11,12 +11,13 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
-from dhn.base.device import multiplies_bfloat16
+from dhn.base.device import multiplies_bfloat16, repeatable
 from dhn.base.distributed import ALONE, World
 from dhn.base.errors import DhnError
+from dhn.base.native import check_trainable
 from dhn.data.dataset import Batch
 from dhn.model import PoseNetwork, channels_last
-from dhn.model.normalise import normalise
+from dhn.model.normalise import Normalise
 from dhn.training.finetune import freeze, parameter_groups
 from dhn.training.loss import PoseLoss, pose_loss
 
@@ -58,15 +59,20 @@ class Learner:
         model: the network.
         averaged: the network to use: with averaged weights (`train.ema`), or `model` itself.
         amp: what autocast computes in, or None.
+
+    Raises:
+        DhnError: the device has no kernels for training, or the settings do not fit it.
     """
 
     def __init__(
         self, config: "Config", model: PoseNetwork, device: torch.device, world: World = ALONE
     ) -> None:
+        check_trainable(device.type)
         self.config = config
         self.device = device
         self.world = world
         self.model = channels_last(model.to(device))
+        self._normalise = Normalise().to(device)
         if config.train.sync_bn and world.size > 1:
             if device.type != "cuda":
                 raise DhnError("train.sync_bn: works between GPUs only; set it to false")
@@ -114,7 +120,8 @@ class Learner:
             own, counts = [_blank(self.config.data.input_size, self.model.num_joints)], [0]
         losses = []
         for k, part in enumerate(own):
-            with self._no_sync() if k + 1 < len(own) else contextlib.nullcontext():
+            alone = self._no_sync() if k + 1 < len(own) else contextlib.nullcontext()
+            with repeatable(self.device), alone:
                 losses.append(self._backward(part, counts[k] / batch_size, foreground))
         loss, images = self._mean(losses, counts)
         for group, factor in zip(self.optimiser.param_groups, self._factors, strict=True):
@@ -138,7 +145,7 @@ class Learner:
         return contextlib.nullcontext()
 
     def _backward(self, batch: Batch, share: float, foreground: float) -> PoseLoss:
-        image = normalise(batch.image.to(self.device, non_blocking=True))
+        image = self._normalise(batch.image.to(self.device, non_blocking=True))
         with torch.autocast(self.device.type, self.amp, enabled=self.amp is not None):
             maps = self._network(image)
         mask, boxes = batch.mask, batch.boxes

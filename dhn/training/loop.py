@@ -14,6 +14,7 @@ from dhn.base.errors import DhnError
 from dhn.base.progress import Progress, silent
 from dhn.data.dataset import Batch
 from dhn.model import build_model
+from dhn.training.batch_size import fitting_batch, with_batch_size
 from dhn.training.learner import Learner, Update, foreground_weight, learning_rate
 from dhn.training.record import Record, unseen
 from dhn.training.runs import (
@@ -82,8 +83,12 @@ def _train(
     report: Callable[[str], None],
 ) -> Path:
     data = open_data(config, world, progress)
-    seed_everything(config.train.seed)
     network = config.network.arguments() | {"num_joints": len(data.annotations.joints)}
+    if config.train.batch_size == "auto":
+        size = fitting_batch(config, network, data.sampler.length, run, device, world, report)
+        config = with_batch_size(config, size)
+        data.sampler.batch_size = size
+    seed_everything(config.train.seed)
     model = build_model(**network)
     if world.main and config.train.init and not (run / "last.pt").exists():
         start_from(model, config.train.init, offline=offline, progress=progress, report=report)

@@ -15,6 +15,7 @@ from dhn.training.data_settings import Data, Section
 _Modules = Annotated[int, Field(ge=1, le=16)]
 _Epoch = Annotated[int, Field(ge=0, le=1_000_000)]
 _Weight = Annotated[float, Field(ge=0)]
+_BatchSize = Annotated[int, Field(ge=1, le=1_000_000)] | Literal["auto"]
 
 
 class Network(Section):
@@ -113,12 +114,13 @@ class Train(Section):
     epochs: int = Field(
         300, ge=1, le=1_000_000, description="How many times the network sees every image."
     )
-    batch_size: int = Field(
+    batch_size: _BatchSize = Field(
         12,
-        ge=1,
-        le=1_000_000,
         description="Images of an update, over all processes and parts. How a batch is shared out "
-        "changes nothing else in a recipe, except that batch norm sees only its own part.",
+        "changes nothing else in a recipe, except that batch norm sees only its own part. `auto` "
+        "takes the largest batch that fits in memory: on CUDA by trial, on processors (Linux only) "
+        "from the memory that two trials took. The run keeps that number. Another batch wants "
+        "another learning rate.",
     )
     accumulate: int = Field(
         1,
@@ -233,6 +235,13 @@ class Train(Section):
         le=10**18,
         description="Seed of the fresh weights, of the order and of the augmentation.",
     )
+
+    @pydantic.field_validator("batch_size", mode="before")
+    @classmethod
+    def _no_flag(cls, value: Any) -> Any:
+        if isinstance(value, bool):
+            raise ValueError("must be a number or auto; YAML reads yes, no, on and off as flags")
+        return value
 
     @pydantic.field_validator("amp", "tensorboard", mode="before")
     @classmethod

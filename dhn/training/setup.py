@@ -112,7 +112,7 @@ def open_data(config: Config, world: World, progress: Progress) -> TrainingData:
         )
     sampler = EpochSampler(
         len(dataset) if mixture is None else mixture.samples,
-        settings.batch_size,
+        1 if settings.batch_size == "auto" else settings.batch_size,  # `loop.py` will find one
         settings.seed,
         mixture=mixture,
         parts=settings.accumulate,

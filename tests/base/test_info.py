@@ -64,9 +64,18 @@ def test_kernels_that_are_missing_or_stale_are_shown_not_raised(monkeypatch, tmp
     monkeypatch.setattr(native, "PACKAGE", tmp_path)
     assert "the operators are not built" in run()
     assert "the operators are not built" in json.loads(run("--json"))["cpu_kernels"]
-    # Where torch has CUDA, a build without nvcc is shown, too.
+
+
+def test_gpus_without_kernels_say_what_they_do_and_how_to_get_some(monkeypatch, tmp_path):
+    monkeypatch.setattr(native, "PACKAGE", tmp_path)
     monkeypatch.setattr(torch.version, "cuda", "13.0")
-    assert "_C_cuda.so: the operators are not built" in environment.environment()["cuda_kernels"]
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    monkeypatch.setattr(environment, "select_device", lambda: torch.device("cpu"))
+    told = environment.environment()
+    what = "network and aggregation run in plain PyTorch, and the CPU decodes"
+    how = "install the CUDA toolkit 13.0 (nvcc), then: pip install --no-build-isolation -e ."
+    assert told["cuda_kernels"] == f"not built: {what}; {how}"
+    assert told["mps_kernels"] == f"none: {what}"
 
 
 def test_cpu_features_are_those_of_the_machine():

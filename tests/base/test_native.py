@@ -37,6 +37,16 @@ def test_broken_library(monkeypatch, tmp_path):
         native.load()
 
 
+def test_training_without_kernels_is_refused(monkeypatch, tmp_path):
+    monkeypatch.setattr(native, "PACKAGE", tmp_path)
+    native.check_trainable("cpu")
+    with pytest.raises(DhnError, match="for training on mps: train with --device cpu"):
+        native.check_trainable("mps")
+    monkeypatch.setattr("torch.version.cuda", "13.0")
+    with pytest.raises(DhnError, match=r"for training on cuda: install the CUDA toolkit 13\.0 "):
+        native.check_trainable("cuda")
+
+
 def test_hash_follows_names_and_contents(tmp_path):
     (tmp_path / "cpu").mkdir()
     source = tmp_path / "cpu" / "a.cpp"

@@ -94,6 +94,22 @@ def test_every_row_of_the_ablation():
     ]
 
 
+def test_every_error_of_the_bundled_network():
+    report = json.loads((ROOT / "benchmarks/results/report_people.json").read_text())
+    found = [row[1:] for row in table(RESULTS, "| jitter |")]
+    assert found == [
+        [
+            "{} ({} to {}) of {}".format(
+                *map(percent, (e["share"], *e["share_interval"])), e["among"]
+            ),
+            "{:+.1f} ({:+.1f} to {:+.1f})".format(
+                *(round(100 * gain, 1) + 0 for gain in (e["gain"], *e["gain_interval"]))
+            ),
+        ]
+        for e in report["errors"].values()
+    ]
+
+
 def test_every_tracker():
     trackers = json.loads((ROOT / "benchmarks/results/tracking.json").read_text())["trackers"]
     found = [row[1:4] for row in table(RESULTS, "| dhn |")]

@@ -7,18 +7,20 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from dhn.base.errors import DhnError
 from dhn.bench.scenes import annotated_scenes, crowd, scene_from_keypoints
+from dhn.inference import decode
 from dhn.inference.decode import (
-    MAX_PEOPLE_ON_CUDA,
     DecodeConfig,
     _decode_by_steps,
-    _runs_on,
+    _decodes_there,
     decode_poses,
     find_peaks,
 )
 from dhn.ops import reference
+from dhn.ops.settings import OnCuda
 
 PEOPLE = (0, 1, 5, 40)
 # (h, w) of maps and (H, W) of the input: doubled, not exactly doubled, other ratios, as they stand.
@@ -103,20 +105,63 @@ def test_settings(device, config):
 def test_more_people_than_the_gpu_groups(device):
     """With one more than the bound, the maps are decoded on the CPU."""
     heatmaps, tags = random_scene(5, 40, 2, 1, (24, 32))
-    for most in (MAX_PEOPLE_ON_CUDA, MAX_PEOPLE_ON_CUDA + 1):
+    for most in (OnCuda.PEOPLE, OnCuda.PEOPLE + 1):
         config = DecodeConfig(max_people=most, detection_threshold=0, nms_kernel=1)
         ours = decode_poses(heatmaps.to(device), tags.to(device), (24, 32), config)
         assert len(ours[0]) > 30
         assert_same(ours, reference.decode_poses(heatmaps, tags, (24, 32), config))
 
 
-def test_where_maps_are_decoded():
-    csrc = Path(__file__).parents[2] / "csrc" / "cuda" / "group_tags.cuh"
-    bound = re.search(r"kMaxGroup = (\d+);", csrc.read_text())
-    assert int(bound[1]) == MAX_PEOPLE_ON_CUDA
-    few, many = (DecodeConfig(max_people=MAX_PEOPLE_ON_CUDA + more) for more in (0, 1))
-    assert [_runs_on("cuda", few), _runs_on("cuda", many)] == [True, False]
-    assert [_runs_on("cpu", many), _runs_on("mps", few)] == [True, False]
+def test_the_bounds_of_the_kernels_are_known():
+    csrc = Path(__file__).parents[2] / "csrc" / "cuda"
+    sources = (csrc / "group_tags.cuh").read_text() + (csrc / "topk_peaks.cuh").read_text()
+    names = ("kMaxGroup", "kMaxOrder", "kMaxTagDims", "kMaxPeakRadius")
+    found = [int(re.search(rf"{name} = (\d+);", sources)[1]) for name in names]
+    assert found == [OnCuda.PEOPLE, OnCuda.JOINTS, OnCuda.TAGS, OnCuda.KERNEL // 2]
+
+
+@pytest.mark.parametrize(
+    ("J", "T", "changes", "there"),
+    [
+        (256, 8, {"max_people": 128, "nms_kernel": 15}, True),
+        (2, 1, {"max_people": 129}, False),
+        (2, 1, {"nms_kernel": 17}, False),
+        (257, 1, {}, False),
+        (2, 9, {}, False),
+    ],
+)
+def test_what_cuda_has_no_room_for_goes_to_the_cpu(monkeypatch, J, T, changes, there):
+    """On fake CUDA maps, with and without kernels."""
+    monkeypatch.setattr(decode, "has_kernels", lambda device: True)
+    config = DecodeConfig(**changes)
+    with FakeTensorMode():
+        heatmaps = torch.empty(1, J, 4, 4, device="cuda")
+        tags = torch.empty(1, J, T, 4, 4, device="cuda")
+        assert _decodes_there(heatmaps, tags, config) == there
+        monkeypatch.setattr(decode, "has_kernels", lambda device: False)
+        assert not _decodes_there(heatmaps, tags, config)
+        assert _decodes_there(heatmaps.cpu(), tags.cpu(), config)
+
+
+def test_maps_and_peaks_without_kernels_are_decoded_on_the_cpu(monkeypatch):
+    seen = []
+
+    def group(*arguments):
+        seen.extend(x.device.type for x in arguments if isinstance(x, torch.Tensor))
+        raise _StopError
+
+    class _StopError(Exception):
+        pass
+
+    monkeypatch.setattr(decode, "has_kernels", lambda device: False)
+    monkeypatch.setattr(decode.ops, "group_tags", group)
+    with FakeTensorMode():
+        heatmaps = torch.empty(1, 2, 4, 4, device="cuda")
+        scores = torch.empty(1, 2, 30, device="cuda")
+        peaks = decode.Peaks(scores, torch.empty(1, 2, 30, 2, device="cuda"), scores.unsqueeze(-1))
+        with pytest.raises(_StopError):
+            decode_poses(heatmaps, heatmaps.unsqueeze(2), (8, 8), peaks=peaks)
+    assert seen == ["cpu"] * 3
 
 
 def test_more_pixels_than_a_search_keeps(device):

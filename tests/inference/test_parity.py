@@ -53,6 +53,22 @@ def test_images_are_placed_as_by_the_official_code():
         np.testing.assert_allclose(joints.matrix, back, rtol=1e-9, atol=1e-8)
 
 
+def test_images_are_placed_at_several_scales_as_by_the_official_code():
+    fixture = official("geometry_scales")
+    assert len(fixture.files) > 30
+    for name in fixture.files:
+        W, H, input_size, scale = name.split()
+        there, back, (size, _) = fixture[name]
+
+        sampling, joints, got_size = official_transform(
+            (int(W), int(H)), int(input_size), float(scale), 0.5
+        )
+
+        assert got_size == tuple(size[:2].astype(int)), name
+        np.testing.assert_allclose(sampling.cv2_matrix(), there, rtol=1e-9, atol=1e-8)
+        np.testing.assert_allclose(joints.matrix, back, rtol=1e-9, atol=1e-8)
+
+
 @pytest.mark.parametrize("joints", [CROWDPOSE, COCO], ids=lambda joints: joints.name)
 def test_decode_finds_the_official_people(joints):
     fixture = official(f"decode_{joints.name}")
@@ -79,6 +95,21 @@ def test_the_whole_way_from_image_to_poses_is_the_official_one(size):
     assert len(people) > 10
     assert (people[..., 2] > 0).sum() > 100
     np.testing.assert_allclose(prediction.keypoints, people, atol=0.01)
+
+
+@pytest.mark.parametrize("size", ["43x43", "50x100"])
+def test_three_scales_give_the_official_poses(size):
+    fixture = official(f"scales_{size}")
+    common = {"input_size": 128, "flip": True, "parity": True}
+    predictor = Predictor(ColourNetwork(14), CROWDPOSE, scales=(0.5, 1, 2), **common)
+
+    people = predictor(fixture["image"])
+
+    assert (fixture["people"][..., 2] > 0).sum() > 100
+    np.testing.assert_allclose(people.keypoints, fixture["people"], atol=0.01)
+    alone = Predictor(ColourNetwork(14), CROWDPOSE, **common)(fixture["image"])
+    same = alone.keypoints.shape == people.keypoints.shape
+    assert not same or np.abs(alone.keypoints - people.keypoints).max() > 0.1
 
 
 def test_the_default_is_not_the_official_placement():

@@ -226,3 +226,11 @@ def test_they_travel_between_processes():
     again = pickle.loads(pickle.dumps(people))
     np.testing.assert_array_equal(again.keypoints, people.keypoints)
     assert again.joints == people.joints
+
+
+def test_labels_of_overlays():
+    people = replace(some_people(2), ids=np.array([7, 0]), scores=np.array([0.837, 0.5], "f4"))
+    assert people._labels("id") == ["7", ""]
+    assert people._labels("score") == ["0.84", "0.50"]
+    assert people._labels("both") == ["7 0.84", "0.50"]
+    assert people._labels("none") == ["", ""]

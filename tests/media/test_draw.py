@@ -1,5 +1,8 @@
 """Drawn people: the ink lies on the limbs and nowhere else."""
 
+import itertools
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -160,3 +163,52 @@ def test_a_newcomer_gets_a_new_colour():
     both = colours(np.concatenate([one + np.array([500, 0, 0]), one]))
     assert both[1] == first
     assert both[0] != first
+
+
+def test_32_people_have_colours_of_their_own():
+    poses = np.array([[[10.0, 20, 0.9], [50, 20, 0.9]]], np.float32)
+    joints = replace(COCO, names=("a", "b"), skeleton=((0, 1),), flip=(1, 0), sigmas=(0.1, 0.1))
+    image = np.full((40, 60, 3), 128, np.uint8)
+    drawn = [draw_poses(image, poses, joints, colours=np.array([k])) for k in range(32)]
+    for a, b in itertools.combinations(drawn, 2):
+        assert np.abs(a.astype(int) - b).max() > 30
+
+
+def test_short_limbs_are_thin_so_that_a_face_stays_visible():
+    """Nose and eyes of a person 600 px high, 24 px apart."""
+    pose = np.zeros((1, 17, 3), np.float32)
+    pose[0, [0, 1, 2]] = [[300, 60, 0.9], [312, 48, 0.9], [288, 48, 0.9]]
+    pose[0, [11, 13, 15]] = [[300, 300, 0.9], [300, 450, 0.9], [300, 640, 0.9]]
+    image = np.full((700, 600, 3), 128, np.uint8)
+
+    drawn = (draw_poses(image, pose, COCO) != image).any(-1)
+
+    face = drawn[30:75, 275:325]
+    assert 0.05 < face.mean() < 0.45
+    assert drawn[375, 270:330].sum() >= 9  # the thigh keeps its width
+
+
+def test_lines_are_as_wide_as_asked_and_boxes_go_around():
+    pose = np.zeros((1, 17, 3), np.float32)
+    pose[0, [11, 13]] = [[100.5, 40.5, 0.9], [100.5, 160.5, 0.9]]
+    pose[0, [5]] = [[40.5, 40.5, 0.9]]
+    image = np.full((200, 200, 3), 128, np.uint8)
+    for width in (3, 11):
+        drawn = (draw_poses(image, pose, COCO, line_width=width) != image).any(-1)
+        rims = 2 * max(0.8, width / 5)
+        assert drawn[100, 80:120].sum() == pytest.approx(width + rims, abs=2)
+    boxed = (draw_poses(image, pose, COCO, line_width=3, boxes=True) != image).any(-1)
+    plain = (draw_poses(image, pose, COCO, line_width=3) != image).any(-1)
+    added = np.argwhere(boxed & ~plain)
+    assert (added.min(0) >= 37).all()
+    assert (added.max(0) <= (163, 103)).all()
+    assert boxed[160, 45:95].all()
+    assert boxed[60:150, 40].all()
+
+
+def test_large_images_get_lines_that_are_seen_when_they_are_shown_small():
+    pose = np.zeros((1, 17, 3), np.float32)
+    pose[0, [11, 13]] = [[2000, 1000, 0.9], [2000, 1100, 0.9]]
+    image = np.full((2000, 4000, 3), 128, np.uint8)
+    drawn = (draw_poses(image, pose, COCO) != image).any(-1)
+    assert drawn[1050, 1900:2100].sum() >= 5

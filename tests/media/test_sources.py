@@ -64,13 +64,23 @@ def test_sources_are_taken_once_and_named_apart(folder, monkeypatch):
     assert len({name.casefold() for name in names}) == len(names)
 
 
+def test_heic_is_an_image_where_it_can_be_read(folder, monkeypatch):
+    (folder / "photo.HEIC").write_bytes(b"")
+    for installed in (True, False):
+        monkeypatch.setattr("dhn.media.sources.reads_heif", lambda found=installed: found)
+        sources, passed_over = find_sources([str(folder)])
+        assert ("photo.HEIC" in [source.name for source in sources]) == installed
+        assert passed_over["HEIC"] == (not installed)
+
+
 def test_standard_input_is_an_image(monkeypatch):
     monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(encoded(".png"))))
     (source,) = list_sources(["-"])
     np.testing.assert_array_equal(source.read_image(), scene())
 
 
-def test_sub_folders_and_what_is_passed_over(folder):
+def test_sub_folders_and_what_is_passed_over(folder, monkeypatch):
+    monkeypatch.setattr("dhn.media.sources.reads_heif", lambda: False)
     (folder / "inner" / "deep").mkdir()
     (folder / "inner" / "deep" / "c.png").write_bytes(b"")
     (folder / "photo.heic").write_bytes(b"")

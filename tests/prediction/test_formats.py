@@ -199,7 +199,7 @@ def test_openpose_needs_shoulders_and_hips():
     names = ("head", "tail")
     animal = JointSet("animal", names, ((0, 1),), (0, 1), (0.1, 0.1))
     assert "has no left_hip" in complaint(written, Outputs(openpose=Path("out")), joints=animal)
-    assert body_25(some_people(0)).shape == (0, 19, 3)
+    assert body_25(some_people(0)).shape == (0, 25, 3)
 
 
 def test_yolo_labels_are_a_data_set(tmp_path):

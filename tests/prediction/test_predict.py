@@ -287,3 +287,86 @@ def test_habits_of_fingers(run, tmp_path, monkeypatch, predictor):
     run("--source", "a.png", "--imgsz", "256", "--half", "--max-det", "7", "--json-output", "out")
     expected = {"input_size": 256, "precision": "bfloat16", "max_people": 7}
     assert asked.items() >= expected.items()
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "png", "webp"])
+def test_overlays_of_images_have_the_format_that_is_asked_for(run, tmp_path, suffix):
+    write_image(tmp_path / "two.png", image(2))
+    run("two.png", "-o", "out", "--image-format", suffix)
+    path = tmp_path / "out" / f"two.png.predictions.{suffix}"
+    start = {"jpg": b"\xff\xd8\xff", "png": b"\x89PNG", "webp": b"RIFF"}[suffix]
+    assert path.read_bytes().startswith(start)
+
+
+def test_overlays_follow_the_options(run, tmp_path):
+    write_image(tmp_path / "two.png", image(2, 200, 200))
+    plain = ("two.png", "--image-format", "png", "-o")
+    pictures = {}
+    for name, options in {
+        "plain": (),
+        "none": ("--labels", "none"),  # images have no ids
+        "score": ("--labels", "score"),
+        "wide": ("--line-width", "9"),
+        "boxes": ("--boxes",),
+    }.items():
+        run(*plain, name, *options)
+        pictures[name] = read_image(tmp_path / name / "two.png.predictions.png")
+    np.testing.assert_array_equal(pictures["plain"], pictures["none"])
+    inked = {name: (p != image(2, 200, 200)).any(-1).sum() for name, p in pictures.items()}
+    assert inked["plain"] < min(inked["score"], inked["wide"], inked["boxes"])
+
+
+class Watcher:
+    """Takes the place of a window, and has seen enough after some images."""
+
+    def __init__(self, enough):
+        self.enough = enough
+        self.shown = []
+
+    def __call__(self):
+        return self
+
+    def show(self, image, moves):
+        self.shown.append((image, moves))
+        return len(self.shown) < self.enough
+
+    def close(self):
+        self.shown.append("closed")
+
+
+def test_overlays_are_shown_in_order(run, tmp_path, monkeypatch):
+    watcher = Watcher(enough=9)
+    monkeypatch.setattr("dhn.media.window.Window", watcher)
+    write_image(tmp_path / "two.png", image(2))
+    make_video(tmp_path / "clip.mp4", [1, 0, 2])
+    result = run("two.png", "clip.mp4", "--show")
+    assert "4 images, 5 people -> a window" in result.output
+    assert names(tmp_path) == ["clip.mp4", "two.png"]  # nothing is written
+    *shown, last = watcher.shown
+    assert last == "closed"
+    assert [moves for _, moves in shown] == [False, True, True, True]
+    assert (shown[0][0] != image(2)).any()
+    assert np.abs(shown[2][0].astype(int) - image(0)).max() < 8  # nobody is drawn
+
+
+def test_who_has_seen_enough_ends_the_run(run, tmp_path, monkeypatch):
+    watcher = Watcher(enough=2)
+    monkeypatch.setattr("dhn.media.window.Window", watcher)
+    make_video(tmp_path / "clip.mp4", [1] * 300)
+    run("clip.mp4", "--show", "--json-output", "out.jsonl")
+    assert len(watcher.shown) == 3  # two frames, and the end
+    assert 2 <= len(lines(tmp_path / "out.jsonl")) < 300
+
+
+def test_what_a_folder_holds_and_is_passed_over_is_named(run, tmp_path, monkeypatch):
+    monkeypatch.setattr("dhn.media.sources.reads_heif", lambda: False)
+    (tmp_path / "in" / "deep").mkdir(parents=True)
+    for name in ("a.png", "deep/b.png"):
+        write_image(tmp_path / "in" / name, image(1))
+    (tmp_path / "in" / "c.heic").write_bytes(b"")
+    (tmp_path / "in" / "notes.txt").write_bytes(b"")
+    result = run("in", "--json-output", "out.json")
+    assert (
+        "3 skipped: 1 in sub-folders, 1 HEIC, 1 TXT; --recursive takes those in sub-folders; "
+        "pip install pillow-heif to read HEIC"
+    ) in result.stderr

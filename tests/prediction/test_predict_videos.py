@@ -154,6 +154,44 @@ def test_a_camera(run, tmp_path, monkeypatch):
     assert names("videos") == ["camera-0.predictions.mp4"]
 
 
+def test_ids_are_corrected_and_one_person_is_followed(run, tmp_path):
+    make_video(tmp_path / "clip.mp4", [1] * 6)
+    (tmp_path / "fixes.csv").write_text("action,id,other,first\nsplit,1,7,3\n")
+    fix = ("clip.mp4", "--ids", "fixes.csv", "--nms-oks", "1")
+
+    run(*fix, "--json-output", "all.json")
+    run(*fix, "--json-output", "one.json", "--person", "7", "--video-output", "one.mp4")
+    nobody = run(*fix, "--json-output", "none.json", "--person", "8")
+
+    def ids(name):
+        return [[p.get("id") for p in e["predictions"]] for e in images(tmp_path / name)]
+
+    assert ids("all.json") == [[1]] * 3 + [[7]] * 3
+    assert ids("one.json") == [[]] * 3 + [[7]] * 3
+    drawn = [frame.image.astype(int) for frame in VideoReader("one.mp4")]
+    plain = [frame.image for frame in VideoReader("clip.mp4")]
+    changes = [np.abs(a - b).mean() for a, b in zip(drawn, plain, strict=True)]
+    assert max(changes[:3]) < 2.5 < 3 < min(changes[3:])
+    assert "Nobody has the id 8" in nobody.stderr
+    settings = json.loads((tmp_path / "one.json").read_text())["settings"]
+    assert (settings["ids"], settings["person"], settings["track"]) == ("fixes.csv", 7, True)
+
+
+@pytest.mark.parametrize("option", [("--ids", "fixes.csv"), ("--person", "1")])
+def test_images_have_no_ids_to_correct(run, tmp_path, option):
+    write_image(tmp_path / "two.png", image(2))
+    (tmp_path / "fixes.csv").write_text("action,id,other\nmerge,1,7\n")
+    result = run("two.png", *option, code=1)
+    assert "there is no video; images have no ids" in result.stderr
+
+
+def test_a_correction_of_a_video_that_is_not_there(run, tmp_path):
+    make_video(tmp_path / "clip.mp4", [1])
+    (tmp_path / "fixes.csv").write_text("action,id,other,source\nmerge,1,7,other.mp4\n")
+    result = run("clip.mp4", "--ids", "fixes.csv", code=1)
+    assert "fixes.csv, line 2: there is no video other.mp4" in result.stderr
+
+
 def test_a_stream_from_the_web(run, tmp_path):
     with streaming([itertools.repeat(image(2))]) as server:
         run(server.address, "--duration", "0.3", "--json-output", "out.jsonl", "-o", "videos")

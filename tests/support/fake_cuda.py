@@ -56,6 +56,8 @@ def fake_cuda() -> Iterator[Counts]:
 
     with contextlib.ExitStack() as stack:
         stack.enter_context(mock.patch("torch.cuda.synchronize", synchronize))
+        for user in ("base.native", "inference.aggregate", "inference.decode"):
+            stack.enter_context(mock.patch(f"dhn.{user}.has_kernels", return_value=True))
         for name, answer in _H100.items():
             stack.enter_context(mock.patch(name, return_value=answer))
         stack.enter_context(mock.patch.object(nn.Module, "_apply", _apply))

@@ -17,7 +17,7 @@ def cases(ops, device: str = "cpu") -> dict[str, Call]:
     made = _training(ops, _Random(5, device))
     made |= _peaks(ops, _Random(6, device)) | _reading(ops, _Random(7, device))
     made |= _grouping(ops, _Random(8, device)) | _refinement(ops, _Random(9, device))
-    return made | _aggregation(ops, _Random(10, device))
+    return made | _aggregation(ops, _Random(10, device)) | _types(ops, _Random(11, device))
 
 
 class _Random:
@@ -145,4 +145,49 @@ def _aggregation(ops, random: _Random) -> dict[str, Call]:
     quarter, half = [random(1, 2, 9, 35) for _ in range(2)], [random(1, 2, 18, 70)] * 2
     return {
         "aggregation": lambda: ops.aggregate_heatmaps(quarter, half, quarter, half, [1, 0]),
+    }
+
+
+def _types(ops, random: _Random) -> dict[str, Call]:
+    """Other types and settings, and tags as far apart as finite numbers are."""
+    double = random.people(2, 5, 150, 150).double()
+    scores, xy, huge = random(1, 2, 6) + 0.2, random(1, 2, 6, 2), random(1, 2, 6, 1) * 3e38
+    huge[:, :, ::2] *= -1
+    made: dict[str, Call] = {
+        "square targets in float64": lambda: ops.render_heatmaps(
+            double, [37], [71], [2.0], [2.0], [10.0], "square"
+        ),
+        "grouping of huge tags": lambda: ops.group_tags(scores, xy, huge, [1, 0], 4, 1.0, 0.1),
+    }
+    for dtype in (torch.float64, torch.bfloat16, torch.float16):
+        made |= _of_type(ops, random, dtype)
+    return made
+
+
+def _of_type(ops, random: _Random, dtype: torch.dtype) -> dict[str, Call]:
+    """Maps as a network gives them: channels last, heatmaps and tags two halves of its channels."""
+    half = random(2, 2, 18, 70).to(dtype).to(memory_format=torch.channels_last)
+    quarter = random(2, 4, 9, 35).to(dtype).to(memory_format=torch.channels_last)
+    heatmaps, tags = quarter[:, :2], quarter[:, 2:, None] * 3
+    keypoints, grad = random.people(2, 5, 150, 150), random(2)
+    if dtype == torch.float64:
+        keypoints = keypoints.double()
+    square = (2.0, 2.0, 10.0, "square")
+    corners = torch.tensor([0, 700, 1259], device=random.device).expand(2, 2, 3)
+    people, counts = random(2, 3, 2, 4), torch.full((2,), 3, device=random.device)
+    people[:, :, 1] = 0
+    name = str(dtype).removeprefix("torch.")
+    return {
+        f"square loss in {name}": lambda: ops.heatmap_mse(half, keypoints, None, *square),
+        f"square gradient in {name}": lambda: ops.heatmap_mse_backward(
+            grad, half, keypoints, None, *square
+        ),
+        f"peaks in {name}": lambda: ops.topk_peaks(heatmaps, 5, 5, 18, 70, 0.1),
+        f"fitting in {name}": lambda: ops.read_peaks(heatmaps, tags, corners, 18, 70, True),
+        f"refinement between pixels in {name}": lambda: ops.refine_people(
+            heatmaps, tags, people, counts, 18, 70, True
+        ),
+        f"aggregation in {name}": lambda: ops.aggregate_heatmaps(
+            [heatmaps], [half], [heatmaps], [half], [1, 0]
+        ),
     }
