@@ -25,6 +25,10 @@ def faster(results, name):
     return f"{times['median']:.1f} ({times['low']:.1f} to {times['high']:.1f})"
 
 
+def span(limits):
+    return f"{limits['low']:.0f} to {limits['high']:.0f}"
+
+
 def keypoints(results):
     """How many keypoints were compared with the official pipeline, if all of them agree."""
     rows = [row["whole with parity, pixels of the image"] for row in results["pipelines"]]
@@ -45,6 +49,9 @@ FIGURES = [
     (README, "memorise", lambda r: f"{percent(r['stats']['AP'])} AP"),
     (RESULTS, "precision", lambda r: f"{100 * r['share_within_one_pixel']:.0f} % lie within one"),
     (RESULTS, "tracking", lambda r: f"{r['ms_per_frame_of_20_people']:.2f} ms of CPU time a frame"),
+    (RESULTS, "long_video", lambda r: f"at {span(r['resident_mb'])} MB and open files at"),
+    (RESULTS, "long_video", lambda r: f"open files at {span(r['files'])}, after"),
+    (RESULTS, "long_video", lambda r: f"Over {r['images']:,} frames with sound"),
     (README, "parity", lambda r: f"all {keypoints(r):,} keypoints equal"),
     (RESULTS, "parity", lambda r: f"all {keypoints(r):,} keypoints equal"),
     (RESULTS, "kernels-cpu", lambda r: f"{r['decode']['median_ratio']:.0f} times faster"),
