@@ -14,12 +14,14 @@ import numpy as np
 
 from dhn.base.errors import DhnError
 from dhn.base.files import read_bytes
-from dhn.data.joints import COCO, CROWDPOSE, JointSet, joints_of_category
+from dhn.data.coco_file import is_number
+from dhn.data.joints import COCO, CROWDPOSE, JointSet, is_text, joints_of_category
 from dhn.inference.people import People, joint_columns
 from dhn.media.sources import Source, free_name
 from dhn.prediction.sinks import FORMAT, Frame, Run
 
 NO_PIXELS = np.empty((0, 0, 3), np.uint8)
+_LIMIT = 2**31
 UNKNOWN = "unknown"  # weights of predictions that do not say
 
 
@@ -83,6 +85,16 @@ class Place:
     index: int | None = None
     time: float | None = None
     size: tuple[int, int] = (0, 0)
+
+    def __post_init__(self) -> None:
+        """Raises ValueError for what cannot be, as files may say anything."""
+        if not isinstance(self.path, str) or not self.path or "\0" in self.path:
+            raise ValueError("a source has no name")
+        whole = [*self.size, 0 if self.index is None else self.index]
+        if not all(type(n) is int and 0 <= n < _LIMIT for n in whole):
+            raise ValueError(f"frame {self.index} of an image of {self.size} pixels")
+        if self.time is not None and not (is_number(self.time) and 0 <= self.time < _LIMIT):
+            raise ValueError(f"{self.time} is no time")
 
 
 def in_order(results: Iterable[tuple[Place, People]]) -> list[tuple[Frame, People]]:
@@ -158,17 +170,26 @@ def people_of(
     """
     J = len(joints)
     rows = list(keypoints)
-    points = np.array(rows, np.float32).reshape(len(rows), J, 3)
-    if not np.isfinite(points).all():
-        raise ValueError("numbers that are not finite")
+    P = len(rows)
+    points = _finite(rows).reshape(P, J, 3)
     points[points[..., 2] <= 0] = 0
     guessed = np.zeros(points.shape[:2], bool)
     if refined is not None:
         guessed = np.array(refined, bool).reshape(guessed.shape) & (points[..., 2] > 0)
     means = (points[..., 2] * ~guessed).mean(1)
-    everybody = means if scores is None else np.array(scores, np.float32).reshape(len(rows))
-    named = None if ids is None or not any(ids) else np.array(ids, int).reshape(len(rows))
+    everybody = means if scores is None else _finite(scores).reshape(P)
+    if ids is not None and not all(type(id) is int and 0 <= id < _LIMIT for id in ids):
+        raise ValueError("an id is no whole number from 1")
+    named = None if ids is None or not any(ids) else np.array(ids).reshape(P)
     return People(points, everybody, joints, refined=guessed, ids=named)
+
+
+def _finite(values: Any) -> np.ndarray:
+    """The values as float32, none of them as large as no image is."""
+    array = np.array(values, float)
+    if not (np.abs(array) < 1e9).all():
+        raise ValueError("a number is not finite, or too large")
+    return array.astype(np.float32)
 
 
 def read_json(path: Path) -> Recording:
@@ -188,7 +209,10 @@ def read_json(path: Path) -> Recording:
             raise ValueError(f"the format is {header['format']}")
         joints = joints_named(header["joint_names"], path, header["skeleton"])
         results = in_order((_place(entry), _people(entry, joints)) for entry in entries)
-        return Recording(joints, results, header["weights"], header["settings"])
+        settings = json.loads(json.dumps(header["settings"], allow_nan=False))
+        if not isinstance(settings, dict) or not is_text(header["weights"]):
+            raise ValueError("the settings or the weights are of another kind")
+        return Recording(joints, results, header["weights"], settings)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         reason = f"lacks {error}" if isinstance(error, KeyError) else str(error)
         raise DhnError(f"{path}: is no JSON of dhn predict ({reason})") from error
@@ -196,7 +220,7 @@ def read_json(path: Path) -> Recording:
 
 def _place(entry: dict[str, Any]) -> Place:
     width, height = entry["width"] or 0, entry["height"] or 0
-    return Place(str(entry["source"]), entry["frame"], entry["time"], (width, height))
+    return Place(entry["source"], entry["frame"], entry["time"], (width, height))
 
 
 def _people(entry: dict[str, Any], joints: JointSet) -> People:
@@ -218,11 +242,10 @@ def read_table(path: Path) -> Recording:
     """
     rows = csv.DictReader(io.StringIO(_text(path)))
     names = [name[:-6] for name in rows.fieldnames or [] if name.endswith("_state")]
-    columns = {"source", "frame", "time", "id", "score"}
-    if not names or not columns <= {*(rows.fieldnames or [])}:
-        raise DhnError(f"{path}: is no table of dhn predict: it lacks columns")
-    joints = joints_named(names, path)
+    joints = joints_named(names or ["nothing"], path)
     cells = joint_columns(joints)
+    if not {"source", "frame", "time", "id", "score", *cells} <= {*(rows.fieldnames or [])}:
+        raise DhnError(f"{path}: is no table of dhn predict: it lacks columns")
     try:
         results = []
         grouped = itertools.groupby(rows, lambda row: (row["source"], row["frame"], row["time"]))
@@ -239,7 +262,7 @@ def read_table(path: Path) -> Recording:
             )
             index = int(frame) if frame else None
             results.append((Place(source, index, float(time) if time else None), people))
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, csv.Error) as error:
         raise DhnError(f"{path}, line {rows.line_num}: is damaged ({error})") from error
     return Recording(joints, in_order(results))
 

@@ -119,9 +119,9 @@ def test_every_error_of_the_bundled_network():
 
 def test_every_tracker():
     trackers = json.loads((ROOT / "benchmarks/results/tracking.json").read_text())["trackers"]
-    found = [row[1:4] for row in table(RESULTS, "| dhn |")]
+    found = [row[1:5] for row in table(RESULTS, "| dhn |")]
     assert found == [
-        [percent(t["idf1"]), f"{t['num_switches']:.1f}", percent(t["mota"])]
+        [percent(t["idf1"]), f"{t['num_switches']:.1f}", percent(t["mota"]), percent(t["hota"])]
         for t in trackers.values()
     ]
 

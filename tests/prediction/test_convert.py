@@ -1,5 +1,6 @@
 """`dhn convert`: round trips between the formats, and what it says of files that it cannot read."""
 
+import contextlib
 import json
 import sys
 from dataclasses import replace
@@ -9,14 +10,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
+from dhn.base.errors import DhnError
 from dhn.cli import main
 from dhn.commands import convert as command
 from dhn.data.joints import COCO, CROWDPOSE
 from dhn.inference.people import People
 from dhn.media.images import write_image
 from dhn.media.video import VideoWriter
-from dhn.prediction.convert import FORMATS, read, write
+from dhn.prediction.convert import FORMATS, convert, read, write
 from dhn.prediction.exchange import BODY_25, body_25, with_joints
 from dhn.prediction.recording import Place, Recording, in_order, read_json
 from dhn.prediction.sleap import _ids
@@ -256,6 +260,35 @@ def test_a_damaged_document_is_refused():
         damage(broken)
         Path("broken.json").write_text(json.dumps(broken))
         assert run("broken.json", "out.csv", code=1).output.startswith("Error: broken.json")
+
+
+ODD = [None, True, -1, 1e300, float("nan"), 2**70, "x", "", "a\nb", [], {}, [1], {"a": 1}]
+
+
+@given(data=st.data())
+@settings(
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+def test_no_damage_ends_in_a_traceback(data):
+    kind = data.draw(st.sampled_from(["json", "coco", "openpose"]))
+    before = recording(videos=False)
+    write(before, Path(f"{kind}.json") if kind != "openpose" else Path("in"), kind)
+    path = Path(f"{kind}.json") if kind != "openpose" else Path("in/7_keypoints.json")
+    document = json.loads(path.read_text())
+    value = document
+    while True:  # some place in the document
+        keys = [*value] if isinstance(value, dict) else range(len(value))
+        key = data.draw(st.sampled_from([*keys]))
+        if not isinstance(value[key], dict | list) or not value[key] or data.draw(st.booleans()):
+            break
+        value = value[key]
+    if data.draw(st.booleans()):
+        value[key] = data.draw(st.sampled_from(ODD))
+    else:
+        del value[key]
+    path.write_text(json.dumps(document))
+    with contextlib.suppress(DhnError):
+        convert(Path("in") if kind == "openpose" else path, Path("out.json"))
 
 
 def test_outputs_that_cannot_be_are_refused():
