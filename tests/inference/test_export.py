@@ -67,7 +67,9 @@ CASES = [("onnx", True, True), ("onnx", False, False), ("torch", True, True)]
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("format", "flip", "halves"), CASES)
-def test_any_batch_and_size(files, format, flip, halves):
+def test_any_batch_and_size(files, thorough, format, flip, halves):
+    if not flip and not thorough:
+        pytest.skip("takes ten seconds: only with --thorough")
     inference = pixels_inference(flip, halves)
     for seed, shape in enumerate([(1, 64, 64), (1, 64, 320), (4, 128, 64), (2, 192, 192)]):
         peaks = check(files(format, flip, halves), inference, random_images(shape, seed=seed))

@@ -70,7 +70,8 @@ def parse(report: str) -> list[dict]:
 def test_every_kernel_compiles_for_every_gpu_without_spills(tmp_path, thorough):
     if not shutil.which("nvcc"):
         pytest.skip("needs nvcc, which is not here")
-    architectures = ARCHITECTURES if thorough else (ARCHITECTURES[0], ARCHITECTURES[-1])
+    # test_sass.py compiles for sm_90 each time.
+    architectures = ARCHITECTURES if thorough else ARCHITECTURES[:1]
     report = compile_all(tmp_path, architectures)
     assert len(report) >= len(SOURCES)
     kernels_per_gpu = {
