@@ -18,9 +18,8 @@ from dhn.data.coco_file import is_number
 from dhn.data.joints import COCO, CROWDPOSE, JointSet, is_text, joints_of_category
 from dhn.inference.people import People, joint_columns
 from dhn.media.sources import Source, free_name
-from dhn.prediction.sinks import FORMAT, Frame, Run
+from dhn.prediction.sinks import FORMAT, NO_PIXELS, Frame, Run
 
-NO_PIXELS = np.empty((0, 0, 3), np.uint8)
 _LIMIT = 2**31
 UNKNOWN = "unknown"  # weights of predictions that do not say
 

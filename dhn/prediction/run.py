@@ -24,14 +24,13 @@ from dhn.inference.people import People
 from dhn.media.frames import Excerpt, VideoFrame
 from dhn.media.sources import Source
 from dhn.prediction.outputs import Outputs, closed_by
-from dhn.prediction.sinks import Frame, Painter, Run, Sink
+from dhn.prediction.sinks import NO_PIXELS, Frame, Painter, Run, Sink
 from dhn.tracking import Corrections, LiveSmoother, Tracker, smooth_stream
 
 if TYPE_CHECKING:
     from dhn.inference.predictor import Predictor
 
 _ALL_FRAMES = Excerpt()
-_NO_PIXELS = np.empty((0, 0, 3), np.uint8)
 
 Results: TypeAlias = Iterator[tuple[Frame, People | Exception]]
 Show: TypeAlias = Callable[[np.ndarray, bool], bool]
@@ -237,7 +236,7 @@ def _frames(
                     if stop.is_set():
                         return
         except Exception as error:
-            yield Frame(source, _NO_PIXELS), error
+            yield Frame(source, NO_PIXELS), error
         if stop.is_set():
             return
 
@@ -342,7 +341,7 @@ def _smoothed_file(source: Source, results: Results, excerpt: Excerpt, *, pixels
                     frame = replace(frame, image=image)
                 yield frame, people
     except Exception as error:
-        failed.append((Frame(source, _NO_PIXELS), error))
+        failed.append((Frame(source, NO_PIXELS), error))
         for _ in steady:
             pass
     yield from failed
@@ -381,9 +380,9 @@ def _written(results: Results, outputs: Outputs, run: Run, shared: Sequence[Sink
                     except Exception as error:
                         result = error
                 overlay = frame.overlay if outputs.show else None
-                yield replace(frame, image=_NO_PIXELS, overlay=overlay), result
+                yield replace(frame, image=NO_PIXELS, overlay=overlay), result
 
 
 def _without_pixels(frame: Frame) -> Frame:
     """A frame that may stay in memory, however many a video has."""
-    return replace(frame, image=_NO_PIXELS, overlay=None)
+    return replace(frame, image=NO_PIXELS, overlay=None)

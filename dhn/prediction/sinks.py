@@ -20,6 +20,7 @@ from dhn.media.video import GrowingFile, VideoWriter
 
 FORMAT = "dhn-predictions-1"
 STDOUT = Path("-")
+NO_PIXELS = np.empty((0, 0, 3), np.uint8)  # of frames whose image is not kept
 
 
 @dataclass(frozen=True)
