@@ -1,5 +1,6 @@
 """Tables of docs/kernels.md that scripts measure: read for tests, rewritten by `--write`."""
 
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -23,6 +24,14 @@ def write(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     text = DOC.read_text()
     begin, end = _place(text, columns)
     DOC.write_text(text[:begin] + markdown(columns, rows) + text[end:])
+
+
+def main(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Prints the table, or with `--write` puts it into the document."""
+    if sys.argv[1:] == ["--write"]:
+        write(columns, rows)
+    else:
+        print(markdown(columns, rows))
 
 
 def _place(text: str, columns: Sequence[str]) -> tuple[int, int]:

@@ -11,7 +11,6 @@ import os
 import re
 import shutil
 import subprocess
-import sys
 import sysconfig
 import tempfile
 from collections import Counter
@@ -146,13 +145,5 @@ def table(kernels: dict[str, Kernel]) -> list[list[str]]:
     return rows
 
 
-def main() -> None:
-    rows = table(disassemble())
-    if sys.argv[1:] == ["--write"]:
-        doc_table.write(COLUMNS, rows)
-    else:
-        print(doc_table.markdown(COLUMNS, rows))
-
-
 if __name__ == "__main__":
-    main()
+    doc_table.main(COLUMNS, table(disassemble()))

@@ -136,16 +136,8 @@ def table(measured: dict[str, dict[str, float]]) -> list[list[str]]:
     return rows
 
 
-def main() -> None:
+if __name__ == "__main__":
     if sys.argv[1:] == ["--small"]:
         print(json.dumps(measure(128, 192)))
-        return
-    rows = table(measure(512, 768))
-    if sys.argv[1:] == ["--write"]:
-        doc_table.write(COLUMNS, rows)
     else:
-        print(doc_table.markdown(COLUMNS, rows))
-
-
-if __name__ == "__main__":
-    main()
+        doc_table.main(COLUMNS, table(measure(512, 768)))
