@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from dhn.commands import options
-from dhn.commands.console import progress, table_console
+from dhn.commands.console import count, progress, table_console
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -169,8 +169,8 @@ def check(
     if json_output:
         write_json(json_output, report.as_json(), indent=1)
     if report.count("error"):
-        raise DhnError(f"{dataset}: {report.count('error')} errors; fix them before training")
-    click.echo(f"{dataset}: no errors, {report.count('warning')} warnings")
+        raise DhnError(f"{dataset}: {count(report.count('error'), 'error')} to fix before training")
+    click.echo(f"{dataset}: no errors, {count(report.count('warning'), 'warning')}")
 
 
 @data.command()

@@ -302,7 +302,7 @@ def test_the_json_has_every_case_and_the_table_the_first(folder, tmp_path):
     output = tmp_path / "report.json"
     result = check(folder, "--split", "train", "--json-output", output)
     assert result.exit_code == 1
-    assert result.stderr.splitlines()[-1] == f"Error: {folder}: 5 errors; fix them before training"
+    assert result.stderr.splitlines()[-1] == f"Error: {folder}: 5 errors to fix before training"
     report = json.loads(output.read_text())
     assert report["splits"].keys() == {"train"}
     missing = next(f for f in report["findings"] if f["level"] == "error")
@@ -369,4 +369,4 @@ def test_joints_that_pair_with_nobody(folder):
     result = check(folder, "--quick", "--split", "train")
     assert "left and right cannot be told" in " ".join(result.output.split())
     assert "hand1, hand2 differ only by a number" in " ".join(result.output.split())
-    assert result.output.splitlines()[-1] == f"{folder}: no errors, 1 warnings"
+    assert result.output.splitlines()[-1] == f"{folder}: no errors, 1 warning"

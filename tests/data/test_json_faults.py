@@ -245,7 +245,7 @@ def test_the_command_ends_in_one_line(tmp_path, where, value):
     assert result.exit_code == 1
     assert isinstance(result.exception, SystemExit)
     assert "annotations cannot be used" in " ".join(result.output.split())
-    assert "1 errors; fix them before training" in result.output
+    assert "1 error to fix before training" in result.output
 
 
 def test_images_larger_than_the_limit_are_errors(tmp_path, monkeypatch):

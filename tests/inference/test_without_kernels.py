@@ -1,6 +1,6 @@
 """A GPU for which dhn has no kernels, shown without a GPU, on meta and fake tensors.
 
-Values are compared on the CPU, where the operators are said to be missing.
+Values are compared on the CPU, whose operators the tests hide.
 """
 
 import contextlib

@@ -24,7 +24,7 @@ from torch.utils._pytree import tree_leaves
 CUDA = torch.device("cuda", 0)
 # Wait until the GPU has computed a shape or an index on its own.
 _SIZES = {"nonzero", "masked_select", "_unique2", "unique_dim", "unique_consecutive", "bincount"}
-# What code that asks is told.
+# The answers to what PyTorch asks about the device.
 _H100 = {
     "torch.cuda.get_device_capability": (9, 0),
     "torch.cuda.is_bf16_supported": True,
