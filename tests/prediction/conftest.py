@@ -1,3 +1,6 @@
+import threading
+from types import SimpleNamespace
+
 import pytest
 from click.testing import CliRunner
 
@@ -14,6 +17,12 @@ def predictor():
 def run(monkeypatch, tmp_path, predictor):
     """`dhn predict` in an empty folder; returns click's result."""
     monkeypatch.setattr("dhn.load", lambda checkpoint, **options: predictor)
+
+    def stop_event():
+        predictor.stop = threading.Event()
+        return predictor.stop
+
+    monkeypatch.setattr("dhn.prediction.run.threading", SimpleNamespace(Event=stop_event))
     monkeypatch.chdir(tmp_path)
 
     def command(*arguments, code=0, **options):

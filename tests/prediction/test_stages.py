@@ -2,11 +2,13 @@
 
 import os
 import pkgutil
+import signal
 import threading
 from functools import partial
 
 import pytest
 
+import dhn.prediction.run
 from blue_people import image, lines, make_video, names
 from dhn.base.errors import DhnError
 from dhn.media.images import write_image
@@ -83,18 +85,41 @@ def test_a_batch_with_one_bad_image(run, tmp_path, predictor):
     assert names("out") == [f"{k}.png.predictions.json" for k in (0, 1, 3)]
 
 
-def test_two_interrupts_end_it_at_once(run, tmp_path, predictor):
+def test_two_interrupts_end_it_at_once(run, tmp_path, predictor, monkeypatch):
     """The second one comes while the network is busy with what it will never write."""
     make_video(tmp_path / "clip.mp4", [1] * 20)
-    infer = predictor.infer
+    infer, seen, before = predictor.infer, [], signal.getsignal(signal.SIGINT)
+    twice, wrote = threading.Event(), threading.Event()
+    written = dhn.prediction.run._written
+
+    def noted(*arguments):
+        for result in written(*arguments):
+            wrote.set()
+            yield result
+
+    def interrupt(*_):
+        seen.append(1)
+        if len(seen) == 2:
+            twice.set()
+        raise KeyboardInterrupt
 
     def interrupted(images):
-        if len(predictor.batches) in (4, 5):
-            predictor.interrupt_after = predictor.timing.images
-        return infer(images)
+        if len(predictor.batches) != 4:
+            return infer(images)
+        assert wrote.wait(300)
+        predictor.interrupt_after = predictor.timing.images
+        found = infer(images)  # until the first one has been seen
+        os.kill(os.getpid(), signal.SIGINT)
+        assert twice.wait(300)
+        return found
 
     predictor.infer = interrupted
-    result = run("clip.mp4", "--json-output", "out", code=1)
+    monkeypatch.setattr("dhn.prediction.run._written", noted)
+    signal.signal(signal.SIGINT, interrupt)
+    try:
+        result = run("clip.mp4", "--json-output", "out", code=1)
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert "Aborted!" in result.stderr
     assert os.listdir("out") == ["clip.mp4.predictions.jsonl"]
-    assert 0 < len(lines(tmp_path / "out" / "clip.mp4.predictions.jsonl")) <= 20
+    assert 0 < len(lines(tmp_path / "out" / "clip.mp4.predictions.jsonl")) <= 5

@@ -27,10 +27,12 @@ class Predictor:
         self.timing = SimpleNamespace(images=0, network_seconds=0.0, decode_seconds=0.0)
         self.batches = []
         self.interrupt_after = None
+        self.stop = None  # the event that ends the run, from `run` in conftest.py
 
     def infer(self, images):
         if self.timing.images == self.interrupt_after:
             os.kill(os.getpid(), signal.SIGINT)  # which is the main thread's business
+            assert self.stop.wait(300)  # however late that thread has its turn
         self.batches.append(len(images))
         self.timing.images += len(images)
         self.timing.network_seconds += 0.1 * len(images)
