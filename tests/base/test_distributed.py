@@ -36,7 +36,9 @@ DIED = "died without"
 def torchrun(*arguments, restarts=0, code=0) -> Finished:
     """Two processes of `python ARGUMENTS`; fails the test if they exit otherwise."""
     launcher = ["torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-    command = [sys.executable, "-m", *launcher, f"--max-restarts={restarts}", *map(str, arguments)]
+    # Whoever loses its peer has seconds to say so, before torchrun looks and ends it.
+    options = ["--monitor-interval=3", f"--max-restarts={restarts}"]
+    command = [sys.executable, "-m", *launcher, *options, *map(str, arguments)]
     # However slow the machine is, nobody is killed for taking long.
     environment = one_thread() | {"TORCH_ELASTIC_SHUTDOWN_TIMEOUT": "3600"}
     result = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
