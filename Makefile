@@ -59,9 +59,9 @@ build: install
 # By the network that dhn brings. It is drawn into a folder of its own first: what was interrupted
 # is done again.
 demo/photos: | build
-	rm -rf demo/photos.part
-	$(BIN)/dhn predict examples/images examples/clip.mp4 -o demo/photos.part --json-output demo/photos.part
-	mv demo/photos.part $@
+	rm -rf demo/unfinished
+	$(BIN)/dhn predict examples/images examples/clip.mp4 -o demo/unfinished --json-output demo/unfinished
+	mv demo/unfinished $@
 	@echo "People in photographs and a video: $@"
 
 demo/run/best.pt:
